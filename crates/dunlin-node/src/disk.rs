@@ -1,0 +1,150 @@
+//! The seam to the disk: what scan, stage and apply may ask of a folder's file system.
+//!
+//! Every path is relative to the folder's root and made of validated names. No call follows a link
+//! in any component or crosses into another mounted file system, and none leaves the root.
+
+use dunlin_core::path::{Name, RelPath};
+use std::io;
+
+/// A point in time as the file system keeps it: seconds since 1970 and nanoseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FileTime {
+    /// Seconds since 1970-01-01 00:00 UTC; negative before.
+    pub secs: i64,
+    /// Nanoseconds, 0 to 999,999,999.
+    pub nanos: u32,
+}
+
+/// What a directory entry is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileKind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Dir,
+    /// A symbolic link.
+    Link,
+    /// A FIFO, socket, device, or the root of another mounted file system: left alone.
+    Other,
+}
+
+/// What the file system says of an entry, the link itself and not its target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// What it is.
+    pub kind: FileKind,
+    /// Size in bytes; for a link, the length of its text.
+    pub size: u64,
+    /// Last change of the content.
+    pub mtime: FileTime,
+    /// Last change of the inode; no program can set it.
+    pub ctime: FileTime,
+    /// Birth time, where the file system has it.
+    pub btime: Option<FileTime>,
+    /// Inode number.
+    pub ino: u64,
+    /// Number of hard links.
+    pub nlink: u32,
+    /// Permission bits, 0o7777.
+    pub mode: u16,
+}
+
+/// One entry of a directory.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Its name.
+    pub name: Name,
+    /// Its metadata, or why that could not be read.
+    pub stat: Result<Stat, i32>,
+}
+
+/// How [`Disk::rename`] treats an existing target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rename {
+    /// Fails with `AlreadyExists` (renameat2 NOREPLACE).
+    NoReplace,
+    /// Both names swap what they hold (renameat2 EXCHANGE); the target must exist.
+    Exchange,
+}
+
+/// A file open for reading.
+pub trait ReadFile: Send {
+    /// Reads at `offset` into `buf`; returns the number of bytes, 0 at the end.
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// The metadata of the open file.
+    fn stat(&self) -> io::Result<Stat>;
+}
+
+/// A file open for reading and writing, below the control directory.
+pub trait WriteFile: ReadFile + Sync {
+    /// Writes all of `buf` at `offset`.
+    fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()>;
+    /// Sets the length.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Sets the permission bits (masked to 0o777).
+    fn set_mode(&self, mode: u16) -> io::Result<()>;
+    /// Sets the modification time.
+    fn set_mtime(&self, mtime: FileTime) -> io::Result<()>;
+    /// Makes the content durable (fdatasync).
+    fn sync_data(&self) -> io::Result<()>;
+}
+
+/// Free and total bytes of the file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// Bytes an unprivileged program may still write.
+    pub free: u64,
+    /// Size of the file system in bytes.
+    pub total: u64,
+}
+
+/// A folder's file system. All calls block. Errors are the operating system's (`raw_os_error` is set).
+pub trait Disk: Send + Sync {
+    /// All entries of a directory, each with its metadata. Fails rather than return a part.
+    fn list(&self, dir: &RelPath) -> io::Result<Vec<Entry>>;
+    /// The metadata at `path`; `None` if nothing is there (or a parent is no directory).
+    fn stat(&self, path: &RelPath) -> io::Result<Option<Stat>>;
+    /// Opens a regular file for reading; never blocks on a FIFO, never follows a link.
+    fn open(&self, path: &RelPath) -> io::Result<Box<dyn ReadFile>>;
+    /// The text of a link, at most 4,095 bytes.
+    fn read_link(&self, path: &RelPath) -> io::Result<Vec<u8>>;
+    /// Creates a new file (fails if anything is there), mode 0600.
+    fn create(&self, path: &RelPath) -> io::Result<Box<dyn WriteFile>>;
+    /// Opens an existing regular file for reading and writing.
+    fn open_write(&self, path: &RelPath) -> io::Result<Box<dyn WriteFile>>;
+    /// Creates a directory.
+    fn mkdir(&self, path: &RelPath, mode: u16) -> io::Result<()>;
+    /// Creates a link with this text.
+    fn symlink(&self, text: &[u8], path: &RelPath) -> io::Result<()>;
+    /// Renames within the folder, atomically.
+    fn rename(&self, from: &RelPath, to: &RelPath, how: Rename) -> io::Result<()>;
+    /// Removes a file or link.
+    fn unlink(&self, path: &RelPath) -> io::Result<()>;
+    /// Removes an empty directory.
+    fn rmdir(&self, path: &RelPath) -> io::Result<()>;
+    /// Sets the permission bits of a file or directory (masked to 0o777); never of a link.
+    fn set_mode(&self, path: &RelPath, mode: u16) -> io::Result<()>;
+    /// Sets the modification time of a file, link or directory, links not followed.
+    fn set_mtime(&self, path: &RelPath, mtime: FileTime) -> io::Result<()>;
+    /// Makes the data of one file durable by its path (fdatasync).
+    fn sync_file(&self, path: &RelPath) -> io::Result<()>;
+    /// Makes a directory's entries durable (fsync).
+    fn sync_dir(&self, dir: &RelPath) -> io::Result<()>;
+    /// Makes everything written so far on this file system durable (syncfs).
+    fn sync_all(&self) -> io::Result<()>;
+    /// Free and total space.
+    fn space(&self) -> io::Result<Space>;
+    /// Device and inode of the root, and whether the root's path still leads to it.
+    fn root_identity(&self) -> io::Result<RootIdentity>;
+}
+
+/// Which directory the root handle holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RootIdentity {
+    /// Device number.
+    pub dev: u64,
+    /// Inode number.
+    pub ino: u64,
+    /// Whether the path the folder was opened by still names this directory.
+    pub in_place: bool,
+}
