@@ -3,4 +3,16 @@
 #![no_std]
 extern crate alloc;
 
+pub mod change;
+pub mod codec;
+pub mod decide;
+pub mod ids;
+pub mod kv;
+pub mod merge;
+pub mod names;
+pub mod observe;
 pub mod path;
+pub mod plan;
+pub mod rows;
+pub mod state;
+pub mod tree;
