@@ -172,4 +172,16 @@ mod tests {
         let gone = probe(&disk, &RelPath::parse(b".dunlin").unwrap());
         assert_eq!(gone.unwrap_err().kind(), io::ErrorKind::NotFound);
     }
+
+    #[test]
+    fn a_refusal_is_an_answer_and_a_failure_is_not() {
+        use rustix::io::Errno;
+        assert!(able(Ok(())).unwrap());
+        for refusal in [Errno::INVAL, Errno::NOSYS, Errno::OPNOTSUPP, Errno::PERM] {
+            assert!(!able(Err(refusal.into())).unwrap());
+        }
+        for failure in [Errno::NOSPC, Errno::IO, Errno::ROFS, Errno::ACCESS, Errno::DQUOT] {
+            assert!(able(Err(failure.into())).is_err());
+        }
+    }
 }
