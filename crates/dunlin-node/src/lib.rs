@@ -2,3 +2,4 @@
 //! `dunlin_core`'s.
 
 pub mod disk;
+pub mod net;
