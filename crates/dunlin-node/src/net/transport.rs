@@ -13,6 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Mutex, mpsc};
+use tokio::task::JoinHandle;
 
 /// Silence after which a peer counts as gone. Together with [`KEEP_ALIVE`] a dead peer is noticed
 /// within 8 s: the clock restarts at the first packet sent after the last one heard.
@@ -124,6 +125,7 @@ pub enum ConnectError {
 pub struct Transport {
     endpoint: Endpoint,
     accepted: Mutex<mpsc::Receiver<Connection>>,
+    acceptor: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Transport {
@@ -144,8 +146,8 @@ impl Transport {
         };
         let (tx, rx) = mpsc::channel(handshake::MAX_HANDSHAKES);
         // Ends by itself when the endpoint closes.
-        tokio::spawn(handshake::accept_loop(endpoint.clone(), tx));
-        Ok(Transport { endpoint, accepted: Mutex::new(rx) })
+        let acceptor = tokio::spawn(handshake::accept_loop(endpoint.clone(), tx));
+        Ok(Transport { endpoint, accepted: Mutex::new(rx), acceptor: Mutex::new(Some(acceptor)) })
     }
 
     /// This device's public key.
@@ -218,10 +220,17 @@ impl Transport {
         self.accepted.lock().await.recv().await
     }
 
-    /// Closes all connections (peers see code 0), waits up to 1.5 s for them to hear of it, and
-    /// frees the sockets. Connections that deserve a reason must be closed before.
+    /// Closes all connections (peers see code 0) and waits up to 1.5 s for them to hear of it.
+    /// Connections that deserve a reason must be closed before. The sockets are free once the
+    /// transport is dropped too.
     pub async fn close(&self) {
-        let _ = tokio::time::timeout(CLOSE, self.endpoint.close()).await;
+        let _ = tokio::time::timeout(CLOSE, async {
+            self.endpoint.close().await;
+            if let Some(acceptor) = self.acceptor.lock().await.take() {
+                let _ = acceptor.await;
+            }
+        })
+        .await;
     }
 }
 
