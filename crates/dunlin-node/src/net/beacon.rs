@@ -31,6 +31,8 @@ pub const GROUP_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0x444e, 0x4c
 
 /// Links opened at most; a machine with more addresses is found by the first of them.
 const MAX_LINKS: usize = 64;
+/// IPv6 addresses of one interface that are spoken from.
+const MAX_V6: usize = 2;
 const REFRESH: Duration = Duration::from_secs(1);
 const BURST: u8 = 3;
 const ANNOUNCE_MS: (u64, u64) = (20_000, 30_000);
@@ -79,16 +81,26 @@ impl BeaconMode {
                 .take(1)
                 .collect(),
             BeaconMode::All => {
-                let link_local = |l: &LocalAddr| matches!(l.ip, IpAddr::V6(a) if a.is_unicast_link_local());
                 let v4 = all.iter().filter(|l| l.ip.is_ipv4()).cloned();
-                // One IPv6 address an interface is enough, and the link-local one never changes.
-                let v6 = all.iter().filter(|l| link_local(l)).cloned();
-                v4.chain(v6).collect()
+                v4.chain(wanted_v6(all)).collect()
             }
         };
         out.truncate(MAX_LINKS);
         out
     }
+}
+
+/// IPv6 addresses to speak from: no link-local ones, since iroh 1.4 drops their scope and cannot
+/// dial them, and not every temporary address of an interface. Loopback has IPv4 for this.
+fn wanted_v6(all: &[LocalAddr]) -> Vec<LocalAddr> {
+    let mut out: Vec<LocalAddr> = Vec::new();
+    for local in all {
+        let usable = matches!(local.ip, IpAddr::V6(a) if !a.is_unicast_link_local() && !a.is_loopback());
+        if usable && out.iter().filter(|l| l.index == local.index).count() < MAX_V6 {
+            out.push(local.clone());
+        }
+    }
+    out
 }
 
 /// What [`Beacon::start`] needs to know.

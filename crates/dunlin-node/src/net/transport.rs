@@ -200,7 +200,7 @@ impl Transport {
         let usable = addrs
             .iter()
             .map(|a| canonical(*a))
-            .filter(|a| a.port() != 0 && !a.ip().is_unspecified() && !a.ip().is_multicast())
+            .filter(can_dial)
             .filter(|a| seen.insert(*a))
             .take(MAX_DIAL_ADDRS);
         let target = EndpointAddr::from_parts(id, usable.map(TransportAddr::Ip));
@@ -232,6 +232,13 @@ impl Transport {
         })
         .await;
     }
+}
+
+/// iroh 1.4 loses the scope of IPv6 link-local addresses, so that dialling one only makes noise.
+fn can_dial(addr: &SocketAddr) -> bool {
+    let ip = addr.ip();
+    let scoped = matches!(ip, IpAddr::V6(a) if a.is_unicast_link_local());
+    addr.port() != 0 && !ip.is_unspecified() && !ip.is_multicast() && !scoped
 }
 
 fn connect_error(e: &iroh::endpoint::ConnectError) -> ConnectError {
