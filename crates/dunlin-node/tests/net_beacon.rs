@@ -54,6 +54,8 @@ async fn a_flood_of_forged_packets_hides_nobody() {
         move || {
             // Another loopback address, as another host would be.
             let socket = std::net::UdpSocket::bind("127.0.0.9:0").unwrap();
+            let on_loopback = std::net::Ipv4Addr::LOCALHOST;
+            socket2::SockRef::from(&socket).set_multicast_if_v4(&on_loopback).unwrap();
             let mut packet = [7_u8; 114];
             packet[..5].copy_from_slice(b"DNLN\x01");
             let mut sent = 0_u64;

@@ -80,6 +80,42 @@ async fn a_taken_address_is_an_error_and_is_free_after_close() {
 }
 
 #[tokio::test]
+async fn a_transport_dropped_without_close_frees_its_address() {
+    let a = bind(1).await;
+    let at = a.bound()[0];
+    drop(a);
+    let start = Instant::now();
+    while let Err(e) = Transport::bind(BindOptions { listen: Some(at), ..options(2) }).await {
+        assert!(start.elapsed() < SOON, "{e}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Many at once from one machine: none is turned away for good.
+#[tokio::test]
+async fn a_flock_dials_one_device_at_once() {
+    let b = std::sync::Arc::new(bind(2).await);
+    let (id, at) = (b.id(), b.bound());
+    let mut dials = tokio::task::JoinSet::new();
+    let start = Instant::now();
+    for seed in 100..140 {
+        let at = at.clone();
+        dials.spawn(async move {
+            let a = bind(seed).await;
+            let conn = a.connect(id, &at, ALPN, SOON).await.unwrap();
+            (a, conn)
+        });
+    }
+    let mut accepted = Vec::new();
+    while accepted.len() < 40 {
+        accepted.push(tokio::time::timeout(SOON, b.accept()).await.unwrap().unwrap());
+    }
+    let dialled = dials.join_all().await;
+    println!("40 devices connected after {:?}", start.elapsed());
+    assert_eq!(dialled.len(), 40);
+}
+
+#[tokio::test]
 async fn an_address_of_another_machine_is_an_error() {
     let listen = Some("192.0.2.1:9".parse().unwrap());
     let got = Transport::bind(BindOptions { listen, ..options(1) }).await;

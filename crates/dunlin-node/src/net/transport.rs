@@ -234,6 +234,15 @@ impl Transport {
     }
 }
 
+impl Drop for Transport {
+    // The accepting task owns a handle to the endpoint and would keep the sockets open for ever.
+    fn drop(&mut self) {
+        if let Some(acceptor) = self.acceptor.get_mut().take() {
+            acceptor.abort();
+        }
+    }
+}
+
 /// iroh 1.4 loses the scope of IPv6 link-local addresses, so that dialling one only makes noise.
 fn can_dial(addr: &SocketAddr) -> bool {
     let ip = addr.ip();
