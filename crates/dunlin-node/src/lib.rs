@@ -2,4 +2,5 @@
 //! `dunlin_core`'s.
 
 pub mod disk;
+pub mod net;
 pub mod watch;
