@@ -1,4 +1,9 @@
 //! Everything in Dunlin that touches: disk, sockets, store, clock. No decisions; those are
 //! `dunlin_core`'s.
 
+pub mod control;
 pub mod disk;
+pub mod home;
+mod node;
+
+pub use node::{Node, NodeOptions, StartError, start};
