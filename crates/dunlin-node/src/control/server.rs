@@ -141,26 +141,26 @@ fn router<A: Api>(shop: Shop<A>) -> Router {
         .with_state(shop)
 }
 
-async fn share<A: Api>(State(shop): State<Shop<A>>, request: Request) -> Result<Json<Shared>, Response> {
+async fn share<A: Api>(State(shop): State<Shop<A>>, request: Request) -> Result<Json<Shared>, Refusal> {
     let request: ShareRequest = body(request).await?;
     done(shop.api.share(request.path.0).await)
 }
 
-async fn join<A: Api>(State(shop): State<Shop<A>>, request: Request) -> Result<Json<Joined>, Response> {
+async fn join<A: Api>(State(shop): State<Shop<A>>, request: Request) -> Result<Json<Joined>, Refusal> {
     let request: JoinRequest = body(request).await?;
     done(shop.api.join(request).await)
 }
 
-async fn invite<A: Api>(State(shop): State<Shop<A>>, request: Request) -> Result<Json<Invited>, Response> {
+async fn invite<A: Api>(State(shop): State<Shop<A>>, request: Request) -> Result<Json<Invited>, Refusal> {
     let request: InviteRequest = body(request).await?;
     done(shop.api.invite(request.folder).await.map(|ticket| Invited { ticket }))
 }
 
-async fn status<A: Api>(State(shop): State<Shop<A>>) -> Result<Json<Status>, Response> {
+async fn status<A: Api>(State(shop): State<Shop<A>>) -> Result<Json<Status>, Refusal> {
     done(shop.api.status().await)
 }
 
-async fn wait<A: Api>(State(shop): State<Shop<A>>, request: Request) -> Result<Json<Nothing>, Response> {
+async fn wait<A: Api>(State(shop): State<Shop<A>>, request: Request) -> Result<Json<Nothing>, Refusal> {
     let request: WaitRequest = body(request).await?;
     done(shop.api.wait(request.folder, request.copies).await.map(|()| Nothing {}))
 }
@@ -232,7 +232,7 @@ impl<T: Serialize> IntoResponse for Json<T> {
 }
 
 /// Reads a bounded body and decodes it.
-async fn body<T: DeserializeOwned>(request: Request) -> Result<T, Response> {
+async fn body<T: DeserializeOwned>(request: Request) -> Result<T, Refusal> {
     let too_large = || refusal(StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than 64 KiB");
     if request.body().size_hint().lower() > BODY_BYTES_MAX as u64 {
         return Err(too_large());
@@ -254,21 +254,32 @@ fn limited(mut request: Request) -> Request {
     request
 }
 
-fn done<T>(result: Result<T, ApiError>) -> Result<Json<T>, Response> {
+fn done<T>(result: Result<T, ApiError>) -> Result<Json<T>, Refusal> {
     result.map(Json).map_err(|error| {
         let status = match error.code {
             ErrorCode::Usage => StatusCode::BAD_REQUEST,
             ErrorCode::Failed => StatusCode::UNPROCESSABLE_ENTITY,
         };
-        (status, Json(ErrorBody { error })).into_response()
+        Refusal { status, error }
     })
 }
 
+/// An answer that is an error.
+struct Refusal {
+    status: StatusCode,
+    error: ApiError,
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        (self.status, Json(ErrorBody { error: self.error })).into_response()
+    }
+}
+
 /// An error of the protocol rather than of what was asked.
-fn refusal(status: StatusCode, message: &str) -> Response {
+fn refusal(status: StatusCode, message: &str) -> Refusal {
     let hint = "the program that asked and the node may be of different versions: dunlin --version";
-    let error = ApiError::usage(message, hint);
-    (status, Json(ErrorBody { error })).into_response()
+    Refusal { status, error: ApiError::usage(message, hint) }
 }
 
 #[cfg(test)]
