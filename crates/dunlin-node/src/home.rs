@@ -152,10 +152,11 @@ impl Home {
 
     /// Opens the state directory, creating it (and what leads to it) where it is missing.
     pub fn open(dir: &Path) -> Result<Home, HomeError> {
-        DirBuilder::new().recursive(true).mode(0o700).create(dir).or_else(|e| match fs::metadata(dir) {
-            Ok(_) => Ok(()), // there, but not a directory: told below
-            Err(_) => Err(io_error("create", dir)(e)),
-        })?;
+        if fs::metadata(dir).is_err() {
+            DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io_error("create", dir))?;
+            let parent = dir.parent().unwrap_or(Path::new("/"));
+            durable::sync_dir(parent).map_err(io_error("create", dir))?;
+        }
         Home::find(dir)?.ok_or_else(|| io_error("find", dir)(io::ErrorKind::NotFound.into()))
     }
 

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 /// Keeps a folder identical on any number of machines, with no server and no account.
 #[derive(Debug, Parser)]
-#[command(name = "dunlin", version, max_term_width = 100)]
+#[command(name = "dunlin", bin_name = "dunlin", version)]
 pub struct Cli {
     /// Options of every command.
     #[command(flatten)]
@@ -25,7 +25,7 @@ pub struct Cli {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Global options")]
 pub struct Globals {
-    /// State directory [default: $DUNLIN_HOME, else $XDG_STATE_HOME/dunlin, else ~/.local/state/dunlin]
+    /// State directory, or DUNLIN_HOME [default: ~/.local/state/dunlin]
     #[arg(long, global = true, value_name = "DIR")]
     pub home: Option<PathBuf>,
     /// Name of this device, kept for later runs [default: the host's name]
@@ -51,19 +51,12 @@ pub struct Globals {
 /// The commands, one file each.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Share a folder and print an invitation to it
     Share(commands::share::Share),
-    /// Join a shared folder with an invitation
     Join(commands::join::Join),
-    /// Run the node with every folder it knows, until Ctrl-C
     Run(commands::run::Run),
-    /// Print a fresh invitation to a folder
     Invite(commands::invite::Invite),
-    /// Show the folders and how they are
     Status(commands::status::Status),
-    /// Wait until a folder is in sync
     Wait(commands::wait::Wait),
-    /// Try it: two nodes and two folders on this machine, removed at the end
     Demo(commands::demo::Demo),
     // A later command is one file in `commands`, one line here and one in `commands::dispatch`.
     // Those that take a PATH inside a folder bring `--folder` with them.

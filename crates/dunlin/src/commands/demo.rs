@@ -59,6 +59,9 @@ async fn show(scratch: &Path, nodes: &mut Vec<Node>) -> Result<(), Failure> {
         let took = cross(&scratch.join(from).join(&name), &scratch.join(to).join(&name)).await?;
         render::print(&format!("  {from} -> {to}  \"{name}\" in {}", render::millis(took)));
     }
+    for node in nodes.iter_mut() {
+        node.skip_told().await?;
+    }
     render::print("Play with the two folders: what you do in one happens in the other.");
     render::print("Ctrl-C ends the demo and removes both.");
     let [first, second] = nodes.as_mut_slice() else { return Ok(()) };
@@ -159,6 +162,14 @@ impl Node {
             Ok(())
         };
         timeout(STEP_TIMEOUT, connected).await.unwrap_or_else(|_| Err(too_long("the nodes did not connect")))
+    }
+
+    /// Drops the events of what the demo told itself.
+    async fn skip_told(&mut self) -> Result<(), Failure> {
+        while let Ok(event) = timeout(Duration::from_millis(50), self.event()).await {
+            event?;
+        }
+        Ok(())
     }
 
     /// Prints what is changed here by the other; returns why it ended.

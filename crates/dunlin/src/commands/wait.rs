@@ -1,7 +1,6 @@
 //! `dunlin wait`.
 
 use crate::cli::Globals;
-use crate::client::Client;
 use crate::failure::Failure;
 use crate::{host, render};
 use std::path::PathBuf;
@@ -45,7 +44,7 @@ impl Wait {
     }
 
     async fn too_late(&self, globals: &Globals, timeout: Duration) -> Failure {
-        let lacking = match tokio::time::timeout(Duration::from_secs(1), present(globals)).await {
+        let lacking = match tokio::time::timeout(Duration::from_secs(1), self.present(globals)).await {
             Ok(Some(lacking)) => format!(": {lacking}"),
             _ => String::new(),
         };
@@ -55,10 +54,13 @@ impl Wait {
             "dunlin status shows what is lacking and who is connected",
         )
     }
-}
 
-async fn present(globals: &Globals) -> Option<String> {
-    let client: Client = host::running(globals).await.ok()?;
-    let status = client.status().await.ok()?;
-    render::lacking(&status)
+    /// What keeps the folder from it now, as far as that can be told.
+    async fn present(&self, globals: &Globals) -> Option<String> {
+        let folder = host::folder_spec(self.folder.as_deref()).ok()?;
+        let mut status = host::running(globals).await.ok()?.status().await.ok()?;
+        let folders = status.folders.iter().map(|f| (f.id.as_str(), f.path.as_path()));
+        let meant = status.folders.swap_remove(folder.pick(folders).ok()?);
+        render::lacking(&meant)
+    }
 }

@@ -89,27 +89,22 @@ fn problem_text(problem: &Problem) -> String {
     }
 }
 
-/// What keeps the folders that are not in sync from it, as one line; `None` if nothing does.
-pub fn lacking(status: &Status) -> Option<String> {
+/// What keeps a folder from being in sync, as one line; `None` if nothing does.
+pub fn lacking(folder: &Folder) -> Option<String> {
+    if folder.in_sync && folder.problems.is_empty() {
+        return None;
+    }
     let style = Style::of(false);
-    let parts: Vec<String> = status
-        .folders
-        .iter()
-        .filter(|f| !f.in_sync || !f.problems.is_empty())
-        .map(|f| {
-            let behind = f.devices.iter().filter(|d| d.connected && !d.in_sync).map(|d| shown(&d.name));
-            let behind: Vec<String> = behind.collect();
-            let mut part = format!("{} {}", style.path(&f.path), state(f, &style));
-            if !behind.is_empty() {
-                part += &format!(", {} behind", behind.join(" and "));
-            }
-            if let Some(first) = f.problems.first() {
-                part += &format!(", {}", problem_text(first));
-            }
-            part
-        })
-        .collect();
-    (!parts.is_empty()).then(|| parts.join("; "))
+    let mut line = format!("{} {}", style.path(&folder.path), state(folder, &style));
+    let behind = folder.devices.iter().filter(|d| d.connected && !d.in_sync).map(|d| shown(&d.name));
+    let behind: Vec<String> = behind.collect();
+    if !behind.is_empty() {
+        line += &format!(", {} behind", behind.join(" and "));
+    }
+    if let Some(first) = folder.problems.first() {
+        line += &format!(", {}", problem_text(first));
+    }
+    Some(line)
 }
 
 fn shown(text: &str) -> String {
@@ -197,11 +192,11 @@ mod tests {
 
     #[test]
     fn what_is_lacking_is_one_line() {
-        assert_eq!(lacking(&status(vec![folder("/f", State::Idle, true)])), None);
+        assert_eq!(lacking(&folder("/f", State::Idle, true)), None);
         let mut busy = folder("/f", State::Syncing, false);
         (busy.need_files, busy.need_bytes) = (1, 10);
         busy.devices = vec![device("nas", true, false, None)];
-        let line = lacking(&status(vec![busy])).unwrap();
+        let line = lacking(&busy).unwrap();
         assert_eq!(line, "/f syncing, 1 file (10 bytes) to come, nas behind");
     }
 }
