@@ -23,7 +23,7 @@ pub const PIECES_MAX: usize = 1024;
 /// The longest piece asked for, in bytes.
 pub const PIECE_MAX: u64 = 16 << 20;
 /// The longest name of a device, in bytes.
-pub const DEVICE_NAME_MAX: usize = 64;
+pub const DEVICE_NAME_MAX: usize = 256;
 /// The most membership statements of one folder.
 pub const STATEMENTS_MAX: usize = 4096;
 

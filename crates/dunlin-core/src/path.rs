@@ -160,6 +160,17 @@ impl fmt::Display for RelPath {
     }
 }
 
+/// Bytes from anywhere (a path, a device's name, a message), shown as a [`Name`] is: harmless to a
+/// terminal or a log, whatever they hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Escaped<'a>(pub &'a [u8]);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt_bytes(self.0, f)
+    }
+}
+
 /// Writes bytes so that no terminal or log is steered by them: control characters and what is not
 /// UTF-8 are escaped, the rest stands as it is.
 fn fmt_bytes(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -313,12 +313,14 @@ pub fn barrier(disk: &dyn Disk, control: &RelPath) -> io::Result<Name> {
 /// This is `poll`, which rustix has behind its feature `event`; until the workspace enables that, tokio's
 /// reactor does it, under its most general type that takes any pollable descriptor.
 fn wait_readable(fd: BorrowedFd<'_>, timeout: Duration) -> io::Result<()> {
-    use tokio::net::unix::pipe::Receiver;
-    let fd = fd.try_clone_to_owned()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
-    runtime.block_on(async {
-        let fd = Receiver::from_owned_fd_unchecked(fd)?;
-        // Running out of time is no error: the caller looks again, and finds nothing.
-        tokio::time::timeout(timeout, fd.readable()).await.unwrap_or(Ok(()))
-    })
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let timeout = Timespec {
+        tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: timeout.subsec_nanos().into(),
+    };
+    match poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&timeout)) {
+        // Interrupted or out of time is no error: the caller looks again, and finds nothing.
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
 }

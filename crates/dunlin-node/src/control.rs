@@ -1,0 +1,29 @@
+//! The control API: what a program on this machine may ask of a running node. One HTTP/1.1 API, on a
+//! Unix socket in the state directory; the command line, scripts and later the page all use it.
+//!
+//! | route | body | answer |
+//! |---|---|---|
+//! | `POST /v1/share` | [`ShareRequest`] | [`Shared`], when the folder is usable |
+//! | `POST /v1/join` | [`JoinRequest`] | [`Joined`], when durably admitted |
+//! | `POST /v1/invite` | [`InviteRequest`] | [`Invited`] |
+//! | `GET /v1/status` | | [`Status`] |
+//! | `POST /v1/wait` | [`WaitRequest`] | `{}` when in sync; hanging up cancels |
+//! | `GET /v1/events` | | [`Event`]s as JSON lines, until the node stops |
+//! | `POST /v1/shutdown` | | `{}`, then the node stops |
+//!
+//! Bodies are JSON of at most [`BODY_BYTES_MAX`]; an empty one counts as `{}`. A request that fails
+//! is answered by [`ErrorBody`]: 400 where it was wrong, 422 where it could not be done.
+
+mod api;
+mod event;
+mod path;
+mod server;
+
+pub use api::{
+    Api, ApiError, Device, ErrorBody, ErrorCode, Folder, FolderSpec, InviteRequest, Invited, JoinRequest,
+    Joined, Problem, ShareRequest, Shared, State, Status, WaitRequest,
+};
+pub use dunlin_core::path::Escaped;
+pub use event::{Change, Event};
+pub use path::AnyPath;
+pub use server::{BODY_BYTES_MAX, Stopped, serve};

@@ -1,0 +1,69 @@
+//! Everything the command prints. What comes from elsewhere (names, paths, messages) is escaped here,
+//! so that no file name steers a terminal.
+
+mod live;
+mod status;
+mod words;
+
+pub use live::{Live, Opening};
+pub use status::lacking;
+
+use crate::failure::Failure;
+use dunlin_node::control::{AnyPath, Change, Escaped, Status};
+use std::io::{IsTerminal, Write};
+use std::time::Duration;
+use words::Style;
+
+/// Prints one line to standard output. A reader that has gone is no error: the command goes on.
+pub fn print(line: &str) {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}").and_then(|()| out.flush()).ok();
+}
+
+/// Prints a remark to standard error.
+pub fn note(text: &str) {
+    writeln!(std::io::stderr(), "note: {}", Escaped(text.as_bytes())).ok();
+}
+
+/// Prints an error as its two lines, to standard error.
+pub fn failure(failure: &Failure) {
+    let mut err = std::io::stderr().lock();
+    let style = Style::of(err.is_terminal());
+    let message = Escaped(failure.message.as_bytes());
+    let hint = Escaped(failure.hint.as_bytes());
+    writeln!(err, "{} {message}\n{} {hint}", style.bad("dunlin:"), style.dim("hint:")).ok();
+}
+
+/// Prints the state of the node.
+pub fn status(status: &Status, json: bool) {
+    if json {
+        print_json(status);
+    } else {
+        let style = Style::of(std::io::stdout().is_terminal());
+        print(status::text(status, &style).trim_end());
+    }
+}
+
+/// Prints that a node of the demo has its folder.
+pub fn step(name: &str, folder: &AnyPath, took: Duration) {
+    let style = Style::of(std::io::stdout().is_terminal());
+    let took = style.dim(&format!("ready in {}", millis(took)));
+    print(&format!("  {}  {}  {took}", style.bold(name), style.path(folder)));
+}
+
+/// Prints a change that a node of the demo made.
+pub fn applied(name: &str, path: &AnyPath, kind: Change) {
+    print(&format!("  {name}: {} {}", live::change(kind), Escaped(path.as_bytes())));
+}
+
+/// A time as whole milliseconds.
+pub fn millis(took: Duration) -> String {
+    format!("{} ms", took.as_millis())
+}
+
+fn print_json(value: &impl serde::Serialize) {
+    // The types of the API have string keys and no map, so this cannot fail.
+    if let Ok(line) = serde_json::to_string(value) {
+        print(&line);
+    }
+}

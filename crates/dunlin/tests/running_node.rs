@@ -1,0 +1,248 @@
+//! The commands against a node that runs already: what they ask it, print and exit with. The node is a
+//! fake behind the real control server, on a real state directory.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use dunlin_node::control::{
+    Api, ApiError, Device, Event, Folder, FolderSpec, JoinRequest, Joined, Problem, Shared, State, Status,
+    serve,
+};
+use dunlin_node::home::Home;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tokio::sync::{broadcast, oneshot};
+
+#[derive(Default)]
+struct Fake {
+    folders: Vec<Folder>,
+    asked: Mutex<Vec<String>>,
+}
+
+impl Fake {
+    fn hear(&self, what: String) {
+        self.asked.lock().unwrap().push(what);
+    }
+
+    fn pick(&self, spec: &FolderSpec) -> Result<usize, ApiError> {
+        spec.pick(self.folders.iter().map(|f| (f.id.as_str(), f.path.as_path())))
+    }
+}
+
+impl Api for Fake {
+    async fn share(&self, path: PathBuf) -> Result<Shared, ApiError> {
+        self.hear(format!("share {path:?}"));
+        let (device, name, folder) = ("dd".to_owned(), "laptop".to_owned(), "ff".to_owned());
+        Ok(Shared { device, name, folder, path: path.into(), ticket: "dunlin1ticket".into() })
+    }
+    async fn join(&self, request: JoinRequest) -> Result<Joined, ApiError> {
+        self.hear(format!("join {:?} {:?} {}", request.ticket, request.path.0, request.below));
+        if request.ticket == "used" {
+            return Err(ApiError::failed("the invitation\x1b was used\nbefore", "ask for a fresh one"));
+        }
+        Ok(Joined { device: "dd".into(), name: "laptop".into(), folder: "ff".into(), path: request.path })
+    }
+    async fn invite(&self, folder: FolderSpec) -> Result<String, ApiError> {
+        self.pick(&folder).map(|i| format!("dunlin1for{i}"))
+    }
+    async fn status(&self) -> Result<Status, ApiError> {
+        Ok(Status { device: "dd".into(), name: "laptop".into(), folders: self.folders.clone() })
+    }
+    async fn wait(&self, folder: FolderSpec, copies: u32) -> Result<(), ApiError> {
+        let i = self.pick(&folder)?;
+        match self.folders[i].state {
+            State::Halted => Err(ApiError::failed("the folder is halted", "dunlin status says why")),
+            _ if self.folders[i].in_sync && copies == 1 => Ok(()),
+            _ => std::future::pending().await,
+        }
+    }
+    fn events(&self) -> broadcast::Receiver<Event> {
+        broadcast::channel(1).1
+    }
+}
+
+fn folder(id: &str, path: &Path, state: State, in_sync: bool) -> Folder {
+    Folder {
+        id: id.into(),
+        path: path.to_path_buf().into(),
+        state,
+        in_sync,
+        files: 1,
+        bytes: 2,
+        need_files: u64::from(!in_sync),
+        need_bytes: 0,
+        conflicts: 0,
+        problems: vec![Problem { path: PathBuf::from("x").into(), why: "locked".into() }],
+        devices: vec![Device {
+            id: "ee".into(),
+            name: "nas".into(),
+            connected: true,
+            in_sync,
+            address: None,
+        }],
+    }
+}
+
+struct Node {
+    temp: tempfile::TempDir,
+    fake: Arc<Fake>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Node {
+    /// Starts a node with folders `0`, `1`, … below its directory.
+    fn start(folders: &[(State, bool)]) -> Node {
+        let temp = tempfile::tempdir().unwrap();
+        let base = temp.path().canonicalize().unwrap();
+        let folders = folders.iter().enumerate().map(|(i, (state, in_sync))| {
+            let path = base.join(i.to_string());
+            std::fs::create_dir(&path).unwrap();
+            folder(&format!("{i:032x}"), &path, *state, *in_sync)
+        });
+        let fake = Arc::new(Fake { folders: folders.collect(), asked: Mutex::default() });
+        let locked = Home::open(&temp.path().join("home")).unwrap().lock().unwrap();
+        let listener = locked.bind_socket().unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let api = fake.clone();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let listener = tokio::net::UnixListener::from_std(listener).unwrap();
+                serve(api, listener, async { stopped.await.unwrap_or_default() }).await;
+            });
+            drop(locked);
+        });
+        Node { temp, fake, stop: Some(stop), thread: Some(thread) }
+    }
+
+    fn dunlin(&self, args: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dunlin"));
+        command.args(args).env("DUNLIN_HOME", self.temp.path().join("home")).env("HOME", "/nowhere");
+        command.current_dir(self.temp.path()).output().unwrap()
+    }
+
+    /// Runs a command and returns its exit code, output and errors.
+    fn told(&self, args: &[&str]) -> (i32, String, String) {
+        let output = self.dunlin(args);
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+    }
+
+    fn path(&self, below: &str) -> PathBuf {
+        self.temp.path().join(below)
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        self.thread.take().map(std::thread::JoinHandle::join);
+    }
+}
+
+#[test]
+fn share_and_join_are_handed_over_and_printed() {
+    let node = Node::start(&[]);
+    let (code, out, err) = node.told(&["share", "my dir", "--json"]);
+    let path = node.path("my dir");
+    let ready = serde_json::json!({
+        "event": "ready", "device": "dd", "folder": "ff", "path": path, "ticket": "dunlin1ticket"
+    });
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert_eq!(out.lines().count(), 1);
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&out).unwrap(), ready);
+
+    let (_, out, _) = node.told(&["share", "my dir"]);
+    let line = format!(
+        "Sharing {0} as \"laptop\". On another device:   dunlin join dunlin1ticket '{0}'\n",
+        path.display()
+    );
+    assert_eq!(out, line);
+
+    let (code, out, _) = node.told(&["--json", "join", " dunlin1x\n", "there"]);
+    assert_eq!(code, 0);
+    let ready: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(ready["event"], "ready");
+    assert!(ready.get("ticket").is_none());
+    node.told(&["join", "dunlin1x"]);
+    let asked = node.fake.asked.lock().unwrap().clone();
+    assert_eq!(asked[2], format!("join \"dunlin1x\" {:?} false", node.path("there")));
+    assert!(asked[3].ends_with("true"), "without FOLDER, a folder below the present directory: {}", asked[3]);
+}
+
+#[test]
+fn what_the_node_refuses_is_two_lines_and_harmless() {
+    let node = Node::start(&[]);
+    let (code, out, err) = node.told(&["join", "used", "f"]);
+    assert_eq!((code, out.as_str()), (1, ""));
+    assert_eq!(err, "dunlin: the invitation\\u{1b} was used\\u{a}before\nhint: ask for a fresh one\n");
+}
+
+#[test]
+fn options_of_a_start_are_said_to_come_too_late() {
+    let node = Node::start(&[]);
+    let (code, _, err) = node.told(&["share", "f", "--listen", "127.0.0.1:1"]);
+    assert_eq!(code, 0);
+    assert!(err.starts_with("note: a node runs here already"), "{err}");
+}
+
+#[test]
+fn folders_are_named_by_path_or_id_or_not_at_all() {
+    let node = Node::start(&[(State::Idle, true), (State::Idle, true)]);
+    let ticket = |args: &[&str]| node.told(args);
+    let id = format!("{:032x}", 1);
+    assert_eq!(ticket(&["invite", &id]).1, "dunlin1for1\n");
+    assert_eq!(ticket(&["invite", "1"]).1, "dunlin1for1\n");
+    assert_eq!(ticket(&["invite", "0/../1/"]).1, "dunlin1for1\n");
+    assert_eq!(ticket(&["invite", "./0", "--json"]).1, "dunlin1for0\n");
+    std::os::unix::fs::symlink("1", node.path("link")).unwrap();
+    assert_eq!(ticket(&["invite", "link"]).1, "dunlin1for1\n");
+    let (code, out, err) = ticket(&["invite"]);
+    assert_eq!((code, out.as_str()), (2, ""));
+    assert!(err.contains("several folders") && err.contains("\nhint: "), "{err}");
+    assert_eq!(ticket(&["wait"]).0, 2);
+    assert_eq!(ticket(&["invite", "other"]).0, 1);
+    assert_eq!(Node::start(&[(State::Idle, true)]).told(&["invite"]).1, "dunlin1for0\n");
+}
+
+#[test]
+fn waiting_ends_when_it_can() {
+    let node = Node::start(&[(State::Idle, true), (State::Syncing, false), (State::Halted, false)]);
+    assert_eq!(node.told(&["wait", "0"]).0, 0);
+    assert_eq!(node.told(&["wait", "0", "--timeout", "5", "--copies", "1"]).0, 0);
+    let (code, _, err) = node.told(&["wait", "2"]);
+    assert_eq!(code, 1);
+    assert!(err.contains("halted"), "{err}");
+    let started = Instant::now();
+    let (code, _, err) = node.told(&["wait", "1", "--timeout", "0.3"]);
+    assert_eq!(code, 1);
+    assert!(err.contains("after 0.3 s: ") && err.contains("1 file") && err.contains("nas behind"), "{err}");
+    assert!(started.elapsed() >= Duration::from_millis(300));
+    let (code, _, err) = node.told(&["wait", "0", "--timeout", "0.1", "--copies", "2"]);
+    assert_eq!(code, 1);
+    assert!(err.contains("with 2 copies"), "{err}");
+}
+
+#[test]
+fn status_is_json_on_one_line_or_plain_text() {
+    let node = Node::start(&[(State::Idle, true)]);
+    let (code, out, _) = node.told(&["status", "--json"]);
+    assert_eq!((code, out.lines().count()), (0, 1));
+    let status: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(status["folders"][0]["devices"][0]["address"], serde_json::Value::Null);
+    assert_eq!(status["folders"][0]["problems"][0]["why"], "locked");
+    let (_, out, _) = node.told(&["status"]);
+    assert!(out.starts_with("laptop\n") && out.contains("problem: x: locked"), "{out}");
+    assert!(!out.contains('\x1b'));
+}
+
+#[test]
+fn a_second_run_is_refused() {
+    let node = Node::start(&[]);
+    let (code, _, err) = node.told(&["run"]);
+    assert_eq!(code, 1);
+    assert!(err.contains("already runs") && err.contains(&std::process::id().to_string()), "{err}");
+}
