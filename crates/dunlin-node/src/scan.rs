@@ -1,0 +1,230 @@
+//! From the disk to observations: what differs from what the index says is there. Content is hashed
+//! only where the metadata say that it may have changed.
+
+use crate::disk::{Disk, Entry, FileKind, FileTime, Stat};
+use dunlin_core::ids::{ContentId, NodeId, ROOT};
+use dunlin_core::kv::{Read, View};
+use dunlin_core::observe::{Observation, Seen};
+use dunlin_core::path::{CONTROL_DIR, Name, RelPath};
+use dunlin_core::rows::{LocalRow, Position, Rows, Stamp};
+use dunlin_core::state::{Content, Mtime};
+use std::collections::BTreeMap;
+use std::io;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// A time stamp younger than this when it was read may be that of a later change too.
+const RACY_MS: i64 = 12;
+const BUFFER: usize = 256 << 10;
+
+/// What a scan found.
+#[derive(Debug, Default)]
+pub struct Scanned {
+    /// Differences, hashed.
+    pub seen: Vec<Observation>,
+    /// Files whose content has to be hashed first.
+    pub hash: Vec<ToHash>,
+    /// Rows of the index that nothing on the disk stands for any more.
+    pub absent: Vec<Position>,
+    /// What could not be read, and why.
+    pub problems: Vec<(RelPath, String)>,
+    /// Files that changed while they were read, or a moment before: to be looked at again.
+    pub again: Vec<Position>,
+}
+
+/// A file to hash.
+#[derive(Clone, Debug)]
+pub struct ToHash {
+    /// Where it is.
+    pub at: Position,
+    /// Its path.
+    pub path: RelPath,
+    /// Its size when it was listed.
+    pub size: u64,
+}
+
+/// The core's form of a time stamp.
+pub fn mtime(t: FileTime) -> Mtime {
+    Mtime { secs: t.secs, nanos: t.nanos }
+}
+
+/// The core's form of what identifies an inode.
+pub fn stamp(s: &Stat) -> Stamp {
+    Stamp {
+        ino: s.ino,
+        btime: s.btime.map(mtime),
+        ctime: mtime(s.ctime),
+        mtime: mtime(s.mtime),
+        size: s.size,
+        nlink: s.nlink,
+    }
+}
+
+/// Whether the index's row may be trusted to tell the content of what is on the disk.
+fn unchanged(row: &LocalRow, s: &Stat) -> bool {
+    let kind = matches!(
+        (&row.content, s.kind),
+        (Content::File { .. }, FileKind::File) | (Content::Dir, FileKind::Dir) | (Content::Link(_), FileKind::Link)
+    );
+    let same = if s.kind == FileKind::Dir { row.stamp.ino == s.ino } else { row.stamp == stamp(s) };
+    kind && same && (s.kind == FileKind::Link || row.mode == s.mode & 0o777)
+}
+
+/// Looks at one directory as a whole.
+pub fn scan_dir(disk: &dyn Disk, view: &dyn View, dir: NodeId, path: &RelPath) -> Read<io::Result<Scanned>> {
+    let mut rows: BTreeMap<Name, LocalRow> = view.locals(dir)?.into_iter().collect();
+    let entries = match disk.list(path) {
+        Ok(entries) => entries,
+        Err(e) => return Ok(Err(e)),
+    };
+    let mut out = Scanned::default();
+    for entry in entries {
+        if dir == ROOT && entry.name.as_bytes() == CONTROL_DIR {
+            continue;
+        }
+        let row = rows.remove(&entry.name);
+        look(disk, dir, path, entry, row.as_ref(), false, &mut out);
+    }
+    out.absent.extend(rows.into_keys().map(|name| Position::new(dir, name)));
+    Ok(Ok(out))
+}
+
+/// Looks at one entry. With `force`, the content is hashed whatever the metadata say.
+pub fn scan_entry(
+    disk: &dyn Disk,
+    view: &dyn View,
+    at: &Position,
+    dir_path: &RelPath,
+    force: bool,
+    out: &mut Scanned,
+) -> Read<()> {
+    if at.dir == ROOT && at.name.as_bytes() == CONTROL_DIR {
+        return Ok(());
+    }
+    let row = view.local(at)?;
+    match disk.stat(&dir_path.join(&at.name)) {
+        Ok(None) if row.is_some() => out.absent.push(at.clone()),
+        Ok(None) => {}
+        Ok(Some(stat)) => {
+            let entry = Entry { name: at.name.clone(), stat: Ok(stat) };
+            look(disk, at.dir, dir_path, entry, row.as_ref(), force, out);
+        }
+        Err(e) => out.problems.push((dir_path.join(&at.name), e.to_string())),
+    }
+    Ok(())
+}
+
+fn look(
+    disk: &dyn Disk,
+    dir: NodeId,
+    dir_path: &RelPath,
+    entry: Entry,
+    row: Option<&LocalRow>,
+    force: bool,
+    out: &mut Scanned,
+) {
+    let at = Position::new(dir, entry.name);
+    let path = dir_path.join(&at.name);
+    let stat = match entry.stat {
+        Ok(stat) => stat,
+        Err(errno) => {
+            out.problems.push((path, io::Error::from_raw_os_error(errno).to_string()));
+            return;
+        }
+    };
+    if row.is_some_and(|r| unchanged(r, &stat)) && !force {
+        return;
+    }
+    match stat.kind {
+        FileKind::Other => out.absent.extend(row.map(|_| at)),
+        FileKind::Dir => out.seen.push(Observation { at, seen: Seen::Dir(stat.mode & 0o777, stamp(&stat)) }),
+        FileKind::File => out.hash.push(ToHash { at, path, size: stat.size }),
+        FileKind::Link => match disk.read_link(&path) {
+            Ok(text) => {
+                out.seen.push(Observation { at, seen: Seen::Link(text.into(), stamp(&stat)) });
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => out.again.push(at),
+            Err(e) => out.problems.push((path, e.to_string())),
+        },
+    }
+}
+
+/// How reading a file for its hash ended.
+#[derive(Debug)]
+pub enum Hashed {
+    /// Its content, and whether the time stamp is too young to be trusted.
+    Seen(Observation, bool),
+    /// It changed while it was read.
+    Restless(Position),
+    /// It is not there (any more), or no regular file.
+    Gone(Position),
+    /// It cannot be read.
+    Failed(RelPath, String),
+}
+
+/// Reads and hashes one file.
+pub fn hash(disk: &dyn Disk, file: &ToHash) -> Hashed {
+    match try_hash(disk, file) {
+        Ok(hashed) => hashed,
+        Err(e) if e.kind() == io::ErrorKind::NotFound || e.kind() == io::ErrorKind::InvalidInput => {
+            Hashed::Gone(file.at.clone())
+        }
+        Err(e) => Hashed::Failed(file.path.clone(), e.to_string()),
+    }
+}
+
+fn try_hash(disk: &dyn Disk, file: &ToHash) -> io::Result<Hashed> {
+    let open = disk.open(&file.path)?;
+    let before = open.stat()?;
+    let mut hasher = blake3::Hasher::new();
+    let len = usize::try_from(before.size).unwrap_or(BUFFER).clamp(1, BUFFER);
+    let (mut buffer, mut offset) = (vec![0; len], 0);
+    loop {
+        let n = open.read_at(&mut buffer, offset)?;
+        if n == 0 {
+            break;
+        }
+        hasher.update(&buffer[..n]);
+        offset += n as u64;
+    }
+    let after = open.stat()?;
+    if stamp(&before) != stamp(&after) || offset != after.size {
+        return Ok(Hashed::Restless(file.at.clone()));
+    }
+    let id = ContentId(*hasher.finalize().as_bytes());
+    let seen = Seen::File(id, after.mode & 0o777, stamp(&after));
+    Ok(Hashed::Seen(Observation { at: file.at.clone(), seen }, is_young(&after)))
+}
+
+/// Whether another change could still get the same time stamp.
+fn is_young(s: &Stat) -> bool {
+    let Ok(now) = SystemTime::now().duration_since(UNIX_EPOCH) else { return false };
+    let ms = |t: FileTime| t.secs.saturating_mul(1000).saturating_add(i64::from(t.nanos / 1_000_000));
+    let now = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
+    (now - ms(s.ctime)).abs() < RACY_MS
+}
+
+/// Hashes many files on all cores.
+pub fn hash_all(disk: &dyn Disk, files: &[ToHash]) -> Vec<Hashed> {
+    let bytes: u64 = files.iter().map(|f| f.size).sum();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from).min(8);
+    if files.len() < 2 || bytes < 64 << 10 || cores < 2 {
+        return files.iter().map(|f| hash(disk, f)).collect();
+    }
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let work = || {
+        let mut out = Vec::new();
+        while let Some(file) = files.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
+            out.push(hash(disk, file));
+        }
+        out
+    };
+    std::thread::scope(|s| {
+        let others: Vec<_> = (1..cores).map(|_| s.spawn(work)).collect();
+        let mut out = work();
+        for other in others {
+            // A panic in there is a bug, passed on as what it is.
+            out.extend(other.join().unwrap_or_else(|p| std::panic::resume_unwind(p)));
+        }
+        out
+    })
+}

@@ -1,0 +1,229 @@
+//! The folder's own directory, `.dunlin`: where content is gathered and verified before it is
+//! visible, and where what was replaced or deleted is kept.
+//!
+//! ```text
+//! .dunlin/folder     the marker: which folder this is
+//! .dunlin/stage/     contents by their hash; NAME.part while bytes are missing
+//! .dunlin/swap/      what is changing places; anything found here at start goes to the history
+//! .dunlin/history/   what was replaced or deleted
+//! ```
+
+use crate::disk::{Disk, FileKind, Rename, WriteFile};
+use dunlin_core::ids::ContentId;
+use dunlin_core::path::{CONTROL_DIR, Name, RelPath};
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The control directory of one folder.
+pub struct Stage {
+    disk: Arc<dyn Disk>,
+    /// Contents that are whole and verified.
+    whole: Mutex<BTreeSet<ContentId>>,
+    counter: AtomicU64,
+}
+
+/// A path below `.dunlin`; the parts are ours and always names.
+pub(crate) fn control(parts: &[&str]) -> RelPath {
+    let names = std::iter::once(CONTROL_DIR).chain(parts.iter().map(|p| p.as_bytes()));
+    RelPath::from(names.filter_map(|n| Name::new(n).ok()).collect::<Vec<_>>())
+}
+
+impl Stage {
+    /// Opens (and where missing, creates) the control directory. What an interrupted exchange left
+    /// behind goes to the history; staged contents count as unverified again.
+    pub fn open(disk: Arc<dyn Disk>) -> io::Result<Stage> {
+        for dir in [control(&[]), control(&["stage"]), control(&["swap"]), control(&["history"])] {
+            if disk.stat(&dir)?.is_none() {
+                disk.mkdir(&dir, 0o700)?;
+            }
+        }
+        let stage = Stage { disk, whole: Mutex::default(), counter: AtomicU64::new(start_number()) };
+        stage.recover()?;
+        Ok(stage)
+    }
+
+    fn recover(&self) -> io::Result<()> {
+        let disk = &self.disk;
+        for entry in disk.list(&control(&["stage"]))? {
+            let path = control(&["stage"]).join(&entry.name);
+            if entry.name.as_bytes().ends_with(b".part") {
+                continue;
+            }
+            let size = entry.stat.map(|s| s.size).unwrap_or(0);
+            let part = Name::new(&[entry.name.as_bytes(), b".part"].concat());
+            match part {
+                // Large ones are worth checking chunk by chunk; small ones are fetched again.
+                Ok(part) if size >= crate::transfer::CHUNKED_MIN => {
+                    let to = control(&["stage"]).join(&part);
+                    if disk.rename(&path, &to, Rename::NoReplace).is_err() {
+                        disk.unlink(&path)?;
+                    }
+                }
+                _ => disk.unlink(&path)?,
+            }
+        }
+        for entry in disk.list(&control(&["swap"]))? {
+            let is_dir = entry.stat.is_ok_and(|s| s.kind == FileKind::Dir);
+            if !is_dir {
+                self.keep(&control(&["swap"]).join(&entry.name), &entry.name)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn whole(&self) -> std::sync::MutexGuard<'_, BTreeSet<ContentId>> {
+        self.whole.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a content is staged, whole and verified.
+    pub fn has(&self, content: &ContentId) -> bool {
+        self.whole().contains(content)
+    }
+
+    /// Where a content is staged.
+    pub fn path(&self, content: &ContentId) -> RelPath {
+        control(&["stage", &content.to_string()])
+    }
+
+    fn part_path(&self, content: &ContentId) -> RelPath {
+        control(&["stage", &format!("{content}.part")])
+    }
+
+    /// Stages a content that was verified by the caller. Its durability is the applier's.
+    pub fn put(&self, content: ContentId, bytes: &[u8]) -> io::Result<()> {
+        if self.has(&content) {
+            return Ok(());
+        }
+        let path = self.path(&content);
+        let file = match self.disk.create(&path) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                self.disk.unlink(&path)?;
+                self.disk.create(&path)?
+            }
+            other => other?,
+        };
+        if let Err(e) = file.write_at(bytes, 0) {
+            drop(file);
+            // The first error counts; what was written is swept at the next start at the latest.
+            let _ = self.disk.unlink(&path);
+            return Err(e);
+        }
+        self.whole().insert(content);
+        Ok(())
+    }
+
+    /// Opens (or creates) the partial file of a content.
+    pub fn open_part(&self, content: &ContentId) -> io::Result<Box<dyn WriteFile>> {
+        let path = self.part_path(content);
+        match self.disk.open_write(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => self.disk.create(&path),
+            other => other,
+        }
+    }
+
+    /// Marks a partial file, verified as a whole by the caller, as staged.
+    pub fn finish_part(&self, content: ContentId) -> io::Result<()> {
+        let (from, to) = (self.part_path(&content), self.path(&content));
+        if self.disk.stat(&to)?.is_some() {
+            self.disk.unlink(&to)?;
+        }
+        self.disk.rename(&from, &to, Rename::NoReplace)?;
+        self.whole().insert(content);
+        Ok(())
+    }
+
+    /// Throws a partial file away (it did not hold what it was to hold).
+    pub fn drop_part(&self, content: &ContentId) -> io::Result<()> {
+        match self.disk.unlink(&self.part_path(content)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Takes a staged content out for placing: it is at the returned path in `swap/` afterwards.
+    pub fn take(&self, content: &ContentId) -> io::Result<RelPath> {
+        let to = self.swap_path();
+        self.disk.rename(&self.path(content), &to, Rename::NoReplace)?;
+        self.whole().remove(content);
+        Ok(to)
+    }
+
+    /// Puts back what [`Stage::take`] took out.
+    pub fn put_back(&self, content: ContentId, from: &RelPath) -> io::Result<()> {
+        match self.disk.rename(from, &self.path(&content), Rename::NoReplace) {
+            Ok(()) => {
+                self.whole().insert(content);
+                Ok(())
+            }
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => self.disk.unlink(from),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Forgets a staged content that the disk turned out not to hold.
+    pub fn forget(&self, content: &ContentId) {
+        self.whole().remove(content);
+        // It may be half there; the next fetch begins anew.
+        let _ = self.disk.unlink(&self.path(content));
+    }
+
+    /// A new name in `swap/`.
+    pub fn swap_path(&self) -> RelPath {
+        control(&["swap", &format!("{:016x}", self.counter.fetch_add(1, Ordering::Relaxed))])
+    }
+
+    /// Moves a file or link into the history. `name` is what it was called.
+    pub fn keep(&self, from: &RelPath, name: &Name) -> io::Result<RelPath> {
+        let number = format!("{:016x}~", self.counter.fetch_add(1, Ordering::Relaxed));
+        let room = dunlin_core::path::NAME_MAX - number.len();
+        let tail = name.as_bytes();
+        let kept = [number.as_bytes(), &tail[..tail.len().min(room)]].concat();
+        let kept = Name::new(&kept).map_err(io::Error::other)?;
+        let to = control(&["history"]).join(&kept);
+        self.disk.rename(from, &to, Rename::NoReplace)?;
+        Ok(to)
+    }
+}
+
+/// Numbers go on from where the clock is, so that those of an earlier run are not met again.
+fn start_number() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::posix::PosixDisk;
+
+    #[test]
+    fn what_an_exchange_left_behind_is_kept_and_stages_are_unverified_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk: Arc<dyn Disk> = Arc::new(PosixDisk::open(dir.path()).unwrap());
+        let stage = Stage::open(disk.clone()).unwrap();
+        let content = ContentId(*blake3::hash(b"new").as_bytes());
+        stage.put(content, b"new").unwrap();
+        assert!(stage.has(&content));
+        std::fs::write(dir.path().join(".dunlin/swap/old"), b"old work").unwrap();
+        let stage = Stage::open(disk).unwrap();
+        assert!(!stage.has(&content));
+        let kept: Vec<_> = std::fs::read_dir(dir.path().join(".dunlin/history")).unwrap().collect();
+        assert_eq!(kept.len(), 1);
+        assert_eq!(std::fs::read(kept[0].as_ref().unwrap().path()).unwrap(), b"old work");
+    }
+
+    #[test]
+    fn taken_and_put_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk: Arc<dyn Disk> = Arc::new(PosixDisk::open(dir.path()).unwrap());
+        let stage = Stage::open(disk.clone()).unwrap();
+        let content = ContentId(*blake3::hash(b"x").as_bytes());
+        stage.put(content, b"x").unwrap();
+        let at = stage.take(&content).unwrap();
+        assert!(!stage.has(&content) && disk.stat(&at).unwrap().is_some());
+        stage.put_back(content, &at).unwrap();
+        assert!(stage.has(&content));
+    }
+}

@@ -1,0 +1,152 @@
+//! The index of one folder in a redb file. One writer; any number of snapshots beside it.
+
+use dunlin_core::kv::{Changes, Fault, Pair, Read, View};
+use redb::{Database, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition};
+use std::path::Path;
+
+const ROWS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("rows");
+const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+
+/// The number of the index's format; a newer one is refused.
+pub const SCHEMA: u64 = 1;
+
+/// How much of the index is kept in memory, in bytes.
+const CACHE_BYTES: usize = 32 << 20;
+
+/// Why an index could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A newer program wrote it.
+    #[error("the index was written by a newer dunlin (format {0})")]
+    Newer(u64),
+    /// It is damaged: it must be rebuilt by uniting.
+    #[error("the index is damaged: {0}")]
+    Damaged(String),
+    /// The system refused.
+    #[error("the index cannot be opened: {0}")]
+    Io(#[from] std::io::Error),
+}
+
+/// The index of one folder.
+pub struct Store {
+    db: Database,
+}
+
+/// A consistent view of the index.
+pub struct Snapshot(ReadOnlyTable<&'static [u8], &'static [u8]>);
+
+fn fault(e: impl std::fmt::Display) -> Fault {
+    Fault(e.to_string())
+}
+
+impl Store {
+    /// Opens the index at `path`, creating it where it is missing.
+    pub fn open(path: &Path) -> Result<Store, OpenError> {
+        let mut builder = Database::builder();
+        builder.set_cache_size(CACHE_BYTES);
+        let db = match builder.create(path) {
+            Ok(db) => db,
+            Err(redb::DatabaseError::Storage(redb::StorageError::Io(e))) if is_environment(&e) => {
+                return Err(OpenError::Io(e));
+            }
+            Err(e) => return Err(OpenError::Damaged(e.to_string())),
+        };
+        let store = Store { db };
+        let schema = store.prepare().map_err(|e| OpenError::Damaged(e.0))?;
+        if schema > SCHEMA { Err(OpenError::Newer(schema)) } else { Ok(store) }
+    }
+
+    /// Makes the tables of a new index; returns the schema number.
+    fn prepare(&self) -> Read<u64> {
+        let tx = self.db.begin_write().map_err(fault)?;
+        let schema = {
+            let mut meta = tx.open_table(META).map_err(fault)?;
+            let found = meta.get("schema").map_err(fault)?.map(|v| v.value());
+            if found.is_none() {
+                meta.insert("schema", SCHEMA).map_err(fault)?;
+            }
+            tx.open_table(ROWS).map_err(fault)?;
+            found.unwrap_or(SCHEMA)
+        };
+        tx.commit().map_err(fault)?;
+        Ok(schema)
+    }
+
+    /// The index as it is now.
+    pub fn snapshot(&self) -> Read<Snapshot> {
+        let tx = self.db.begin_read().map_err(fault)?;
+        tx.open_table(ROWS).map(Snapshot).map_err(fault)
+    }
+
+    /// Commits changes as one; durable when it returns.
+    pub fn commit(&self, changes: Changes) -> Read<()> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let mut tx = self.db.begin_write().map_err(fault)?;
+        tx.set_durability(Durability::Immediate).map_err(fault)?;
+        {
+            let mut rows = tx.open_table(ROWS).map_err(fault)?;
+            for (key, value) in &changes {
+                match value {
+                    Some(value) => rows.insert(key.as_slice(), value.as_slice()).map_err(fault)?,
+                    None => rows.remove(key.as_slice()).map_err(fault)?,
+                };
+            }
+        }
+        tx.commit().map_err(fault)
+    }
+}
+
+/// Errors that say something of the machine, not of the file.
+fn is_environment(e: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{NotFound, OutOfMemory, PermissionDenied, ReadOnlyFilesystem, StorageFull};
+    matches!(e.kind(), NotFound | OutOfMemory | PermissionDenied | ReadOnlyFilesystem | StorageFull)
+}
+
+impl View for Snapshot {
+    fn get(&self, key: &[u8]) -> Read<Option<Vec<u8>>> {
+        Ok(self.0.get(key).map_err(fault)?.map(|v| v.value().to_vec()))
+    }
+
+    fn range(&self, from: &[u8], to: &[u8], limit: usize) -> Read<Vec<Pair>> {
+        if from >= to || limit == 0 {
+            return Ok(Vec::new());
+        }
+        let mut out = Vec::new();
+        for pair in self.0.range::<&[u8]>(from..to).map_err(fault)?.take(limit) {
+            let (key, value) = pair.map_err(fault)?;
+            out.push((key.value().to_vec(), value.value().to_vec()));
+        }
+        Ok(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commits_are_seen_by_later_snapshots_and_survive() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("index.redb");
+        let store = Store::open(&path).unwrap();
+        let before = store.snapshot().unwrap();
+        store.commit([(b"a".to_vec(), Some(b"1".to_vec())), (b"b".to_vec(), Some(b"2".to_vec()))].into()).unwrap();
+        assert_eq!(before.get(b"a").unwrap(), None);
+        drop((before, store));
+        let store = Store::open(&path).unwrap();
+        store.commit([(b"a".to_vec(), None)].into()).unwrap();
+        let now = store.snapshot().unwrap();
+        assert_eq!(now.range(b"a", b"z", 9).unwrap(), [(b"b".to_vec(), b"2".to_vec())]);
+        assert_eq!(now.range(b"z", b"a", 9).unwrap(), []);
+    }
+
+    #[test]
+    fn damage_is_an_error_and_no_panic() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("index.redb");
+        std::fs::write(&path, vec![7; 9000]).unwrap();
+        assert!(matches!(Store::open(&path), Err(OpenError::Damaged(_))));
+    }
+}
