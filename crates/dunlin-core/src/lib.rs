@@ -3,4 +3,19 @@
 #![no_std]
 extern crate alloc;
 
+pub mod change;
+pub mod codec;
+pub mod decide;
+pub mod ids;
+pub mod kv;
+pub mod members;
+pub mod merge;
+pub mod message;
+pub mod names;
+pub mod observe;
 pub mod path;
+pub mod plan;
+pub mod rows;
+pub mod state;
+pub mod ticket;
+pub mod tree;

@@ -3,6 +3,9 @@
 //! Every path is relative to the folder's root and made of validated names. No call follows a link
 //! in any component or crosses into another mounted file system, and none leaves the root.
 
+pub mod posix;
+pub mod probe;
+
 use dunlin_core::path::{Name, RelPath};
 use std::io;
 

@@ -5,5 +5,6 @@ pub mod control;
 pub mod disk;
 pub mod home;
 mod node;
+pub mod watch;
 
 pub use node::{Node, NodeOptions, StartError, start};

@@ -1,0 +1,203 @@
+//! Local changes of one node, each with a dot of its own. A change replaces only what was applied on
+//! this disk, never what was merely heard of: `applied` is what had been seen when that was applied.
+
+use crate::ids::{Dot, NodeId};
+use crate::kv::Read;
+use crate::path::Name;
+use crate::rows::{Position, Rows};
+use crate::state::{Content, DotStore, Mtime, Place, Ranked, State, Vector};
+use crate::tree::Work;
+
+/// Mode and modification time as found on the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attributes {
+    /// Permission bits, 0o777; not of links.
+    pub mode: Option<u16>,
+    /// Modification time, of files only.
+    pub mtime: Option<Mtime>,
+}
+
+impl Work<'_> {
+    /// Applies `change` under a new dot, which is returned.
+    fn write(&mut self, node: NodeId, change: impl FnOnce(&mut State, Dot)) -> Read<Dot> {
+        let mut totals = self.tx.totals()?;
+        totals.counter += 1;
+        let dot = Dot { inc: totals.inc, counter: totals.counter };
+        self.tx.put_totals(&totals);
+        let mut state = self.tx.node(node)?.unwrap_or_default().state;
+        change(&mut state, dot);
+        state.seen.add(dot);
+        self.put_state(node, state, 0)?;
+        Ok(dot)
+    }
+
+    /// The node that a creation at `at` makes: independent creations of one path coincide, and a
+    /// name that was deleted is taken up again.
+    fn fresh(&self, at: &Position) -> Read<NodeId> {
+        let mut n = 0;
+        loop {
+            let id = NodeId::created(at.dir, &at.name, n);
+            let Some(row) = self.tx.node(id)? else { return Ok(id) };
+            let free = !row.state.alive() && row.raw().is_none_or(|raw| raw == *at);
+            if free {
+                return Ok(id);
+            }
+            n += 1;
+        }
+    }
+
+    /// A new node (or `id`, for a version that becomes one).
+    pub(crate) fn create(
+        &mut self,
+        at: &Position,
+        id: Option<NodeId>,
+        content: Content,
+        attributes: Attributes,
+    ) -> Read<(NodeId, Dot)> {
+        let node = match id {
+            Some(id) => id,
+            None => self.fresh(at)?,
+        };
+        let dot = self.write(node, |s, dot| {
+            let place = Place { parent: at.dir, name: at.name.clone(), earlier: None };
+            replace_all(&mut s.place, dot, place);
+            replace_all(&mut s.content, dot, content);
+            s.gone = DotStore::default();
+            s.mode = DotStore::default();
+            s.mtime = DotStore::default();
+            set_attributes(s, dot, attributes);
+        })?;
+        Ok((node, dot))
+    }
+
+    /// A version beside those that were heard of but never applied here. `rank` 0 yields to all of them.
+    pub(crate) fn add_version(
+        &mut self,
+        node: NodeId,
+        content: Content,
+        attributes: Attributes,
+        rank: u64,
+    ) -> Read<Dot> {
+        self.write(node, |s, dot| {
+            s.content.insert(dot, Ranked::new(rank, content));
+            set_attributes(s, dot, attributes);
+        })
+    }
+
+    /// The version `old` was replaced by `content`.
+    pub(crate) fn edit(
+        &mut self,
+        node: NodeId,
+        old: &Content,
+        applied: Option<&Vector>,
+        content: Content,
+        attributes: Attributes,
+    ) -> Read<Dot> {
+        self.write(node, |s, dot| {
+            let applied = applied.cloned().unwrap_or_else(|| s.seen.clone());
+            let rank = s.content.rank(|d| applied.covers(d)) + 1;
+            s.content.retain(|d, v| v.value != *old || !applied.covers(d));
+            s.content.insert(dot, Ranked::new(rank, content));
+            s.gone = DotStore::default();
+            let beside = s.content.clone();
+            if let Some(mtime) = attributes.mtime {
+                replace_free(&mut s.mtime, &beside, dot, &applied, None, mtime);
+            }
+            if let Some(mode) = attributes.mode {
+                replace_free(&mut s.mode, &beside, dot, &applied, None, mode);
+            }
+        })
+    }
+
+    /// The version `old` was deleted; other versions of the node stay.
+    pub(crate) fn drop_version(&mut self, node: NodeId, old: &Content, applied: Option<&Vector>) -> Read<()> {
+        let Some(row) = self.tx.node(node)? else { return Ok(()) };
+        let seen = applied.cloned().unwrap_or_else(|| row.state.seen.clone());
+        let stays = |d: Dot, c: &Content| c != old || !seen.covers(d);
+        if row.state.content.entries().iter().any(|(d, c)| stays(*d, &c.value)) {
+            self.write(node, |s, _| s.content.retain(|d, v| stays(d, &v.value)))?;
+        } else {
+            self.write(node, |s, dot| {
+                s.gone.retain(|d, _| !seen.covers(d));
+                let mut at_delete = seen.clone();
+                at_delete.add(dot);
+                s.gone.insert(dot, at_delete);
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The node was moved to `to`.
+    pub(crate) fn relocate(&mut self, node: NodeId, to: &Position, applied: Option<&Vector>) -> Read<Dot> {
+        self.write(node, |s, dot| {
+            let applied = applied.cloned().unwrap_or_else(|| s.seen.clone());
+            let earlier: Option<(NodeId, Name)> =
+                s.placed().map(|(_, p)| (p.value.parent, p.value.name.clone()));
+            let rank = s.place.rank(|d| applied.covers(d)) + 1;
+            s.place.retain(|d, _| !applied.covers(d));
+            let place = Place { parent: to.dir, name: to.name.clone(), earlier };
+            s.place.insert(dot, Ranked::new(rank, place));
+            s.gone = DotStore::default();
+        })
+    }
+
+    /// The mode of the version `version` was set.
+    pub(crate) fn set_mode(
+        &mut self,
+        node: NodeId,
+        version: Option<Dot>,
+        applied: Option<&Vector>,
+        mode: u16,
+    ) -> Read<Dot> {
+        self.write(node, |s, dot| {
+            let applied = applied.cloned().unwrap_or_else(|| s.seen.clone());
+            let beside = s.content.clone();
+            replace_free(&mut s.mode, &beside, dot, &applied, version, mode);
+        })
+    }
+
+    /// The modification time of the version `version` was set.
+    pub(crate) fn set_mtime(
+        &mut self,
+        node: NodeId,
+        version: Option<Dot>,
+        applied: Option<&Vector>,
+        mtime: Mtime,
+    ) -> Read<Dot> {
+        self.write(node, |s, dot| {
+            let applied = applied.cloned().unwrap_or_else(|| s.seen.clone());
+            let beside = s.content.clone();
+            replace_free(&mut s.mtime, &beside, dot, &applied, version, mtime);
+        })
+    }
+}
+
+fn set_attributes(s: &mut State, dot: Dot, attributes: Attributes) {
+    if let Some(mode) = attributes.mode {
+        s.mode.insert(dot, Ranked::new(s.mode.rank(|_| true) + 1, mode));
+    }
+    if let Some(mtime) = attributes.mtime {
+        s.mtime.insert(dot, Ranked::new(s.mtime.rank(|_| true) + 1, mtime));
+    }
+}
+
+fn replace_all<T: Clone + crate::state::Tie>(store: &mut DotStore<Ranked<T>>, dot: Dot, value: T) {
+    let rank = store.rank(|_| true) + 1;
+    *store = DotStore::default();
+    store.insert(dot, Ranked::new(rank, value));
+}
+
+/// Replaces the values that belong to `version` or to no version that stands beside it, as far as
+/// they were applied; what belongs to other versions stays theirs.
+fn replace_free<T: Clone + crate::state::Tie>(
+    store: &mut DotStore<Ranked<T>>,
+    beside: &DotStore<Ranked<Content>>,
+    dot: Dot,
+    applied: &Vector,
+    version: Option<Dot>,
+    value: T,
+) {
+    let rank = store.rank(|d| applied.covers(d)) + 1;
+    store.retain(|d, _| !applied.covers(d) || (Some(d) != version && beside.get(d).is_some()));
+    store.insert(dot, Ranked::new(rank, value));
+}

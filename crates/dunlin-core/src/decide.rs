@@ -1,0 +1,188 @@
+//! What is on this disk of one node against what should be: the whole decision table.
+
+use crate::ids::NodeId;
+use crate::kv::{Read, Tx, View};
+use crate::names::Wanted;
+use crate::rows::{LocalRow, NeedRow, Position, Rows};
+use crate::state::Content;
+use alloc::vec::Vec;
+
+/// One thing that differs between the disk and what should be there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lack {
+    /// Nothing of this version is on the disk.
+    Create(Wanted),
+    /// The version is elsewhere on the disk; its content may differ too, which comes after.
+    Move(Position, LocalRow, Wanted),
+    /// An older version is at the right place.
+    Replace(LocalRow, Wanted),
+    /// Only the mode or the modification time differ.
+    Meta(LocalRow, Wanted),
+    /// What is on the disk should not be.
+    Remove(Position, LocalRow),
+}
+
+/// What a version on the disk is to become.
+pub type Pair = ((Position, LocalRow), Wanted);
+
+/// In which round of a plan a lack comes: what makes room first, what takes away last.
+pub mod phase {
+    /// Directories appear and move.
+    pub const DIRS: u8 = 0;
+    /// Moves, links and metadata: no content has to be fetched.
+    pub const LIGHT: u8 = 1;
+    /// Files whose content is needed.
+    pub const FILES: u8 = 2;
+    /// Files and links go.
+    pub const REMOVE: u8 = 3;
+    /// Directories go.
+    pub const REMOVE_DIRS: u8 = 4;
+}
+
+fn same_kind(a: &Content, b: &Content) -> bool {
+    (*a == Content::Dir) == (*b == Content::Dir)
+}
+
+/// Matches what is on the disk with what should be: the same version first, then equal content, then
+/// what stands at the right place, then whatever is of the same kind.
+pub fn pair(
+    locals: Vec<(Position, LocalRow)>,
+    wanted: Vec<Wanted>,
+) -> (Vec<Pair>, Vec<(Position, LocalRow)>, Vec<Wanted>) {
+    type Match = fn(&(Position, LocalRow), &Wanted) -> bool;
+    let rules: [Match; 4] = [
+        |(at, l), w| l.dot == w.dot && l.content == w.content && *at == w.at,
+        |(_, l), w| l.content == w.content,
+        |(at, _), w| *at == w.at,
+        |_, _| true,
+    ];
+    let (mut pairs, mut locals, mut wanted) = (Vec::new(), locals, wanted);
+    for rule in rules {
+        let mut rest = Vec::new();
+        for local in locals {
+            let fits = |w: &Wanted| same_kind(&local.1.content, &w.content) && rule(&local, w);
+            match wanted.iter().position(fits) {
+                Some(i) => pairs.push((local, wanted.remove(i))),
+                None => rest.push(local),
+            }
+        }
+        locals = rest;
+    }
+    (pairs, locals, wanted)
+}
+
+/// What one pair lacks first, if anything.
+fn compare(((at, local), wanted): Pair) -> Option<Lack> {
+    if at != wanted.at {
+        return Some(Lack::Move(at, local, wanted));
+    }
+    if local.content != wanted.content {
+        return Some(Lack::Replace(local, wanted));
+    }
+    let mode = local.mode != wanted.mode && !matches!(wanted.content, Content::Link(_));
+    let mtime = local.mtime != wanted.mtime && matches!(wanted.content, Content::File { .. });
+    (mode || mtime).then(|| Lack::Meta(local, wanted))
+}
+
+/// Everything that differs for one node.
+pub fn decide(locals: Vec<(Position, LocalRow)>, wanted: Vec<Wanted>) -> Vec<Lack> {
+    let (pairs, gone, new) = pair(locals, wanted);
+    let mut out: Vec<Lack> = pairs.into_iter().filter_map(compare).collect();
+    out.extend(new.into_iter().map(Lack::Create));
+    out.extend(gone.into_iter().filter(|(_, l)| !l.kept).map(|(at, l)| Lack::Remove(at, l)));
+    out
+}
+
+/// The versions of a node on this disk.
+pub fn locals_of(view: &dyn View, node: NodeId) -> Read<Vec<(Position, LocalRow)>> {
+    let mut out = Vec::new();
+    for at in view.places_of(node)? {
+        if let Some(row) = view.local(&at)? {
+            out.push((at, row));
+        }
+    }
+    Ok(out)
+}
+
+/// Everything that differs for `node`, read from the index.
+pub fn lacks_of(view: &dyn View, node: NodeId) -> Read<Vec<Lack>> {
+    if holds_unknown(view, node)? {
+        return Ok(Vec::new());
+    }
+    Ok(decide(locals_of(view, node)?, crate::names::wanted(view, node)?))
+}
+
+/// A node of a kind that only a newer program knows is left as it is on the disk.
+fn holds_unknown(view: &dyn View, node: NodeId) -> Read<bool> {
+    let unknown = |c: &Content| matches!(c, Content::Unknown { .. });
+    let row = view.node(node)?;
+    Ok(row.is_some_and(|r| r.state.content.entries().iter().any(|(_, c)| unknown(&c.value))))
+}
+
+/// Records what `node` needs, given what should show of it. A node that needs nothing has all of its
+/// state applied here, which is recorded too.
+pub(crate) fn refresh(tx: &mut Tx<'_>, node: NodeId, wanted: Vec<Wanted>) -> Read<()> {
+    let locals = locals_of(tx, node)?;
+    if holds_unknown(tx, node)? || (locals.is_empty() && wanted.is_empty()) {
+        return tx.put_need(node, None);
+    }
+    let lacks = decide(locals.clone(), wanted.clone());
+    if lacks.is_empty() {
+        for ((at, mut local), wanted) in pair(locals, wanted).0 {
+            if local.dot != wanted.dot || local.seen.is_some() || local.kept {
+                (local.dot, local.seen, local.kept) = (wanted.dot, None, false);
+                tx.put_local(&at, Some(&local))?;
+            }
+        }
+        return tx.put_need(node, None);
+    }
+    let need = need_of(tx, node, &lacks)?;
+    tx.put_need(node, Some(&need))
+}
+
+fn need_of(view: &dyn View, node: NodeId, lacks: &[Lack]) -> Read<NeedRow> {
+    let mut need = NeedRow { phase: u8::MAX, waits: None, bytes: 0 };
+    let mut blocked = None;
+    for lack in lacks {
+        if let Lack::Create(w) | Lack::Replace(_, w) = lack {
+            need.bytes += missing_bytes(view, &w.content)?;
+        }
+        match waits_for(view, node, lack)? {
+            Some(dir) => blocked = blocked.or(Some(dir)),
+            None => need.phase = need.phase.min(phase_of(lack)),
+        }
+    }
+    if need.phase == u8::MAX {
+        need.waits = blocked;
+    }
+    Ok(need)
+}
+
+fn missing_bytes(view: &dyn View, content: &Content) -> Read<u64> {
+    match content {
+        Content::File { id, size } if view.holders(*id)?.is_empty() => Ok(*size),
+        _ => Ok(0),
+    }
+}
+
+/// The directory whose appearing (or, for a removal, emptying) has to come before.
+fn waits_for(view: &dyn View, node: NodeId, lack: &Lack) -> Read<Option<NodeId>> {
+    match lack {
+        Lack::Create(w) | Lack::Move(_, _, w) => Ok((!view.is_on_disk(w.at.dir)?).then_some(w.at.dir)),
+        Lack::Remove(_, l) if l.content == Content::Dir => Ok(view.has_locals(node)?.then_some(node)),
+        _ => Ok(None),
+    }
+}
+
+/// The round in which a lack comes.
+pub fn phase_of(lack: &Lack) -> u8 {
+    match lack {
+        Lack::Create(w) if w.content == Content::Dir => phase::DIRS,
+        Lack::Move(_, l, _) if l.content == Content::Dir => phase::DIRS,
+        Lack::Create(Wanted { content: Content::Link(_), .. }) | Lack::Move(..) | Lack::Meta(..) => phase::LIGHT,
+        Lack::Replace(_, Wanted { content: Content::Link(_), .. }) => phase::LIGHT,
+        Lack::Create(_) | Lack::Replace(..) => phase::FILES,
+        Lack::Remove(_, l) if l.content == Content::Dir => phase::REMOVE_DIRS,
+        Lack::Remove(..) => phase::REMOVE,
+    }
+}

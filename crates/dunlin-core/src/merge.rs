@@ -1,0 +1,30 @@
+//! What other devices say of a node, merged into what is known here.
+
+use crate::ids::NodeId;
+use crate::kv::Read;
+use crate::rows::Rows;
+use crate::state::State;
+use crate::tree::Work;
+
+impl Work<'_> {
+    /// Merges a state heard from the peer with this number. Returns whether anything was new.
+    ///
+    /// What is on this disk was applied from the state as it was before: the rows remember that, so
+    /// that a later local change replaces nothing that was merely heard of.
+    pub fn hear(&mut self, node: NodeId, heard: &State, from: u32) -> Read<bool> {
+        let old = self.tx.node(node)?.map(|r| r.state).unwrap_or_default();
+        let merged = old.merge(heard);
+        if merged == old {
+            return Ok(false);
+        }
+        for (at, mut local) in crate::decide::locals_of(&self.tx, node)? {
+            if local.seen.is_none() {
+                local.seen = Some(old.seen.clone());
+                self.tx.put_local(&at, Some(&local))?;
+            }
+        }
+        let from = if merged == *heard { from } else { 0 };
+        self.put_state(node, merged, from)?;
+        Ok(true)
+    }
+}

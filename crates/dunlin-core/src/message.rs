@@ -1,0 +1,368 @@
+//! What devices say to each other (docs/protocol.md). On the control stream of a connection every
+//! message is a frame: its length as u32, big endian, then CBOR `[number, [fields…]]`. A number that is
+//! not known is skipped, fields added later are ignored: an older program understands a newer one.
+
+use crate::codec::Malformed;
+use crate::ids::{ContentId, DeviceId, FolderId, Incarnation, NodeId};
+use alloc::string::String;
+use alloc::vec::Vec;
+use minicbor::{Decode, Encode};
+
+/// The protocol's name and number, given when a connection is made.
+pub const ALPN: &[u8] = b"dunlin/1";
+/// The same for a device that holds an invitation and is no member yet.
+pub const ALPN_JOIN: &[u8] = b"dunlin-join/1";
+/// The protocol version spoken.
+pub const VERSION: u32 = 1;
+/// The longest frame accepted, in bytes.
+pub const FRAME_MAX: usize = 1 << 20;
+/// About how many bytes of rows are put into one message.
+pub const ROWS_BYTES: usize = 128 << 10;
+/// The most pieces asked for in one request.
+pub const PIECES_MAX: usize = 1024;
+/// The longest piece asked for, in bytes.
+pub const PIECE_MAX: u64 = 16 << 20;
+/// The longest name of a device, in bytes.
+pub const DEVICE_NAME_MAX: usize = 64;
+/// The most membership statements of one folder.
+pub const STATEMENTS_MAX: usize = 4096;
+
+/// A state as its canonical bytes, with its node.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct RowBytes {
+    /// The node.
+    #[n(0)]
+    pub node: NodeId,
+    /// Its state, as `codec` writes it.
+    #[cbor(n(1), with = "minicbor::bytes")]
+    pub state: Vec<u8>,
+}
+
+/// A message of the control stream.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Message {
+    /// The first message of each side.
+    #[n(0)]
+    Hello {
+        /// The lowest protocol version spoken.
+        #[n(0)]
+        min: u32,
+        /// The highest protocol version spoken.
+        #[n(1)]
+        max: u32,
+        /// Bits of optional abilities; none is defined yet.
+        #[n(2)]
+        features: u64,
+        /// Random for each start of the program: the same device twice with two nonces is a restart.
+        #[n(3)]
+        nonce: u64,
+        /// What the device is called.
+        #[n(4)]
+        name: String,
+    },
+    /// Opens (or opens again) the exchange of one folder.
+    #[n(1)]
+    Open {
+        /// The folder.
+        #[n(0)]
+        folder: FolderId,
+        /// The sender's incarnation: its sequence numbers belong to it.
+        #[n(1)]
+        inc: Incarnation,
+        /// The incarnation of the receiver whose rows the sender has …
+        #[n(2)]
+        of: Incarnation,
+        /// … up to this sequence number.
+        #[n(3)]
+        received: u64,
+    },
+    /// The signed membership statements known to the sender.
+    #[n(2)]
+    Statements {
+        /// The folder.
+        #[n(0)]
+        folder: FolderId,
+        /// The statements, as they were signed.
+        #[n(1)]
+        statements: Vec<Statement>,
+    },
+    /// Rows in the order of the sender's sequence numbers.
+    #[n(3)]
+    Rows {
+        /// The folder.
+        #[n(0)]
+        folder: FolderId,
+        /// All rows up to this number were sent.
+        #[n(1)]
+        upto: u64,
+        /// Whether nothing more was there when this was sent.
+        #[n(2)]
+        last: bool,
+        /// The rows.
+        #[n(3)]
+        rows: Vec<RowBytes>,
+    },
+    /// The receiver's rows up to this number are committed here.
+    #[n(4)]
+    Ack {
+        /// The folder.
+        #[n(0)]
+        folder: FolderId,
+        /// The sequence number.
+        #[n(1)]
+        received: u64,
+    },
+    /// How the sender's folder stands.
+    #[n(5)]
+    Status {
+        /// The folder.
+        #[n(0)]
+        folder: FolderId,
+        /// The sum of the hashes of all its states.
+        #[n(1)]
+        digest: [u64; 4],
+        /// How many nodes lack something on its disk, its problems counted.
+        #[n(2)]
+        need: u64,
+        /// Whether it is scanning, or knows of changes on its disk that are not in the index yet.
+        #[n(3)]
+        busy: bool,
+    },
+    /// The sender does not share this folder (any more).
+    #[n(6)]
+    Close {
+        /// The folder.
+        #[n(0)]
+        folder: FolderId,
+    },
+}
+
+/// One signed statement about who is a member.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub struct Statement {
+    /// What is stated: [`Claim`] as CBOR, exactly as it was signed.
+    #[cbor(n(0), with = "minicbor::bytes")]
+    pub claim: Vec<u8>,
+    /// The ed25519 signature, 64 bytes.
+    #[cbor(n(1), with = "minicbor::bytes")]
+    pub signature: Vec<u8>,
+}
+
+/// What a statement states: that `device` is a member.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Claim {
+    /// The folder.
+    #[n(0)]
+    pub folder: FolderId,
+    /// Who is admitted.
+    #[n(1)]
+    pub device: DeviceId,
+    /// What it is called.
+    #[n(2)]
+    pub name: String,
+    /// Who signs: a member, or (the folder id itself) the creator's folder key.
+    #[n(3)]
+    pub by: DeviceId,
+    /// What the member may do; 1 = everything. Other numbers are for roles to come.
+    #[n(4)]
+    pub role: u8,
+    /// Hashes of the statements that the signer knew last.
+    #[n(5)]
+    pub after: Vec<NodeId>,
+}
+
+/// What is asked on a stream of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Request {
+    /// Pieces of contents. Each is answered by a [`Header`] frame and its bytes, in order.
+    #[n(0)]
+    Pieces {
+        /// The folder.
+        #[n(0)]
+        folder: FolderId,
+        /// The pieces.
+        #[n(1)]
+        pieces: Vec<Piece>,
+    },
+    /// The chunk list of a content, answered by [`ChunkPage`] frames.
+    #[n(1)]
+    Chunks {
+        /// The folder.
+        #[n(0)]
+        folder: FolderId,
+        /// The content.
+        #[n(1)]
+        content: ContentId,
+        /// Its size, as the state says.
+        #[n(2)]
+        size: u64,
+    },
+}
+
+/// A range of a content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Piece {
+    /// The content.
+    #[n(0)]
+    pub content: ContentId,
+    /// The first byte.
+    #[n(1)]
+    pub offset: u64,
+    /// How many bytes.
+    #[n(2)]
+    pub len: u64,
+}
+
+/// What goes before the bytes of a piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Header {
+    /// The bytes follow.
+    #[n(0)]
+    Here,
+    /// The device does not hold this content; no bytes follow.
+    #[n(1)]
+    NotHere,
+}
+
+/// Part of a chunk list.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum ChunkPage {
+    /// The next chunks.
+    #[n(0)]
+    Chunks {
+        /// Their lengths and hashes, in the order of the content.
+        #[n(0)]
+        chunks: Vec<Chunk>,
+        /// Whether the list ends here.
+        #[n(1)]
+        last: bool,
+    },
+    /// The device does not hold this content.
+    #[n(1)]
+    NotHere,
+}
+
+/// A chunk of a content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Chunk {
+    /// Its length in bytes.
+    #[n(0)]
+    pub len: u32,
+    /// The BLAKE3 hash of its bytes.
+    #[n(1)]
+    pub hash: ContentId,
+}
+
+/// What a device that holds an invitation asks.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct JoinRequest {
+    /// The folder.
+    #[n(0)]
+    pub folder: FolderId,
+    /// The invitation's secret.
+    #[n(1)]
+    pub secret: NodeId,
+    /// What the device is called.
+    #[n(2)]
+    pub name: String,
+}
+
+/// The answer to a [`JoinRequest`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum JoinAnswer {
+    /// The device is a member now, by these statements.
+    #[n(0)]
+    Admitted {
+        /// All statements of the folder.
+        #[n(0)]
+        statements: Vec<Statement>,
+        /// What the inviting device is called.
+        #[n(1)]
+        name: String,
+    },
+    /// The invitation is not, or no longer, valid.
+    #[n(1)]
+    Refused {
+        /// 1: used; 2: expired; others: not known here.
+        #[n(0)]
+        why: u8,
+    },
+}
+
+/// Writes a message as a frame, its length first.
+pub fn frame<T: Encode<()>>(message: &T) -> Vec<u8> {
+    let mut out = alloc::vec![0; 4];
+    // Writing into a Vec cannot fail.
+    let done = minicbor::encode(message, &mut out);
+    debug_assert!(done.is_ok());
+    let len = u32::try_from(out.len() - 4).unwrap_or(u32::MAX);
+    out[..4].copy_from_slice(&len.to_be_bytes());
+    out
+}
+
+/// Reads the body of a frame.
+pub fn read<'b, T: Decode<'b, ()>>(body: &'b [u8]) -> Result<T, Malformed> {
+    Ok(minicbor::decode(body)?)
+}
+
+/// Reads a control message; `None` for one that only a newer program knows.
+pub fn read_message(body: &[u8]) -> Result<Option<Message>, Malformed> {
+    let mut d = minicbor::Decoder::new(body);
+    if d.array()? != Some(2) {
+        return Err(Malformed("a message has two parts"));
+    }
+    if d.u32()? > 6 {
+        return Ok(None);
+    }
+    let message: Message = read(body)?;
+    match &message {
+        Message::Hello { name, .. } if name.len() > DEVICE_NAME_MAX => Err(Malformed("a name too long")),
+        Message::Statements { statements, .. } if statements.len() > STATEMENTS_MAX => {
+            Err(Malformed("too many statements"))
+        }
+        _ => Ok(Some(message)),
+    }
+}
+
+/// The bytes that are signed for a claim.
+pub fn signed_bytes(claim: &[u8]) -> Vec<u8> {
+    [b"dunlin statement 1\0", claim].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+
+    #[test]
+    fn messages_round_trip_and_later_ones_are_skipped() {
+        let folder = FolderId([1; 32]);
+        let rows = vec![RowBytes { node: NodeId([2; 16]), state: vec![1, 2, 3] }];
+        let m = Message::Rows { folder, upto: 7, last: true, rows };
+        let bytes = frame(&m);
+        assert_eq!(u32::from_be_bytes(bytes[..4].try_into().unwrap()) as usize, bytes.len() - 4);
+        assert_eq!(read_message(&bytes[4..]).unwrap(), Some(m));
+        assert_eq!(read_message(&[0x82, 0x18, 99, 0x80]).unwrap(), None);
+        assert!(read_message(b"junk").is_err());
+        assert!(read_message(&[]).is_err());
+    }
+
+    #[test]
+    fn fields_added_later_are_ignored() {
+        // Ack with a third field.
+        let mut bytes = vec![0x82, 4, 0x83, 0x58, 32];
+        bytes.extend([1; 32]);
+        bytes.extend([5, 0x61, b'x']);
+        let ack = Message::Ack { folder: FolderId([1; 32]), received: 5 };
+        assert_eq!(read_message(&bytes).unwrap(), Some(ack));
+    }
+
+    #[test]
+    fn a_declared_length_allocates_nothing() {
+        // Rows with 2^63 rows declared.
+        let mut bytes = vec![0x82, 3, 0x84, 0x58, 32];
+        bytes.extend([1; 32]);
+        bytes.extend([1, 0xf5, 0x9b, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]);
+        assert!(read_message(&bytes).is_err());
+    }
+}

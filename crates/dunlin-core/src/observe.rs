@@ -1,0 +1,404 @@
+//! What was seen on the disk, turned into changes of the index.
+//!
+//! A path maps first to the node that is visible there, only else to a new one. What is found as it
+//! should be (a step of ours that was not recorded, or the same edit made by a person) is taken over
+//! without a new change. Directories are known by their inode; of files the name counts more than
+//! the inode, because editors save by renaming a new file over the old one.
+
+use crate::change::Attributes;
+use crate::ids::{ContentId, NodeId};
+use crate::kv::{Read, View};
+use crate::names::{self, Wanted};
+use crate::rows::{LocalRow, Position, Rows, Stamp};
+use crate::state::{Content, Mtime, Vector};
+use crate::tree::Work;
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+
+/// What was seen at a position.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// Nothing (or something that is left alone: a FIFO, a socket, a device, a mount point).
+    Absent,
+    /// A directory with these permission bits.
+    Dir(u16, Stamp),
+    /// A regular file: its content, permission bits and modification time.
+    File(ContentId, u16, Stamp),
+    /// A link with this text.
+    Link(Box<[u8]>, Stamp),
+}
+
+impl Seen {
+    fn stamp(&self) -> Stamp {
+        match self {
+            Seen::Absent => Stamp::default(),
+            Seen::Dir(_, s) | Seen::File(_, _, s) | Seen::Link(_, s) => *s,
+        }
+    }
+
+    fn content(&self) -> Option<Content> {
+        match self {
+            Seen::Absent => None,
+            Seen::Dir(..) => Some(Content::Dir),
+            Seen::File(id, _, stamp) => Some(Content::File { id: *id, size: stamp.size }),
+            Seen::Link(text, _) => Some(Content::Link(text.clone())),
+        }
+    }
+
+    fn mode(&self) -> u16 {
+        match self {
+            Seen::Dir(mode, _) | Seen::File(_, mode, _) => mode & 0o777,
+            Seen::Absent | Seen::Link(..) => 0o777,
+        }
+    }
+
+    fn mtime(&self) -> Mtime {
+        if let Seen::File(_, _, s) = self { s.mtime } else { Mtime::default() }
+    }
+
+    fn attributes(&self) -> Attributes {
+        Attributes {
+            mode: (!matches!(self, Seen::Link(..))).then(|| self.mode()),
+            mtime: matches!(self, Seen::File(..)).then(|| self.mtime()),
+        }
+    }
+}
+
+/// Something seen at a position.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Observation {
+    /// Where. Its directory is known already.
+    pub at: Position,
+    /// What.
+    pub seen: Seen,
+}
+
+/// What the writer of the index should look at next.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// Directories that are new to this disk's rows: their contents were not seen yet.
+    pub new_dirs: Vec<NodeId>,
+}
+
+/// Whether what is at `row` could have become what was seen: same inode, and nothing rewrote it.
+fn could_be(row: &LocalRow, seen: &Seen) -> bool {
+    let s = seen.stamp();
+    let same = row.stamp.ino == s.ino && row.stamp.btime == s.btime;
+    match (&row.content, seen) {
+        (Content::Dir, Seen::Dir(..)) => same,
+        (Content::File { .. }, Seen::File(..)) => {
+            same && s.nlink <= 1 && row.stamp.size == s.size && row.stamp.mtime == s.mtime
+        }
+        (Content::Link(a), Seen::Link(b, _)) => same && a == b,
+        _ => false,
+    }
+}
+
+/// Whether an observation continues what its position held.
+fn continues(row: &LocalRow, seen: &Seen) -> bool {
+    match (&row.content, seen) {
+        (Content::Dir, Seen::Dir(..)) => could_be(row, seen),
+        (Content::Dir, _) | (_, Seen::Dir(..) | Seen::Absent) => false,
+        _ => true,
+    }
+}
+
+/// Positions to look at in the same batch, because what was seen may have come from there.
+pub fn suspects(view: &dyn View, batch: &[Observation]) -> Read<Vec<Position>> {
+    let looked: BTreeSet<&Position> = batch.iter().map(|o| &o.at).collect();
+    let mut out = BTreeSet::new();
+    for o in batch.iter().filter(|o| o.seen != Seen::Absent) {
+        for at in origins(view, o)? {
+            if !looked.contains(&at) {
+                out.insert(at);
+            }
+        }
+    }
+    Ok(out.into_iter().collect())
+}
+
+fn origins(view: &dyn View, o: &Observation) -> Read<Vec<Position>> {
+    if view.local(&o.at)?.is_some_and(|row| continues(&row, &o.seen)) {
+        return Ok(Vec::new());
+    }
+    let mut out = Vec::new();
+    for at in view.places_of_inode(o.seen.stamp().ino)? {
+        if at != o.at && view.local(&at)?.is_some_and(|row| could_be(&row, &o.seen)) {
+            out.push(at);
+        }
+    }
+    Ok(out)
+}
+
+impl Work<'_> {
+    /// Takes over a batch of observations. Absences must be evident: from a complete listing.
+    pub fn observe(&mut self, batch: &[Observation]) -> Read<Observed> {
+        let mut out = Observed::default();
+        let moved = self.observe_moves(batch)?;
+        for o in batch.iter().filter(|o| o.seen != Seen::Absent && !moved.contains(&o.at)) {
+            self.observe_one(&o.at, &o.seen, &mut out)?;
+        }
+        let absent = batch.iter().filter(|o| o.seen == Seen::Absent && !moved.contains(&o.at));
+        self.vanish(absent.map(|o| &o.at))?;
+        Ok(out)
+    }
+
+    /// Finds what was moved and records it; returns the positions that need nothing more.
+    fn observe_moves(&mut self, batch: &[Observation]) -> Read<BTreeSet<Position>> {
+        let seen: BTreeMap<&Position, &Seen> = batch.iter().map(|o| (&o.at, &o.seen)).collect();
+        let mut moves: BTreeMap<Position, &Observation> = BTreeMap::new();
+        for o in batch.iter().filter(|o| o.seen != Seen::Absent) {
+            for from in origins(&self.tx, o)? {
+                let left = match (seen.get(&from), self.tx.local(&from)?) {
+                    (Some(now), Some(row)) => !could_be(&row, now),
+                    _ => false,
+                };
+                if left && !moves.contains_key(&from) {
+                    moves.insert(from, o);
+                    break;
+                }
+            }
+        }
+        // Everything leaves its old position before anything takes its new one: swaps and rotations.
+        let mut carried = Vec::new();
+        for (from, o) in &moves {
+            if let Some(row) = self.tx.local(from)? {
+                self.set_local(from, None)?;
+                carried.push((from.clone(), row, *o));
+            }
+        }
+        let mut done = BTreeSet::new();
+        for (from, row, o) in carried {
+            self.vanish([&o.at])?;
+            self.arrive(row, &from, o)?;
+            done.insert(o.at.clone());
+            if seen.get(&from).is_some_and(|s| **s == Seen::Absent) {
+                done.insert(from);
+            }
+        }
+        Ok(done)
+    }
+
+    fn arrive(&mut self, mut row: LocalRow, from: &Position, o: &Observation) -> Read<()> {
+        let wanted = self.wanted_version(&row, from)?;
+        let planned = names::wanted(&self.tx, row.node)?.iter().any(|w| w.at == o.at && w.content == row.content);
+        row.stamp = o.seen.stamp();
+        if planned {
+            // It went where it should go.
+        } else if let Some(w) = wanted.filter(|w| w.copy) {
+            self.split(&mut row, &w, &o.at, &o.seen)?;
+        } else {
+            let dot = self.relocate(row.node, &o.at, row.seen.as_ref())?;
+            note(&mut row.seen, dot);
+        }
+        let (seen, stamp) = (o.seen.clone(), row.stamp);
+        self.set_local(&o.at, Some(&row))?;
+        debug_assert_eq!(seen.stamp(), stamp);
+        self.attributes_changed(&o.at, row, &seen)
+    }
+
+    /// The wanted version that a row on the disk is.
+    fn wanted_version(&self, row: &LocalRow, at: &Position) -> Read<Option<Wanted>> {
+        let wanted = names::wanted(&self.tx, row.node)?;
+        let exact = wanted.iter().position(|w| w.dot == row.dot && w.content == row.content && w.at == *at);
+        let equal = || wanted.iter().position(|w| w.content == row.content);
+        Ok(exact.or_else(equal).map(|i| wanted[i].clone()))
+    }
+
+    /// A version that lost its name becomes a node of its own, and leaves the old one.
+    fn split(&mut self, row: &mut LocalRow, w: &Wanted, at: &Position, seen: &Seen) -> Read<()> {
+        let (Some(dot), Some(content)) = (w.dot, seen.content()) else { return Ok(()) };
+        let (node, new) = self.create(at, Some(NodeId::split(row.node, dot)), content.clone(), seen.attributes())?;
+        self.drop_version(row.node, &row.content, row.seen.as_ref())?;
+        self.touch(row.node);
+        *row = LocalRow {
+            node,
+            dot: Some(new),
+            seen: None,
+            content,
+            mode: seen.mode(),
+            mtime: seen.mtime(),
+            stamp: seen.stamp(),
+            kept: false,
+        };
+        Ok(())
+    }
+
+    fn observe_one(&mut self, at: &Position, seen: &Seen, out: &mut Observed) -> Read<()> {
+        match self.tx.local(at)? {
+            None => self.appear(at, seen, out),
+            Some(row) if row.content == Content::Dir && matches!(seen, Seen::Dir(..)) => {
+                if row.stamp.ino != seen.stamp().ino {
+                    out.new_dirs.push(row.node);
+                }
+                self.attributes_changed(at, row, seen)
+            }
+            Some(row) if continues(&row, seen) => self.changed(at, row, seen),
+            Some(_) => {
+                self.vanish([at])?;
+                self.appear(at, seen, out)
+            }
+        }
+    }
+
+    /// Something is at a position where nothing of ours was.
+    fn appear(&mut self, at: &Position, seen: &Seen, out: &mut Observed) -> Read<()> {
+        let Some(content) = seen.content() else { return Ok(()) };
+        let mut row = LocalRow {
+            node: NodeId::default(),
+            dot: None,
+            seen: None,
+            content: content.clone(),
+            mode: seen.mode(),
+            mtime: seen.mtime(),
+            stamp: seen.stamp(),
+            kept: false,
+        };
+        let visible = match names::visible_at(&self.tx, at)? {
+            Some((node, w)) if !self.is_elsewhere(node, &w)? => Some((node, w)),
+            _ => None,
+        };
+        let plain = |c: &Content| *c != Content::Dir;
+        match visible {
+            Some((node, w)) if w.content == content => {
+                (row.node, row.dot) = (node, w.dot);
+                row.seen = self.tx.node(node)?.map(|n| n.state.seen);
+            }
+            Some((node, w)) if !w.copy && plain(&w.content) && plain(&content) => {
+                let rank = u64::from(!self.tx.totals()?.uniting);
+                let dot = self.add_version(node, content.clone(), seen.attributes(), rank)?;
+                let mut applied = Vector::default();
+                applied.add(dot);
+                (row.node, row.dot, row.seen) = (node, Some(dot), Some(applied));
+            }
+            _ => {
+                let (node, dot) = self.create(at, None, content.clone(), seen.attributes())?;
+                (row.node, row.dot) = (node, Some(dot));
+            }
+        }
+        if content == Content::Dir {
+            out.new_dirs.push(row.node);
+        }
+        self.set_local(at, Some(&row))
+    }
+
+    /// Whether the version is on the disk already, at another position.
+    fn is_elsewhere(&self, node: NodeId, w: &Wanted) -> Read<bool> {
+        let locals = crate::decide::locals_of(&self.tx, node)?;
+        let is_dir = w.content == Content::Dir;
+        Ok(locals.iter().any(|(_, l)| if is_dir { l.content == Content::Dir } else { l.content == w.content }))
+    }
+
+    /// What was at these positions is gone, with all below. What each was is settled for all of them
+    /// before the first is dropped: a version that goes gives its name to the next.
+    fn vanish<'a>(&mut self, gone: impl IntoIterator<Item = &'a Position>) -> Read<()> {
+        let mut rows = Vec::new();
+        for at in gone {
+            if let Some(row) = self.tx.local(at)? {
+                self.with_all_below(at, row, &mut rows)?;
+            }
+        }
+        let mut meant = Vec::new();
+        for (at, row) in rows {
+            // Where something else should be by now, the delete was not of that.
+            let version = self.wanted_version(&row, &at)?;
+            let deleted = version.is_some_and(|w| w.at == at && w.content == row.content);
+            meant.push((at, row, deleted));
+        }
+        for (at, row, deleted) in meant {
+            self.set_local(&at, None)?;
+            if deleted && row.dot.is_some() {
+                self.drop_version(row.node, &row.content, row.seen.as_ref())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A row and all rows below it, the deepest first.
+    fn with_all_below(&self, at: &Position, row: LocalRow, out: &mut Vec<(Position, LocalRow)>) -> Read<()> {
+        if row.content == Content::Dir {
+            for (name, inner) in self.tx.locals(row.node)? {
+                self.with_all_below(&Position::new(row.node, name), inner, out)?;
+            }
+        }
+        out.push((at.clone(), row));
+        Ok(())
+    }
+
+    /// A file or link is at the position of a file or link of ours.
+    fn changed(&mut self, at: &Position, mut row: LocalRow, seen: &Seen) -> Read<()> {
+        let Some(content) = seen.content() else { return Ok(()) };
+        if content == row.content {
+            return self.attributes_changed(at, row, seen);
+        }
+        let here = names::wanted(&self.tx, row.node)?.into_iter().find(|w| w.at == *at && w.content == content);
+        let version = self.wanted_version(&row, at)?;
+        if let Some(w) = here {
+            row.dot = w.dot;
+            row.seen = self.tx.node(row.node)?.map(|n| n.state.seen);
+        } else if let Some(w) = version.filter(|w| w.copy && w.at == *at) {
+            self.split(&mut row, &w, at, seen)?;
+        } else {
+            let mut attributes = seen.attributes();
+            if seen.mode() == row.mode {
+                attributes.mode = None;
+            }
+            let dot = self.edit(row.node, &row.content, row.seen.as_ref(), content.clone(), attributes)?;
+            row.dot = Some(dot);
+            note(&mut row.seen, dot);
+        }
+        (row.content, row.mode, row.mtime, row.stamp) = (content, seen.mode(), seen.mtime(), seen.stamp());
+        self.set_local(at, Some(&row))
+    }
+
+    /// The content is as it was; mode and time may have been set.
+    fn attributes_changed(&mut self, at: &Position, mut row: LocalRow, seen: &Seen) -> Read<()> {
+        let now = seen.attributes();
+        if let Some(mode) = now.mode.filter(|m| *m != row.mode) {
+            let dot = self.set_mode(row.node, row.dot, row.seen.as_ref(), mode)?;
+            note(&mut row.seen, dot);
+            row.mode = mode;
+        }
+        if let Some(mtime) = now.mtime.filter(|t| *t != row.mtime) {
+            let dot = self.set_mtime(row.node, row.dot, row.seen.as_ref(), mtime)?;
+            note(&mut row.seen, dot);
+            row.mtime = mtime;
+        }
+        row.stamp = seen.stamp();
+        self.set_local(at, Some(&row))
+    }
+
+    /// Records what is on the disk at a position, and has everything looked at that hangs on it.
+    pub(crate) fn set_local(&mut self, at: &Position, row: Option<&LocalRow>) -> Read<()> {
+        let old = self.tx.local(at)?;
+        if old.as_ref() == row {
+            return Ok(());
+        }
+        self.tx.put_local(at, row)?;
+        for node in old.iter().chain(row).map(|r| r.node).collect::<Vec<_>>() {
+            self.touch(node);
+        }
+        if let Some(dir) = row.filter(|r| r.content == Content::Dir) {
+            self.touch_waiting(dir.node)?;
+        }
+        if row.is_none() {
+            self.touch_waiting(at.dir)?;
+        }
+        Ok(())
+    }
+
+    fn touch_waiting(&mut self, dir: NodeId) -> Read<()> {
+        for node in self.tx.waiting(dir)? {
+            self.touch(node);
+        }
+        Ok(())
+    }
+}
+
+/// Own changes count as applied.
+fn note(seen: &mut Option<Vector>, dot: crate::ids::Dot) {
+    if let Some(seen) = seen {
+        seen.add(dot);
+    }
+}

@@ -1,0 +1,397 @@
+//! From what a folder lacks to steps in an order that can be carried out: directories and moves first,
+//! parents before children, deletes last and the deepest first. A plan is a bounded window of the
+//! queue; what is not in it comes in the next one, and nothing of it is ever stored.
+
+use crate::decide::{Lack, lacks_of, phase};
+use crate::ids::{ContentId, Dot, NodeId, PARKED};
+use crate::kv::{Read, View};
+use crate::names::Wanted;
+use crate::path::{Name, RelPath};
+use crate::rows::{LocalRow, Position, Rows, Stamp};
+use crate::state::{Content, Mtime, Vector};
+use crate::tree::Work;
+use alloc::collections::BTreeSet;
+use alloc::string::ToString;
+use alloc::vec::Vec;
+
+/// One change of the disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// The node it is for.
+    pub node: NodeId,
+    /// The version that is there afterwards.
+    pub dot: Option<Dot>,
+    /// What had been seen of the node when the step was planned.
+    pub seen: Vector,
+    /// Where it happens.
+    pub at: Position,
+    /// The path of `at` on the disk.
+    pub path: RelPath,
+    /// What is to be done.
+    pub action: Action,
+}
+
+/// What a step does at its path. What is expected there is part of it: anything else found there is a
+/// local change that was not seen yet, and is left alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Creates a directory where nothing is.
+    MakeDir {
+        /// Its permission bits.
+        mode: u16,
+    },
+    /// Puts a staged file or a link in place; of what stood there (if anything did) the stamp.
+    Place {
+        /// A file or a link.
+        content: Content,
+        /// Permission bits of a file.
+        mode: u16,
+        /// Modification time of a file.
+        mtime: Mtime,
+        /// What is replaced.
+        replaces: Option<Stamp>,
+    },
+    /// Moves what is at `from` to the step's path, swapping with what is there if `swap` says so.
+    Move {
+        /// Where it is.
+        from: Position,
+        /// The path of `from`.
+        from_path: RelPath,
+        /// What it is.
+        row: LocalRow,
+        /// What is at the target, if the two swap places.
+        swap: Option<LocalRow>,
+    },
+    /// Sets mode and modification time.
+    Meta {
+        /// What is there.
+        row: LocalRow,
+        /// The mode, unless it is a link.
+        mode: Option<u16>,
+        /// The modification time, of files.
+        mtime: Option<Mtime>,
+    },
+    /// Removes a file, a link or an empty directory.
+    Remove {
+        /// What is there.
+        row: LocalRow,
+    },
+}
+
+/// A content that is needed and not staged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fetch {
+    /// The content.
+    pub content: ContentId,
+    /// Its size in bytes.
+    pub size: u64,
+    /// The node that needs it.
+    pub node: NodeId,
+    /// Where it will show (for people).
+    pub path: RelPath,
+    /// Files on this disk that hold it.
+    pub holders: Vec<RelPath>,
+    /// The number of the peer that told of it, or 0.
+    pub from: u32,
+}
+
+/// What to do next.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Steps, in order. They are independent of each other's outcome.
+    pub steps: Vec<Step>,
+    /// Contents to bring in, of files that could be placed now.
+    pub fetches: Vec<Fetch>,
+}
+
+/// How a step ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Done and durable: the stamp of what is at the path now, and at `from` after a swap.
+    Done(Stamp, Option<Stamp>),
+    /// The directory holds things that are not ours to remove.
+    Kept,
+    /// The disk was not as expected, or the system refused: nothing changed.
+    Undone,
+}
+
+/// What the planner has to know besides the index.
+pub struct Window<'a> {
+    /// Contents whose bytes are verified and staged.
+    pub staged: &'a dyn Fn(&ContentId) -> bool,
+    /// Nodes that are being worked on or failed a moment ago.
+    pub skip: &'a BTreeSet<NodeId>,
+    /// The most steps and fetches to plan.
+    pub limit: usize,
+}
+
+struct Planner<'a> {
+    view: &'a dyn View,
+    window: &'a Window<'a>,
+    plan: Plan,
+    used: BTreeSet<Position>,
+}
+
+/// Plans the next window.
+pub fn plan(view: &dyn View, window: &Window<'_>) -> Read<Plan> {
+    let mut p = Planner { view, window, plan: Plan::default(), used: BTreeSet::new() };
+    p.walk(phase::DIRS)?;
+    // What changes directories changes the paths of everything below: it goes alone.
+    let dirs = core::mem::take(&mut p.plan.steps);
+    p.walk(phase::LIGHT)?;
+    p.walk(phase::FILES)?;
+    if !dirs.is_empty() {
+        p.plan.steps = dirs;
+        return Ok(p.plan);
+    }
+    let copying = p.plan.fetches.iter().any(|f| !f.holders.is_empty());
+    if p.plan.steps.is_empty() && !copying {
+        p.walk(phase::REMOVE)?;
+    }
+    if p.plan.steps.is_empty() && !copying {
+        p.walk(phase::REMOVE_DIRS)?;
+    }
+    Ok(p.plan)
+}
+
+impl Planner<'_> {
+    fn walk(&mut self, phase: u8) -> Read<()> {
+        let mut last = None;
+        loop {
+            let page = self.view.ready(phase, last, 256)?;
+            let Some(end) = page.last() else { return Ok(()) };
+            last = Some(*end);
+            for node in page {
+                if self.plan.steps.len() >= self.window.limit || self.plan.fetches.len() >= self.window.limit {
+                    return Ok(());
+                }
+                if !self.window.skip.contains(&node) && !self.node(node)? {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Plans what a node lacks; `false` if nothing may be planned after it.
+    fn node(&mut self, node: NodeId) -> Read<bool> {
+        let lacks = lacks_of(self.view, node)?;
+        for lack in &lacks {
+            match lack {
+                Lack::Create(w) => self.create(node, w)?,
+                Lack::Replace(l, w) => self.place(node, w, Some(l))?,
+                Lack::Meta(l, w) => self.meta(node, l, w)?,
+                Lack::Remove(at, l) => self.remove(node, at, l)?,
+                Lack::Move(from, l, w) => {
+                    let fills = |other: &Lack| matches!(other, Lack::Create(c) if c.at == *from);
+                    let filler = lacks.iter().find(|o| fills(o));
+                    if self.relocate(node, from, l, w, filler)? && l.content == Content::Dir {
+                        return Ok(false);
+                    }
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    fn create(&mut self, node: NodeId, w: &Wanted) -> Read<()> {
+        if !self.view.is_on_disk(w.at.dir)? || self.view.local(&w.at)?.is_some() {
+            return Ok(());
+        }
+        if w.content == Content::Dir {
+            self.push(node, w.dot, &w.at, Action::MakeDir { mode: w.mode })
+        } else {
+            self.place(node, w, None)
+        }
+    }
+
+    fn place(&mut self, node: NodeId, w: &Wanted, old: Option<&LocalRow>) -> Read<()> {
+        if !self.is_here(node, w)? {
+            return Ok(());
+        }
+        let action = Action::Place {
+            content: w.content.clone(),
+            mode: w.mode,
+            mtime: w.mtime,
+            replaces: old.map(|l| l.stamp),
+        };
+        self.push(node, w.dot, &w.at, action)
+    }
+
+    /// Whether the bytes of a version are staged; plans their fetch if not.
+    fn is_here(&mut self, node: NodeId, w: &Wanted) -> Read<bool> {
+        let Content::File { id, size } = w.content else { return Ok(true) };
+        if (self.window.staged)(&id) {
+            return Ok(true);
+        }
+        let mut holders = Vec::new();
+        for at in self.view.holders(id)? {
+            holders.extend(self.path(&at)?);
+        }
+        let from = self.view.node(node)?.map_or(0, |r| r.from);
+        if let Some(path) = self.path(&w.at)? {
+            self.plan.fetches.push(Fetch { content: id, size, node, path, holders, from });
+        }
+        Ok(false)
+    }
+
+    fn meta(&mut self, node: NodeId, l: &LocalRow, w: &Wanted) -> Read<()> {
+        let mode = (!matches!(w.content, Content::Link(_))).then_some(w.mode);
+        let mtime = matches!(w.content, Content::File { .. }).then_some(w.mtime);
+        self.push(node, w.dot, &w.at, Action::Meta { row: l.clone(), mode, mtime })
+    }
+
+    fn remove(&mut self, node: NodeId, at: &Position, l: &LocalRow) -> Read<()> {
+        if l.content == Content::Dir && self.view.has_locals(node)? {
+            return Ok(());
+        }
+        self.push(node, None, at, Action::Remove { row: l.clone() })
+    }
+
+    /// Plans a move; returns whether it did.
+    fn relocate(
+        &mut self,
+        node: NodeId,
+        from: &Position,
+        l: &LocalRow,
+        w: &Wanted,
+        filler: Option<&Lack>,
+    ) -> Read<bool> {
+        if !self.view.is_on_disk(w.at.dir)? || (l.content == Content::Dir && self.is_within(w.at.dir, node)?) {
+            return Ok(false);
+        }
+        // Another version of the node takes the name over: it must be at hand first, so that the name
+        // is never without a file for longer than two renames take.
+        if let Some(Lack::Create(c)) = filler
+            && !self.is_here(node, c)?
+        {
+            return Ok(false);
+        }
+        let Some(x) = self.view.local(&w.at)? else {
+            return self.push_move(node, w.dot, from, l, w.at.clone(), None);
+        };
+        if !self.wants_to_leave(&x, &w.at)? {
+            return Ok(false);
+        }
+        if x.content == Content::Dir && self.is_within(from.dir, x.node)? {
+            // It is inside what it changes places with: it steps aside.
+            let Ok(name) = Name::new(node.to_string().as_bytes()) else { return Ok(false) };
+            let aside = Position::new(PARKED, name);
+            return if *from == aside { Ok(false) } else { self.push_move(node, l.dot, from, l, aside, None) };
+        }
+        self.push_move(node, w.dot, from, l, w.at.clone(), Some(x))
+    }
+
+    fn push_move(
+        &mut self,
+        node: NodeId,
+        dot: Option<Dot>,
+        from: &Position,
+        l: &LocalRow,
+        to: Position,
+        swap: Option<LocalRow>,
+    ) -> Read<bool> {
+        let moves_dirs = |r: &LocalRow| r.content == Content::Dir;
+        let shifts_paths = moves_dirs(l) || swap.as_ref().is_some_and(moves_dirs);
+        if self.used.contains(from) || (shifts_paths && !self.plan.steps.is_empty()) {
+            return Ok(false);
+        }
+        let Some(from_path) = self.path(from)? else { return Ok(false) };
+        let before = self.plan.steps.len();
+        let action = Action::Move { from: from.clone(), from_path, row: l.clone(), swap };
+        self.push(node, dot, &to, action)?;
+        let planned = self.plan.steps.len() > before;
+        if planned {
+            self.used.insert(from.clone());
+        }
+        Ok(planned)
+    }
+
+    fn push(&mut self, node: NodeId, dot: Option<Dot>, at: &Position, action: Action) -> Read<()> {
+        let Some(path) = self.path(at)? else { return Ok(()) };
+        if !self.used.insert(at.clone()) {
+            return Ok(());
+        }
+        let seen = self.view.node(node)?.map(|r| r.state.seen).unwrap_or_default();
+        self.plan.steps.push(Step { node, dot, seen, at: at.clone(), path, action });
+        Ok(())
+    }
+
+    fn wants_to_leave(&self, x: &LocalRow, at: &Position) -> Read<bool> {
+        let leaves = |l: &Lack| matches!(l, Lack::Move(from, ..) | Lack::Remove(from, _) if from == at);
+        Ok(lacks_of(self.view, x.node)?.iter().any(leaves))
+    }
+
+    /// Whether `dir` is `node` or below it on this disk.
+    fn is_within(&self, dir: NodeId, node: NodeId) -> Read<bool> {
+        let mut at = Some(dir);
+        while let Some(d) = at {
+            if d == node {
+                return Ok(true);
+            }
+            at = self.view.dir_position(d)?.map(|p| p.dir);
+        }
+        Ok(false)
+    }
+
+    fn path(&self, at: &Position) -> Read<Option<RelPath>> {
+        path_of(self.view, at)
+    }
+}
+
+/// The path of a position on this disk; `None` if its directory is not there.
+pub fn path_of(view: &dyn View, at: &Position) -> Read<Option<RelPath>> {
+    let Some(mut names) = view.disk_path(at.dir)? else { return Ok(None) };
+    names.push(at.name.clone());
+    Ok(Some(names.into()))
+}
+
+impl Work<'_> {
+    /// Records how a step ended.
+    pub fn conclude(&mut self, step: &Step, outcome: &Outcome) -> Read<()> {
+        let (stamp, other) = match outcome {
+            Outcome::Done(stamp, other) => (*stamp, *other),
+            Outcome::Kept => return self.keep(step),
+            Outcome::Undone => {
+                self.touch(step.node);
+                return Ok(());
+            }
+        };
+        let seen = Some(step.seen.clone());
+        let base = LocalRow {
+            node: step.node,
+            dot: step.dot,
+            seen: seen.clone(),
+            content: Content::Dir,
+            mode: 0,
+            mtime: Mtime::default(),
+            stamp,
+            kept: false,
+        };
+        match &step.action {
+            Action::MakeDir { mode } => self.set_local(&step.at, Some(&LocalRow { mode: *mode, ..base })),
+            Action::Place { content, mode, mtime, .. } => {
+                let row = LocalRow { content: content.clone(), mode: *mode, mtime: *mtime, ..base };
+                self.set_local(&step.at, Some(&row))
+            }
+            Action::Meta { row, mode, mtime } => {
+                let (mode, mtime) = (mode.unwrap_or(row.mode), mtime.unwrap_or(row.mtime));
+                let row = LocalRow { seen, dot: step.dot, mode, mtime, stamp, ..row.clone() };
+                self.set_local(&step.at, Some(&row))
+            }
+            Action::Remove { .. } => self.set_local(&step.at, None),
+            Action::Move { from, row, swap, .. } => {
+                self.set_local(&step.at, None)?;
+                let back = swap.clone().map(|x| LocalRow { stamp: other.unwrap_or(x.stamp), ..x });
+                self.set_local(from, back.as_ref())?;
+                self.set_local(&step.at, Some(&LocalRow { seen, dot: step.dot, stamp, ..row.clone() }))
+            }
+        }
+    }
+
+    fn keep(&mut self, step: &Step) -> Read<()> {
+        match self.tx.local(&step.at)? {
+            Some(row) => self.set_local(&step.at, Some(&LocalRow { kept: true, ..row })),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! The visible tree, kept as derived rows: which nodes are present, where they settle after loops
+//! are cut, and which names have to be looked at again. Only what a change touches is recomputed.
+//!
+//! A node is present if it lives, or if a present node is placed in it (the ancestors of the living are
+//! kept). A loop made by concurrent moves is cut at its youngest placement, which falls back to its
+//! place before, else to the root; of several loops the one with the youngest placement goes first.
+
+use crate::codec::encode_state;
+use crate::ids::{Dot, NodeId, ROOT, state_hash};
+use crate::kv::{Changes, Read, Tx, View};
+use crate::names;
+use crate::rows::{NodeRow, Position, Rows};
+use crate::state::{Content, State};
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+
+/// A batch of changes of node states, with what has to be derived anew at its end.
+pub struct Work<'v> {
+    /// The rows being changed.
+    pub tx: Tx<'v>,
+    groups: BTreeSet<Position>,
+    touched: BTreeSet<NodeId>,
+    moved: BTreeSet<NodeId>,
+}
+
+impl<'v> Work<'v> {
+    /// A batch without changes.
+    pub fn new(base: &'v dyn View) -> Work<'v> {
+        Work { tx: Tx::new(base), groups: BTreeSet::new(), touched: BTreeSet::new(), moved: BTreeSet::new() }
+    }
+
+    /// Cuts loops, derives what each touched node needs, and returns what is to be committed.
+    pub fn finish(mut self) -> Read<Changes> {
+        self.settle()?;
+        Ok(self.tx.into_changes())
+    }
+
+    /// Has what `node` needs on this disk looked at again.
+    pub fn touch(&mut self, node: NodeId) {
+        self.touched.insert(node);
+    }
+
+    /// Replaces the state of a node. `from` is the number of the peer that sent exactly this state, or 0.
+    pub fn put_state(&mut self, id: NodeId, state: State, from: u32) -> Read<()> {
+        let mut row = self.tx.node(id)?.unwrap_or_default();
+        let old = row.clone();
+        self.number(id, &mut row, &state)?;
+        (row.state, row.from) = (state, from);
+        row.present = row.state.alive() || row.kids > 0;
+        self.touched.insert(id);
+        self.replace(id, &old, row)
+    }
+
+    /// Gives the changed row its sequence number and moves the digest.
+    fn number(&mut self, id: NodeId, row: &mut NodeRow, state: &State) -> Read<()> {
+        let mut totals = self.tx.totals()?;
+        if !row.state.is_blank() {
+            add_hash(&mut totals.digest, id, &row.state, false);
+        }
+        add_hash(&mut totals.digest, id, state, true);
+        totals.seq += 1;
+        if row.seq > 0 {
+            self.tx.remove_seq(row.seq);
+        }
+        row.seq = totals.seq;
+        self.tx.put_seq(row.seq, id);
+        self.tx.put_totals(&totals);
+        Ok(())
+    }
+
+    /// Writes a row and keeps the child table, the counts of kids and the marks in step.
+    fn replace(&mut self, id: NodeId, old: &NodeRow, mut row: NodeRow) -> Read<()> {
+        let (was, is) = (old.raw(), row.raw());
+        let moved = old.state.placed().map(|p| p.0) != row.state.placed().map(|p| p.0);
+        if moved && row.cut.take().is_some() {
+            self.tx.set_cut(id, false);
+        }
+        let (from, to) = (old.present.then(|| old.settled()).flatten(), row.present.then(|| row.settled()).flatten());
+        if from != to {
+            if let Some(at) = &from {
+                self.tx.remove_child(at, id);
+            }
+            if let Some(at) = &to {
+                self.tx.put_child(at, id);
+            }
+        }
+        self.groups.extend(from.clone());
+        self.groups.extend(to.clone());
+        if row.present && (moved || !old.present) {
+            self.moved.insert(id);
+        }
+        let kept = !row.state.alive() && row.present;
+        self.tx.put_node(id, &row);
+        let before = old.present.then_some(was).flatten().map(|p| p.dir);
+        let after = row.present.then_some(is).flatten().map(|p| p.dir);
+        if before != after {
+            if let Some(parent) = after {
+                self.count_kid(parent, 1)?;
+            }
+            if let Some(parent) = before {
+                self.count_kid(parent, -1)?;
+            }
+        }
+        for at in [from, to].into_iter().flatten() {
+            self.mark_parent(at.dir)?;
+        }
+        if kept { self.drop_dead_loop(id) } else { Ok(()) }
+    }
+
+    /// A node that is no directory by its content shows as one while something is in it.
+    fn mark_parent(&mut self, parent: NodeId) -> Read<()> {
+        if parent == ROOT {
+            return Ok(());
+        }
+        if let Some(row) = self.tx.node(parent)? {
+            let is_dir = row.state.content.entries().iter().any(|(_, c)| c.value == Content::Dir);
+            if !(is_dir && row.state.alive()) {
+                self.groups.extend(row.settled());
+                self.touched.insert(parent);
+            }
+        }
+        Ok(())
+    }
+
+    fn count_kid(&mut self, parent: NodeId, by: i32) -> Read<()> {
+        if parent == ROOT {
+            return Ok(());
+        }
+        let old = self.tx.node(parent)?.unwrap_or_default();
+        let mut row = old.clone();
+        row.kids = row.kids.saturating_add_signed(by);
+        row.present = row.state.alive() || row.kids > 0;
+        if row.present == old.present {
+            let kept = by < 0 && !row.state.alive() && row.present;
+            self.tx.put_node(parent, &row);
+            return if kept { self.drop_dead_loop(parent) } else { Ok(()) };
+        }
+        self.touched.insert(parent);
+        self.replace(parent, &old, row)
+    }
+
+    /// Dead directories that keep each other by a loop of their placements, and keep nothing that
+    /// lives, go together.
+    fn drop_dead_loop(&mut self, start: NodeId) -> Read<()> {
+        if self.tx.cuts()?.is_empty() {
+            return Ok(());
+        }
+        let (mut members, mut at) = (Vec::new(), start);
+        loop {
+            let Some(row) = self.tx.node(at)? else { return Ok(()) };
+            if !row.present || row.kids != 1 || row.state.alive() {
+                return Ok(());
+            }
+            let Some(up) = row.raw() else { return Ok(()) };
+            members.push((at, row));
+            at = up.dir;
+            if at == start {
+                break;
+            }
+            if at == ROOT || members.iter().any(|(n, _)| *n == at) {
+                return Ok(());
+            }
+        }
+        for (id, mut row) in members {
+            if let Some(at) = row.settled() {
+                self.tx.remove_child(&at, id);
+                self.groups.insert(at);
+            }
+            (row.present, row.kids, row.cut) = (false, 0, None);
+            self.tx.set_cut(id, false);
+            self.tx.put_node(id, &row);
+            self.touched.insert(id);
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self) -> Read<()> {
+        self.cut_loops()?;
+        let mut groups = core::mem::take(&mut self.groups);
+        for at in groups.clone() {
+            groups.extend(names::bases(&self.tx, &at)?);
+        }
+        let mut done = BTreeSet::new();
+        for at in &groups {
+            let shown = names::group(&self.tx, at)?;
+            for node in self.tx.settled_at(at)? {
+                let wanted = shown.iter().filter(|(n, _)| *n == node).map(|(_, w)| w.clone()).collect();
+                crate::decide::refresh(&mut self.tx, node, wanted)?;
+                done.insert(node);
+            }
+        }
+        for node in core::mem::take(&mut self.touched) {
+            if !done.contains(&node) {
+                let wanted = names::wanted(&self.tx, node)?;
+                crate::decide::refresh(&mut self.tx, node, wanted)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn cut_loops(&mut self) -> Read<()> {
+        let old_cuts = self.tx.cuts()?;
+        let mut starts: BTreeSet<NodeId> = old_cuts.iter().copied().collect();
+        for node in core::mem::take(&mut self.moved) {
+            if self.tx.node(node)?.is_some_and(|r| r.present && r.kids > 0) {
+                starts.insert(node);
+            }
+        }
+        let mut loops = Loops { tx: &self.tx, places: BTreeMap::new() };
+        while let Some(node) = loops.youngest(&starts)? {
+            loops.cut(node)?;
+            starts.insert(node);
+        }
+        let cuts: BTreeMap<NodeId, Position> =
+            loops.places.into_iter().filter(|(_, p)| p.was_cut).map(|(n, p)| (n, p.at)).collect();
+        let changed: BTreeSet<NodeId> = old_cuts.into_iter().chain(cuts.keys().copied()).collect();
+        for node in changed {
+            self.set_settled(node, cuts.get(&node).cloned())?;
+        }
+        Ok(())
+    }
+
+    fn set_settled(&mut self, node: NodeId, cut: Option<Position>) -> Read<()> {
+        let Some(mut row) = self.tx.node(node)? else { return Ok(()) };
+        let cut = cut.filter(|_| row.present);
+        self.tx.set_cut(node, cut.is_some());
+        if row.cut == cut {
+            return Ok(());
+        }
+        let from = row.settled();
+        row.cut = cut;
+        let to = row.settled();
+        self.tx.put_node(node, &row);
+        for at in from.iter().chain(&to) {
+            self.groups.insert(at.clone());
+        }
+        if let (true, Some(from), Some(to)) = (row.present, from, to) {
+            self.tx.remove_child(&from, node);
+            self.tx.put_child(&to, node);
+            self.mark_parent(from.dir)?;
+            self.mark_parent(to.dir)?;
+        }
+        self.touched.insert(node);
+        Ok(())
+    }
+}
+
+fn add_hash(digest: &mut [u64; 4], id: NodeId, state: &State, add: bool) {
+    let hash = state_hash(id, &encode_state(state));
+    for (sum, bytes) in digest.iter_mut().zip(hash.chunks(8)) {
+        let word = bytes.iter().fold(0u64, |w, b| w << 8 | u64::from(*b));
+        *sum = if add { sum.wrapping_add(word) } else { sum.wrapping_sub(word) };
+    }
+}
+
+/// A placement while loops are being looked for.
+#[derive(Clone)]
+struct Placed {
+    at: Position,
+    age: (u64, Dot),
+    earlier: Option<Position>,
+    was_cut: bool,
+}
+
+struct Loops<'a, 'v> {
+    tx: &'a Tx<'v>,
+    places: BTreeMap<NodeId, Placed>,
+}
+
+impl Loops<'_, '_> {
+    /// The placement of a node, not minding earlier cuts; `None` at the root and where the way ends
+    /// at a node of which nothing is known yet.
+    fn placed(&mut self, node: NodeId) -> Read<Option<Placed>> {
+        if let Some(p) = self.places.get(&node) {
+            return Ok(Some(p.clone()));
+        }
+        let Some(row) = self.tx.node(node)? else { return Ok(None) };
+        let Some((dot, ranked)) = row.state.placed() else { return Ok(None) };
+        let place = &ranked.value;
+        let placed = Placed {
+            at: Position::new(place.parent, place.name.clone()),
+            age: (ranked.rank, dot),
+            earlier: place.earlier.clone().map(|(dir, name)| Position { dir, name }),
+            was_cut: false,
+        };
+        self.places.insert(node, placed.clone());
+        Ok(Some(placed))
+    }
+
+    /// The youngest placement of all that stand in a loop reachable from `starts`.
+    fn youngest(&mut self, starts: &BTreeSet<NodeId>) -> Read<Option<NodeId>> {
+        let (mut best, mut clean) = (None, BTreeSet::new());
+        for &start in starts {
+            let (mut way, mut at) = (Vec::new(), start);
+            while at != ROOT && !clean.contains(&at) && !way.contains(&at) {
+                way.push(at);
+                match self.placed(at)? {
+                    Some(p) => at = p.at.dir,
+                    None => break,
+                }
+            }
+            if let Some(first) = way.iter().position(|n| *n == at).filter(|_| !clean.contains(&at))
+                && self.places.contains_key(&at)
+            {
+                for &node in &way[first..] {
+                    let age = self.places.get(&node).map(|p| p.age);
+                    if best.is_none_or(|(b, _)| age > b) {
+                        best = Some((age, node));
+                    }
+                }
+            }
+            clean.extend(way);
+        }
+        Ok(best.map(|(_, n)| n))
+    }
+
+    fn cut(&mut self, node: NodeId) -> Read<()> {
+        let Some(mut p) = self.placed(node)? else { return Ok(()) };
+        let earlier = p.earlier.take();
+        match earlier {
+            Some(e) if e.dir != p.at.dir && self.is_present(e.dir)? => p.at = e,
+            _ => p.at.dir = ROOT,
+        }
+        p.was_cut = true;
+        self.places.insert(node, p);
+        Ok(())
+    }
+
+    fn is_present(&self, dir: NodeId) -> Read<bool> {
+        Ok(dir == ROOT || self.tx.node(dir)?.is_some_and(|r| r.present))
+    }
+}

@@ -1,0 +1,187 @@
+//! What the file system below a folder can do, found out by trying.
+//!
+//! Names of file systems say little: FUSE, network and overlay file systems differ by version and mount
+//! option. So every start tries, inside the control directory.
+
+use super::{Disk, FileTime, Rename};
+use dunlin_core::path::{Name, RelPath};
+use std::io;
+
+/// The directory, below the control directory, in which is tried.
+const DIR: &[u8] = b"probe";
+
+/// What a folder's file system can do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Abilities {
+    /// A rename can refuse to replace what is there (renameat2 NOREPLACE).
+    pub rename_no_replace: bool,
+    /// Two names can swap what they hold (renameat2 EXCHANGE).
+    pub rename_exchange: bool,
+    /// Symbolic links can be made and read back.
+    pub symlinks: bool,
+    /// Permission bits are kept as set. Not so on FAT and many network mounts.
+    pub modes: bool,
+    /// Modification times are kept to the nanosecond. FAT keeps two seconds, HFS+ one.
+    pub mtime_nanos: bool,
+}
+
+/// Finds out what works in the directory `control`, which must exist, and leaves nothing behind there.
+///
+/// What the file system refuses as unknown or not permitted is an ability it lacks; any other error (a
+/// full or failing disk) ends the probe, since it says nothing about abilities.
+pub fn probe(disk: &dyn Disk, control: &RelPath) -> io::Result<Abilities> {
+    let dir = control.join(&name(DIR)?);
+    // A probe that was killed may have left things.
+    clean(disk, &dir)?;
+    disk.mkdir(&dir, 0o700)?;
+    let found = run(disk, &dir);
+    let cleaned = clean(disk, &dir);
+    let found = found?;
+    cleaned.map(|()| found)
+}
+
+fn run(disk: &dyn Disk, dir: &RelPath) -> io::Result<Abilities> {
+    let [short, long, link, fresh] =
+        [b"short", b"long_", b"link_", b"fresh"].map(|n| name(n).map(|n| dir.join(&n)));
+    let (short, long, link, fresh) = (short?, long?, link?, fresh?);
+    for (path, content) in [(&short, &b"1"[..]), (&long, b"22")] {
+        disk.create(path)?.write_at(content, 0)?;
+    }
+    Ok(Abilities {
+        rename_no_replace: no_replace(disk, &short, &long, &fresh)?,
+        rename_exchange: exchange(disk, &short, &long)?,
+        symlinks: symlinks(disk, &link)?,
+        modes: modes(disk, &short)?,
+        mtime_nanos: mtime_nanos(disk, &short)?,
+    })
+}
+
+/// Both halves count: that it refuses, and that it works where nothing is in the way. The file is
+/// back at `from` afterwards.
+fn no_replace(disk: &dyn Disk, from: &RelPath, taken: &RelPath, fresh: &RelPath) -> io::Result<bool> {
+    match disk.rename(from, taken, Rename::NoReplace) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(e) => return able(Err(e)),
+        Ok(()) => {
+            // It replaced: put back what the next tests expect.
+            disk.create(from)?.write_at(b"1", 0)?;
+            disk.open_write(taken)?.write_at(b"22", 0)?;
+            return Ok(false);
+        }
+    }
+    if !able(disk.rename(from, fresh, Rename::NoReplace))? {
+        return Ok(false);
+    }
+    disk.rename(fresh, from, Rename::NoReplace)?;
+    Ok(true)
+}
+
+fn exchange(disk: &dyn Disk, a: &RelPath, b: &RelPath) -> io::Result<bool> {
+    let sizes = |disk: &dyn Disk| -> io::Result<_> { Ok((size(disk, a)?, size(disk, b)?)) };
+    let before = sizes(disk)?;
+    if !able(disk.rename(a, b, Rename::Exchange))? {
+        return Ok(false);
+    }
+    Ok(sizes(disk)? == (before.1, before.0))
+}
+
+fn symlinks(disk: &dyn Disk, at: &RelPath) -> io::Result<bool> {
+    // The text leads nowhere, is no UTF-8, and has a newline: it must come back as it is.
+    let text = b"../nowhere/\xff\n";
+    Ok(able(disk.symlink(text, at))? && disk.read_link(at)? == text)
+}
+
+fn modes(disk: &dyn Disk, at: &RelPath) -> io::Result<bool> {
+    for mode in [0o751, 0o640] {
+        if !able(disk.set_mode(at, mode))? || disk.stat(at)?.is_none_or(|s| s.mode != mode) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn mtime_nanos(disk: &dyn Disk, at: &RelPath) -> io::Result<bool> {
+    let time = FileTime { secs: 1_000_000_007, nanos: 123_456_789 };
+    Ok(able(disk.set_mtime(at, time))? && disk.stat(at)?.is_some_and(|s| s.mtime == time))
+}
+
+fn size(disk: &dyn Disk, path: &RelPath) -> io::Result<Option<u64>> {
+    Ok(disk.stat(path)?.map(|s| s.size))
+}
+
+/// Success is an ability, "no such call here" the lack of one, anything else an error. EPERM is how FAT
+/// refuses links and modes.
+fn able(result: io::Result<()>) -> io::Result<bool> {
+    use rustix::io::Errno;
+    match result {
+        Ok(()) => Ok(true),
+        Err(e) => match Errno::from_io_error(&e) {
+            Some(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM) => Ok(false),
+            _ => Err(e),
+        },
+    }
+}
+
+/// Removes the probe's directory and what is directly in it, if it is there.
+fn clean(disk: &dyn Disk, dir: &RelPath) -> io::Result<()> {
+    let entries = match disk.list(dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        disk.unlink(&dir.join(&entry.name))?;
+    }
+    disk.rmdir(dir)
+}
+
+fn name(bytes: &[u8]) -> io::Result<Name> {
+    Name::new(bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::posix::PosixDisk;
+
+    #[test]
+    fn finds_what_this_file_system_can_and_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = PosixDisk::open(dir.path()).unwrap();
+        let control = RelPath::parse(b".dunlin").unwrap();
+        disk.mkdir(&control, 0o700).unwrap();
+        // What a killed probe left is in the way of nothing.
+        disk.mkdir(&RelPath::parse(b".dunlin/probe").unwrap(), 0o700).unwrap();
+        disk.create(&RelPath::parse(b".dunlin/probe/short").unwrap()).unwrap();
+        for _ in 0..2 {
+            let all = Abilities {
+                rename_no_replace: true,
+                rename_exchange: true,
+                symlinks: true,
+                modes: true,
+                mtime_nanos: true,
+            };
+            assert_eq!(probe(&disk, &control).unwrap(), all);
+            assert!(disk.list(&control).unwrap().is_empty());
+        }
+    }
+
+    #[test]
+    fn needs_the_control_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = PosixDisk::open(dir.path()).unwrap();
+        let gone = probe(&disk, &RelPath::parse(b".dunlin").unwrap());
+        assert_eq!(gone.unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_refusal_is_an_answer_and_a_failure_is_not() {
+        use rustix::io::Errno;
+        assert!(able(Ok(())).unwrap());
+        for refusal in [Errno::INVAL, Errno::NOSYS, Errno::OPNOTSUPP, Errno::PERM] {
+            assert!(!able(Err(refusal.into())).unwrap());
+        }
+        for failure in [Errno::NOSPC, Errno::IO, Errno::ROFS, Errno::ACCESS, Errno::DQUOT] {
+            assert!(able(Err(failure.into())).is_err());
+        }
+    }
+}
