@@ -1,11 +1,23 @@
 //! Everything in Dunlin that touches: disk, sockets, store, clock. No decisions; those are
 //! `dunlin_core`'s.
 
+pub mod apply;
+pub mod chunks;
+pub mod config;
 pub mod control;
 pub mod disk;
+mod engine;
+mod fetch;
+mod folder;
 pub mod home;
 pub mod net;
-pub mod node;
+mod node;
+pub mod scan;
+mod serve;
+mod session;
+pub mod stage;
+pub mod store;
+pub mod transfer;
 pub mod watch;
 
 pub use node::{Node, NodeOptions, StartError, start};
