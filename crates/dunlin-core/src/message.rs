@@ -135,6 +135,27 @@ pub enum Message {
         #[n(0)]
         folder: FolderId,
     },
+    /// Where the sender is connected to other members: hints, as from discovery.
+    #[n(7)]
+    Addresses {
+        /// The folder.
+        #[n(0)]
+        folder: FolderId,
+        /// Devices and their addresses.
+        #[n(1)]
+        devices: Vec<DeviceAddress>,
+    },
+}
+
+/// Where a device was seen.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct DeviceAddress {
+    /// The device.
+    #[n(0)]
+    pub device: DeviceId,
+    /// Its address and port, as text.
+    #[n(1)]
+    pub address: String,
 }
 
 /// One signed statement about who is a member.
@@ -311,7 +332,7 @@ pub fn read_message(body: &[u8]) -> Result<Option<Message>, Malformed> {
     if d.array()? != Some(2) {
         return Err(Malformed("a message has two parts"));
     }
-    if d.u32()? > 6 {
+    if d.u32()? > 7 {
         return Ok(None);
     }
     let message: Message = read(body)?;

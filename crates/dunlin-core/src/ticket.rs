@@ -28,6 +28,8 @@ pub struct Ticket {
     pub expires: u64,
     /// Where the inviter was when it was made.
     pub addresses: Vec<SocketAddr>,
+    /// What the inviter's folder is called (a hint for who joins), at most 64 characters.
+    pub name: String,
 }
 
 /// Why text is not a ticket.
@@ -55,6 +57,8 @@ struct Fields {
     expires: u64,
     #[n(5)]
     addresses: Vec<String>,
+    #[n(6)]
+    name: Option<String>,
 }
 
 impl Ticket {
@@ -67,6 +71,7 @@ impl Ticket {
             secret: self.secret,
             expires: self.expires,
             addresses: self.addresses.iter().map(|a| alloc::format!("{a}")).collect(),
+            name: Some(self.name.chars().take(64).collect()),
         };
         let mut bytes = Vec::new();
         // Writing into a Vec cannot fail.
@@ -105,6 +110,7 @@ impl Ticket {
             secret: fields.secret,
             expires: fields.expires,
             addresses: addresses.filter_map(|a| SocketAddr::from_str(a).ok()).collect(),
+            name: fields.name.unwrap_or_default().chars().take(64).collect(),
         })
     }
 }
@@ -127,6 +133,7 @@ mod tests {
             secret: NodeId([3; 16]),
             expires: 1_800_000_000,
             addresses: vec!["192.0.2.1:9000".parse().unwrap(), "[2001:db8::1]:9000".parse().unwrap()],
+            name: "Sync".into(),
         };
         let text = ticket.to_text();
         assert!(text.starts_with("dunlin") && !text.contains(char::is_whitespace));

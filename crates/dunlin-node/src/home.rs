@@ -353,7 +353,8 @@ fn host_name() -> String {
     check_name(&name).unwrap_or_else(|_| "device".to_owned())
 }
 
-fn random_bytes() -> io::Result<[u8; 32]> {
+/// 32 bytes that nobody can guess.
+pub(crate) fn random_bytes() -> io::Result<[u8; 32]> {
     let mut bytes = [0; 32];
     let mut filled = 0;
     while filled < bytes.len() {

@@ -1,11 +1,23 @@
-//! A running node. (Its parts are built beside it; this is the shape that the binary uses.)
+//! A running node: its folders, its connections, and what the control API asks of it.
 
-use crate::control::{Api, ApiError, Event, FolderSpec, JoinRequest, Joined, Shared, Status};
-use crate::home::LockedHome;
+mod api;
+mod dialing;
+mod joining;
+mod opening;
+
+use crate::control::{ApiError, Event};
+use crate::folder::{Folder, Input, lock};
+use crate::home::{HomeError, LockedHome};
+use crate::net::beacon::{Beacon, BeaconMode, BeaconOptions};
+use crate::net::transport::{BindError, BindOptions, Transport};
+use crate::session::{CODE_STOPPED, Peer};
+use dunlin_core::ids::{DeviceId, FolderId};
+use dunlin_core::message::{ALPN, ALPN_JOIN};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::sync::Arc;
-use tokio::sync::broadcast;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::{Notify, broadcast, mpsc, watch};
 
 /// What a node is started with.
 #[derive(Debug)]
@@ -24,7 +36,7 @@ pub struct NodeOptions {
 pub enum StartError {
     /// The state directory.
     #[error(transparent)]
-    Home(#[from] crate::home::HomeError),
+    Home(#[from] HomeError),
     /// The address given with `listen` is taken or not of this machine.
     #[error("cannot listen on {addr}: {source}")]
     Listen {
@@ -43,52 +55,215 @@ pub enum StartError {
     },
 }
 
-/// A running node.
-#[derive(Debug)]
-pub struct Node {
-    events: broadcast::Sender<Event>,
-    home: LockedHome,
+impl StartError {
+    fn other(message: impl std::fmt::Display, hint: &str) -> StartError {
+        StartError::Other { message: message.to_string(), hint: hint.to_owned() }
+    }
 }
 
-/// Starts a node with every folder it knows.
+/// What the tasks of a node have in common.
+pub(crate) struct Shared {
+    pub device: DeviceId,
+    pub name: String,
+    /// Drawn at start: tells a restart from a second connection.
+    pub nonce: u64,
+    pub secret: iroh::SecretKey,
+    pub home: LockedHome,
+    pub transport: Transport,
+    folders: Mutex<BTreeMap<FolderId, Open>>,
+    pub peers: Mutex<BTreeMap<DeviceId, Arc<Peer>>>,
+    /// Where devices were seen, the latest first. Hints: who answers is whoever proves the key.
+    addresses: Mutex<BTreeMap<DeviceId, Vec<SocketAddr>>>,
+    /// Inviters that are being looked for, and where discovery saw them.
+    expected: Mutex<BTreeMap<DeviceId, Vec<SocketAddr>>>,
+    /// Raised when folders or members change.
+    pub changed: watch::Sender<u64>,
+    /// Somebody may be worth dialling now.
+    pub redial: Notify,
+    events: broadcast::Sender<Event>,
+    /// One folder is shared or joined at a time.
+    setup: tokio::sync::Mutex<()>,
+}
+
+/// A folder with its threads.
+struct Open {
+    folder: Arc<Folder>,
+    engine: std::thread::JoinHandle<()>,
+    watching: Arc<std::sync::atomic::AtomicBool>,
+}
+
+/// A running node.
+pub struct Node {
+    shared: Arc<Shared>,
+    tasks: Mutex<Vec<tokio::task::JoinHandle<()>>>,
+    beacon: tokio::sync::Mutex<Option<Beacon>>,
+}
+
+/// The most addresses remembered of one device.
+const ADDRESSES_MAX: usize = 8;
+/// The most devices whose addresses are remembered.
+const DEVICES_MAX: usize = 1024;
+
+impl Shared {
+    pub(crate) fn event(&self, event: Event) {
+        // Nobody listening is no error.
+        let _ = self.events.send(event);
+    }
+
+    pub(crate) fn raise(&self) {
+        self.changed.send_modify(|n| *n += 1);
+        self.redial.notify_one();
+    }
+
+    pub(crate) fn folder(&self, id: &FolderId) -> Option<Arc<Folder>> {
+        lock(&self.folders).get(id).map(|o| o.folder.clone())
+    }
+
+    pub(crate) fn folders(&self) -> Vec<Arc<Folder>> {
+        lock(&self.folders).values().map(|o| o.folder.clone()).collect()
+    }
+
+    /// Whether a device belongs to any folder here.
+    pub(crate) fn knows(&self, device: &DeviceId) -> bool {
+        *device != self.device && self.folders().iter().any(|f| f.is_member(device))
+    }
+
+    /// Remembers where a device may be; of strangers nothing is remembered.
+    pub(crate) fn sighted(&self, device: DeviceId, at: Vec<SocketAddr>) {
+        if !self.knows(&device) {
+            return;
+        }
+        let mut all = lock(&self.addresses);
+        if all.len() >= DEVICES_MAX && !all.contains_key(&device) {
+            return;
+        }
+        let known = all.entry(device).or_default();
+        let news = at.iter().any(|a| !known.contains(a));
+        for address in at.into_iter().rev() {
+            known.retain(|a| *a != address);
+            known.insert(0, address);
+        }
+        known.truncate(ADDRESSES_MAX);
+        drop(all);
+        if news || !lock(&self.peers).contains_key(&device) {
+            self.redial.notify_one();
+        }
+    }
+
+    fn addresses_of(&self, device: &DeviceId) -> Vec<SocketAddr> {
+        lock(&self.addresses).get(device).cloned().unwrap_or_default()
+    }
+
+    fn remember_addresses(&self) {
+        let all = lock(&self.addresses).clone();
+        // Hints only: a start without them looks around anew.
+        let _ = crate::config::save_addresses(self.home.dir(), &all);
+    }
+}
+
+/// Starts a node with every folder it knows. Must be called on tokio's multi-threaded runtime.
 pub async fn start(options: NodeOptions) -> Result<Arc<Node>, StartError> {
+    let key = options.home.device_key()?;
+    let secret = iroh::SecretKey::from_bytes(&key);
+    let mut bind = BindOptions::new(key, vec![ALPN.to_vec(), ALPN_JOIN.to_vec()]);
+    bind.listen = options.listen;
+    let transport = Transport::bind(bind).await.map_err(|e| match e {
+        BindError::Taken(addr) => {
+            StartError::Listen { addr, source: std::io::ErrorKind::AddrInUse.into() }
+        }
+        BindError::Socket { addr, source } => StartError::Listen { addr, source },
+        BindError::Other(message) => StartError::other(message, "try again, or give another --listen address"),
+    })?;
     let (events, _) = broadcast::channel(1024);
-    Ok(Arc::new(Node { events, home: options.home }))
+    let random = crate::home::random_bytes()
+        .map_err(|e| StartError::other(format!("no random numbers: {e}"), "look at the system"))?;
+    let name = options.home.name()?;
+    let addresses = crate::config::load_addresses(options.home.dir());
+    let shared = Arc::new(Shared {
+        device: DeviceId(transport.id()),
+        name,
+        nonce: random.iter().take(8).fold(0, |n, b| n << 8 | u64::from(*b)),
+        secret,
+        home: options.home,
+        transport,
+        folders: Mutex::default(),
+        peers: Mutex::default(),
+        addresses: Mutex::new(addresses),
+        expected: Mutex::default(),
+        changed: watch::channel(0).0,
+        redial: Notify::new(),
+        events,
+        setup: tokio::sync::Mutex::new(()),
+    });
+    let node = Arc::new(Node { shared, tasks: Mutex::default(), beacon: tokio::sync::Mutex::new(None) });
+    for id in node.shared.home.folder_ids()? {
+        if let Err(why) = opening::open_known(&node.shared, &id) {
+            // The other folders go on; this one is reported as long as somebody looks.
+            node.shared.event(Event::Note { text: why.message.clone() });
+            opening::report_unopened(&node.shared, &id, &why);
+        }
+    }
+    node.run(options.listen, options.discovery).await;
+    Ok(node)
 }
 
 impl Node {
+    async fn run(&self, listen: Option<SocketAddr>, discovery: bool) {
+        let (found, sightings) = mpsc::channel(64);
+        if discovery {
+            let options = BeaconOptions {
+                secret_key: self.shared.secret.to_bytes(),
+                ports: self.shared.transport.ports(),
+                mode: BeaconMode::for_listen(listen),
+            };
+            match Beacon::start(options, found) {
+                Ok(beacon) => *self.beacon.lock().await = Some(beacon),
+                Err(e) => {
+                    let text = format!("devices on the local network cannot be looked for: {e}");
+                    self.shared.event(Event::Note { text });
+                }
+            }
+        }
+        let shared = &self.shared;
+        let tasks = vec![
+            tokio::spawn(dialing::accept(shared.clone())),
+            tokio::spawn(dialing::dial(shared.clone())),
+            tokio::spawn(dialing::take_sightings(shared.clone(), sightings)),
+        ];
+        lock(&self.tasks).extend(tasks);
+    }
+
     /// Ends everything: sockets closed, the store committed. Returns within 1.5 s.
-    pub async fn stop(&self) {}
+    pub async fn stop(&self) {
+        self.shared.remember_addresses();
+        for task in std::mem::take(&mut *lock(&self.tasks)) {
+            task.abort();
+        }
+        if let Some(beacon) = self.beacon.lock().await.take() {
+            // Its sockets close in any case when it is dropped.
+            let _ = tokio::time::timeout(Duration::from_millis(200), beacon.stop()).await;
+        }
+        for peer in lock(&self.shared.peers).values() {
+            peer.conn.close(CODE_STOPPED, b"");
+        }
+        let open = std::mem::take(&mut *lock(&self.shared.folders));
+        for o in open.values() {
+            o.watching.store(false, std::sync::atomic::Ordering::Relaxed);
+            // A full queue means that the engine is at work; it sees the end of its senders instead.
+            let _ = o.folder.inputs.try_send(Input::Stop);
+        }
+        let engines = tokio::task::spawn_blocking(move || {
+            for o in open.into_values() {
+                // A panic of an engine has been reported by then.
+                let _ = o.engine.join();
+            }
+        });
+        let _ = tokio::time::timeout(Duration::from_millis(800), engines).await;
+        let _ = tokio::time::timeout(Duration::from_millis(500), self.shared.transport.close()).await;
+    }
 }
 
-fn not_built() -> ApiError {
-    ApiError::failed("this part of the node is not built yet", "wait for the next version")
-}
-
-impl Api for Node {
-    async fn share(&self, _path: PathBuf) -> Result<Shared, ApiError> {
-        Err(not_built())
-    }
-
-    async fn join(&self, _request: JoinRequest) -> Result<Joined, ApiError> {
-        Err(not_built())
-    }
-
-    async fn invite(&self, _folder: FolderSpec) -> Result<String, ApiError> {
-        Err(not_built())
-    }
-
-    async fn status(&self) -> Result<Status, ApiError> {
-        let name =
-            self.home.name().map_err(|e| ApiError::failed(e.to_string(), "look at the state directory"))?;
-        Ok(Status { device: String::new(), name, folders: Vec::new() })
-    }
-
-    async fn wait(&self, folder: FolderSpec, _copies: u32) -> Result<(), ApiError> {
-        folder.pick([]).map(|_| ())
-    }
-
-    fn events(&self) -> broadcast::Receiver<Event> {
-        self.events.subscribe()
-    }
+/// An error of this machine, for a person.
+fn cannot(what: &str, e: impl std::fmt::Display) -> ApiError {
+    ApiError::failed(format!("cannot {what}: {e}"), "look at the disk and at permissions, then try again")
 }

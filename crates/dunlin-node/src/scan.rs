@@ -15,6 +15,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// A time stamp younger than this when it was read may be that of a later change too.
 const RACY_MS: i64 = 12;
 const BUFFER: usize = 256 << 10;
+/// Files up to this size are read in one go, and kept in memory for a while if they change often.
+pub const SMALL: u64 = 64 << 10;
 
 /// What a scan found.
 #[derive(Debug, Default)]
@@ -151,8 +153,9 @@ fn look(
 /// How reading a file for its hash ended.
 #[derive(Debug)]
 pub enum Hashed {
-    /// Its content, and whether the time stamp is too young to be trusted.
-    Seen(Observation, bool),
+    /// Its content; its bytes too if it is small and its time stamp too young to be trusted: another
+    /// change may have the same stamp, so that it is to be looked at again.
+    Seen(Observation, Option<Vec<u8>>, bool),
     /// It changed while it was read.
     Restless(Position),
     /// It is not there (any more), or no regular file.
@@ -176,7 +179,7 @@ fn try_hash(disk: &dyn Disk, file: &ToHash) -> io::Result<Hashed> {
     let open = disk.open(&file.path)?;
     let before = open.stat()?;
     let mut hasher = blake3::Hasher::new();
-    let len = usize::try_from(before.size).unwrap_or(BUFFER).clamp(1, BUFFER);
+    let len = usize::try_from(before.size).unwrap_or(BUFFER).saturating_add(1).min(BUFFER);
     let (mut buffer, mut offset) = (vec![0; len], 0);
     loop {
         let n = open.read_at(&mut buffer, offset)?;
@@ -185,14 +188,38 @@ fn try_hash(disk: &dyn Disk, file: &ToHash) -> io::Result<Hashed> {
         }
         hasher.update(&buffer[..n]);
         offset += n as u64;
+        if offset <= SMALL && offset < before.size {
+            // A short read: go on in the same buffer, so that a small file stays whole in it.
+            hasher.reset();
+            offset = read_rest(open.as_ref(), &mut buffer, n)?;
+            hasher.update(&buffer[..usize::try_from(offset).unwrap_or(0)]);
+        }
     }
     let after = open.stat()?;
-    if stamp(&before) != stamp(&after) || offset != after.size {
+    let rests = stamp(&before) == stamp(&after) && offset == after.size;
+    if !rests && offset > SMALL {
         return Ok(Hashed::Restless(file.at.clone()));
     }
+    // A small file was read in one go: what was read is what any reader would have seen just then.
     let id = ContentId(*hasher.finalize().as_bytes());
-    let seen = Seen::File(id, after.mode & 0o777, stamp(&after));
-    Ok(Hashed::Seen(Observation { at: file.at.clone(), seen }, is_young(&after)))
+    let mut seen = stamp(&before);
+    seen.size = offset;
+    let young = !rests || is_young(&after);
+    let bytes = (young && offset <= SMALL).then(|| buffer[..usize::try_from(offset).unwrap_or(0)].to_vec());
+    let seen = Seen::File(id, before.mode & 0o777, seen);
+    Ok(Hashed::Seen(Observation { at: file.at.clone(), seen }, bytes, young))
+}
+
+fn read_rest(file: &dyn crate::disk::ReadFile, buffer: &mut [u8], have: usize) -> io::Result<u64> {
+    let mut have = have;
+    while have < buffer.len() {
+        let n = file.read_at(&mut buffer[have..], have as u64)?;
+        if n == 0 {
+            break;
+        }
+        have += n;
+    }
+    Ok(have as u64)
 }
 
 /// Whether another change could still get the same time stamp.

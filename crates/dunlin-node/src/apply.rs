@@ -1,0 +1,401 @@
+//! Carries out the steps of a plan on the disk.
+//!
+//! The order is: contents durable, renames, directories durable; only then may the index record it.
+//! Nothing is replaced blindly: a file is exchanged, and what came out is looked at. If it is not what
+//! was expected, somebody edited it in between, and it goes back.
+
+use crate::disk::{Disk, FileKind, Rename, Stat};
+use crate::scan::stamp;
+use crate::stage::{Stage, control};
+use dunlin_core::ids::ContentId;
+use dunlin_core::path::{Name, RelPath};
+use dunlin_core::plan::{Action, Outcome, Step};
+use dunlin_core::rows::{LocalRow, Stamp};
+use dunlin_core::state::{Content, Mtime};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+
+/// Up to so many files (or directories) each is synced by itself; beyond, the file system as a whole.
+const SYNC_EACH_MAX: usize = 8;
+
+/// How one step ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// As the index is to record it.
+    Ended(Outcome),
+    /// The disk was not as expected: a local change that was not seen yet.
+    Changed,
+    /// The system refused; why, for a person.
+    Failed(String),
+}
+
+enum Stop {
+    Changed,
+    Io(io::Error),
+}
+
+impl From<io::Error> for Stop {
+    fn from(e: io::Error) -> Stop {
+        match e.kind() {
+            io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Stop::Changed,
+            _ => Stop::Io(e),
+        }
+    }
+}
+
+struct Applier<'a> {
+    disk: &'a dyn Disk,
+    stage: &'a Stage,
+    /// Where the file of each placing step lies ready, by the step's number.
+    ready: BTreeMap<usize, (RelPath, Option<ContentId>)>,
+    dirs: BTreeSet<RelPath>,
+}
+
+/// Carries out `steps`, all of them independent of each other; everything done is durable when this
+/// returns. One result a step, in order.
+pub fn apply(disk: &dyn Disk, stage: &Stage, steps: &[Step]) -> Vec<Applied> {
+    let mut a = Applier { disk, stage, ready: BTreeMap::new(), dirs: BTreeSet::new() };
+    let mut failed = a.prepare(steps);
+    let mut done = Vec::with_capacity(steps.len());
+    for (i, step) in steps.iter().enumerate() {
+        done.push(match failed.remove(&i) {
+            Some(e) => Err(Stop::Io(e)),
+            None => a.step(i, step),
+        });
+    }
+    a.put_rest_back();
+    let synced = a.sync_dirs();
+    steps.iter().zip(done).map(|(step, result)| finish(disk, step, result, &synced)).collect()
+}
+
+fn finish(disk: &dyn Disk, step: &Step, result: Result<bool, Stop>, synced: &io::Result<()>) -> Applied {
+    let outcome = match (result, synced) {
+        (Ok(_), Err(e)) => return Applied::Failed(format!("cannot be made durable: {e}")),
+        (Err(Stop::Changed), _) => return Applied::Changed,
+        (Err(Stop::Io(e)), _) => return Applied::Failed(said(&e)),
+        (Ok(false), Ok(())) => return Applied::Ended(Outcome::Kept),
+        (Ok(true), Ok(())) => stamps(disk, step),
+    };
+    match outcome {
+        Ok(Some(outcome)) => Applied::Ended(outcome),
+        Ok(None) => Applied::Changed,
+        Err(e) => Applied::Failed(said(&e)),
+    }
+}
+
+/// The error as a person would say it.
+fn said(e: &io::Error) -> String {
+    match e.kind() {
+        io::ErrorKind::StorageFull => "the disk is full".into(),
+        io::ErrorKind::QuotaExceeded => "the disk quota is used up".into(),
+        io::ErrorKind::PermissionDenied => "permission denied".into(),
+        io::ErrorKind::ReadOnlyFilesystem => "the file system is read-only".into(),
+        _ => e.to_string(),
+    }
+}
+
+/// The stamps of what a finished step left on the disk; `None` if it is gone again.
+fn stamps(disk: &dyn Disk, step: &Step) -> io::Result<Option<Outcome>> {
+    if matches!(step.action, Action::Remove { .. }) {
+        return Ok(Some(Outcome::Done(Stamp::default(), None)));
+    }
+    let Some(here) = disk.stat(&step.path)? else { return Ok(None) };
+    let there = match &step.action {
+        Action::Move { from_path, swap: Some(_), .. } => disk.stat(from_path)?.map(|s| stamp(&s)),
+        _ => None,
+    };
+    Ok(Some(Outcome::Done(stamp(&here), there)))
+}
+
+/// Whether `s` is the inode of `row`, not written to since.
+fn is_it(row: &LocalRow, s: &Stat) -> bool {
+    let now = stamp(s);
+    let kind = match row.content {
+        Content::Dir => s.kind == FileKind::Dir,
+        Content::File { .. } => s.kind == FileKind::File,
+        Content::Link(_) => s.kind == FileKind::Link,
+        Content::Unknown { .. } => false,
+    };
+    kind && now.ino == row.stamp.ino && (row.content == Content::Dir || same_bytes(&row.stamp, &now))
+}
+
+/// A rename changes the ctime, so that it is no evidence afterwards.
+fn same_bytes(a: &Stamp, b: &Stamp) -> bool {
+    (a.ino, a.size, a.mtime) == (b.ino, b.size, b.mtime)
+}
+
+fn file_time(t: Mtime) -> crate::disk::FileTime {
+    crate::disk::FileTime { secs: t.secs, nanos: t.nanos }
+}
+
+impl Applier<'_> {
+    /// Gives every file to be placed its mode and time, and makes their contents durable; returns the
+    /// steps for which that failed.
+    fn prepare(&mut self, steps: &[Step]) -> BTreeMap<usize, io::Error> {
+        let mut failed = BTreeMap::new();
+        let mut uses: BTreeMap<ContentId, usize> = BTreeMap::new();
+        let files: Vec<(usize, ContentId, u64, u16, Mtime)> =
+            steps.iter().enumerate().filter_map(|(i, s)| placed_file(s).map(|(c, z, m, t)| (i, c, z, m, t))).collect();
+        for (_, content, ..) in &files {
+            *uses.entry(*content).or_default() += 1;
+        }
+        let each = files.len() <= SYNC_EACH_MAX;
+        let mut written = Vec::new();
+        for (i, content, size, mode, mtime) in files {
+            let left = uses.get_mut(&content).map_or(0, |n| {
+                *n -= 1;
+                *n
+            });
+            let prepared = self.source(&content, size, left > 0).and_then(|(path, staged)| {
+                self.dress(&path, mode, mtime, each)?;
+                Ok((path, staged))
+            });
+            match prepared {
+                Ok((path, staged)) => written.push((i, path, staged)),
+                Err(e) => {
+                    failed.insert(i, e);
+                }
+            }
+        }
+        let synced = if each || written.is_empty() { Ok(()) } else { self.disk.sync_all() };
+        for (i, path, staged) in written {
+            match self.ready_to_place(&synced, path, staged) {
+                Ok(ready) => {
+                    self.ready.insert(i, ready);
+                }
+                Err(e) => {
+                    failed.insert(i, e);
+                }
+            }
+        }
+        failed
+    }
+
+    fn ready_to_place(
+        &self,
+        synced: &io::Result<()>,
+        path: RelPath,
+        staged: Option<ContentId>,
+    ) -> io::Result<(RelPath, Option<ContentId>)> {
+        if let Err(e) = synced {
+            // After a failed sync nobody knows what the disk holds: it is fetched anew.
+            if let Some(content) = &staged {
+                self.stage.forget(content);
+            }
+            return Err(io::Error::new(e.kind(), e.to_string()));
+        }
+        match staged {
+            Some(content) => Ok((self.stage.take(&content)?, staged)),
+            None => Ok((path, None)),
+        }
+    }
+
+    /// The file that becomes the content's next copy: the staged one, or a copy if that is still needed.
+    fn source(&self, content: &ContentId, size: u64, copy: bool) -> io::Result<(RelPath, Option<ContentId>)> {
+        if size > 0 && !copy {
+            return Ok((self.stage.path(content), Some(*content)));
+        }
+        let path = self.stage.swap_path();
+        let to = self.disk.create(&path)?;
+        if size > 0 {
+            let from = self.disk.open(&self.stage.path(content))?;
+            let (mut buffer, mut offset) = (vec![0; 256 << 10], 0);
+            loop {
+                let n = from.read_at(&mut buffer, offset)?;
+                if n == 0 {
+                    break;
+                }
+                to.write_at(&buffer[..n], offset)?;
+                offset += n as u64;
+            }
+        }
+        Ok((path, None))
+    }
+
+    fn dress(&self, path: &RelPath, mode: u16, mtime: Mtime, sync: bool) -> io::Result<()> {
+        let file = self.disk.open_write(path)?;
+        file.set_mode(mode)?;
+        file.set_mtime(file_time(mtime))?;
+        if sync { file.sync_data() } else { Ok(()) }
+    }
+
+    /// `Ok(false)` means that a directory was kept because of what is in it.
+    fn step(&mut self, i: usize, step: &Step) -> Result<bool, Stop> {
+        let (dir, name) = step.path.split_last().ok_or(Stop::Changed)?;
+        let parent = dir.clone();
+        let done = match &step.action {
+            Action::MakeDir { mode } => {
+                self.writable(&parent, || self.disk.mkdir(&step.path, *mode))?;
+                self.dirs.insert(step.path.clone());
+                true
+            }
+            Action::Place { content, replaces, .. } => {
+                let from = self.to_place(i, content)?;
+                self.place(&from, step, &parent, name, replaces.as_ref())?;
+                self.ready.remove(&i);
+                true
+            }
+            Action::Move { from_path, row, swap, .. } => {
+                self.relocate(step, from_path, row, swap.as_ref(), &parent)?;
+                true
+            }
+            Action::Meta { row, mode, mtime } => {
+                self.expect(&step.path, row)?;
+                if let Some(mode) = mode {
+                    self.disk.set_mode(&step.path, *mode)?;
+                }
+                if let Some(mtime) = mtime {
+                    self.disk.set_mtime(&step.path, file_time(*mtime))?;
+                }
+                true
+            }
+            Action::Remove { row } => self.remove(step, row, &parent, name)?,
+        };
+        self.dirs.insert(dir);
+        Ok(done)
+    }
+
+    fn to_place(&self, i: usize, content: &Content) -> Result<RelPath, Stop> {
+        if let Content::Link(text) = content {
+            let path = self.stage.swap_path();
+            self.disk.symlink(text, &path)?;
+            return Ok(path);
+        }
+        self.ready.get(&i).map(|(path, _)| path.clone()).ok_or(Stop::Changed)
+    }
+
+    fn place(
+        &mut self,
+        from: &RelPath,
+        step: &Step,
+        parent: &RelPath,
+        name: &Name,
+        replaces: Option<&Stamp>,
+    ) -> Result<(), Stop> {
+        let Some(expected) = replaces else {
+            return Ok(self.writable(parent, || self.disk.rename(from, &step.path, Rename::NoReplace))?);
+        };
+        let now = self.disk.stat(&step.path)?.ok_or(Stop::Changed)?;
+        if stamp(&now) != *expected {
+            return Err(Stop::Changed);
+        }
+        self.writable(parent, || self.disk.rename(from, &step.path, Rename::Exchange))?;
+        let out = self.disk.stat(from)?;
+        if !out.is_some_and(|s| same_bytes(&stamp(&s), expected)) {
+            // Somebody wrote or renamed in between: theirs goes back where it was.
+            self.disk.rename(from, &step.path, Rename::Exchange)?;
+            return Err(Stop::Changed);
+        }
+        self.stage.keep(from, name)?;
+        self.dirs.insert(control(&["history"]));
+        Ok(())
+    }
+
+    fn expect(&self, path: &RelPath, row: &LocalRow) -> Result<(), Stop> {
+        match self.disk.stat(path)? {
+            Some(s) if is_it(row, &s) => Ok(()),
+            _ => Err(Stop::Changed),
+        }
+    }
+
+    fn relocate(
+        &mut self,
+        step: &Step,
+        from: &RelPath,
+        row: &LocalRow,
+        swap: Option<&LocalRow>,
+        parent: &RelPath,
+    ) -> Result<(), Stop> {
+        let (from_dir, _) = from.split_last().ok_or(Stop::Changed)?;
+        self.expect(from, row)?;
+        let how = if let Some(other) = swap {
+            self.expect(&step.path, other)?;
+            Rename::Exchange
+        } else {
+            Rename::NoReplace
+        };
+        let go = || self.writable(&from_dir, || self.disk.rename(from, &step.path, how));
+        self.writable(parent, go)?;
+        if !self.disk.stat(&step.path)?.is_some_and(|s| is_it(row, &s)) {
+            self.disk.rename(&step.path, from, how)?;
+            return Err(Stop::Changed);
+        }
+        self.dirs.insert(from_dir);
+        Ok(())
+    }
+
+    fn remove(&mut self, step: &Step, row: &LocalRow, parent: &RelPath, name: &Name) -> Result<bool, Stop> {
+        self.expect(&step.path, row)?;
+        if row.content == Content::Dir {
+            return match self.writable(parent, || self.disk.rmdir(&step.path)) {
+                Ok(()) => Ok(true),
+                Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                    // Things that are left alone stay, and the directory with them; anything else
+                    // is news.
+                    let left_alone = |e: &crate::disk::Entry| {
+                        e.stat.as_ref().is_ok_and(|s| s.kind == FileKind::Other)
+                    };
+                    let all = self.disk.list(&step.path)?.iter().all(left_alone);
+                    if all { Ok(false) } else { Err(Stop::Changed) }
+                }
+                Err(e) => Err(e.into()),
+            };
+        }
+        let kept = self.writable(parent, || self.stage.keep(&step.path, name))?;
+        if !self.disk.stat(&kept)?.is_some_and(|s| is_it(row, &s)) {
+            // If its name was taken meanwhile, it stays in the history, and the new one is news.
+            self.disk.rename(&kept, &step.path, Rename::NoReplace)?;
+            return Err(Stop::Changed);
+        }
+        self.dirs.insert(control(&["history"]));
+        Ok(true)
+    }
+
+    /// Runs `change` in a directory, made writable for as long as that takes if it is ours and is not.
+    fn writable<T>(&self, dir: &RelPath, change: impl Fn() -> io::Result<T>) -> io::Result<T> {
+        match change() {
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied && !dir.is_root() => {
+                let Some(mode) = self.disk.stat(dir)?.map(|s| s.mode & 0o777) else { return Err(e) };
+                if mode & 0o300 == 0o300 || self.disk.set_mode(dir, mode | 0o700).is_err() {
+                    return Err(e);
+                }
+                let result = change();
+                self.disk.set_mode(dir, mode)?;
+                result
+            }
+            other => other,
+        }
+    }
+
+    /// What was taken out and not placed goes back to the stage, for the next plan.
+    fn put_rest_back(&mut self) {
+        for (path, staged) in std::mem::take(&mut self.ready).into_values() {
+            let back = match staged {
+                Some(content) => self.stage.put_back(content, &path),
+                None => self.disk.unlink(&path),
+            };
+            // What cannot go back lies in `swap/` until the next start, and is kept then.
+            drop(back);
+        }
+    }
+
+    fn sync_dirs(&self) -> io::Result<()> {
+        if self.dirs.len() > SYNC_EACH_MAX {
+            return self.disk.sync_all();
+        }
+        for dir in &self.dirs {
+            match self.disk.sync_dir(dir) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn placed_file(step: &Step) -> Option<(ContentId, u64, u16, Mtime)> {
+    match &step.action {
+        Action::Place { content: Content::File { id, size }, mode, mtime, .. } => Some((*id, *size, *mode, *mtime)),
+        _ => None,
+    }
+}

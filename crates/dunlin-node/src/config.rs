@@ -1,0 +1,163 @@
+//! What a node keeps of a folder beside its index: where it is, who belongs to it, which invitations
+//! are open. It is no part of the index, which can be rebuilt.
+
+use crate::home::write_atomic;
+use dunlin_core::ids::{DeviceId, FolderId, NodeId};
+use dunlin_core::message::Statement;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+/// The configuration of one folder.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The folder's id.
+    pub id: FolderId,
+    /// Where it is on this machine, absolute.
+    pub path: PathBuf,
+    /// What the marker in the folder must hold.
+    pub token: NodeId,
+    /// Every membership statement known.
+    pub statements: Vec<Statement>,
+    /// Open invitations made here.
+    pub invites: Vec<Invite>,
+    /// Whether this device joined somebody else's folder, and has not seen the tree of it yet.
+    pub joining: bool,
+}
+
+/// An invitation made here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Invite {
+    /// Its secret.
+    pub secret: NodeId,
+    /// When it ends, in seconds since 1970.
+    pub expires: u64,
+    /// Who used it.
+    pub used_by: Option<DeviceId>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct File {
+    format: u32,
+    path_hex: String,
+    path: String,
+    token: String,
+    statements: Vec<(String, String)>,
+    invites: Vec<(String, u64, Option<String>)>,
+    #[serde(default)]
+    joining: bool,
+}
+
+fn hex(bytes: &[u8]) -> String {
+    data_encoding::HEXLOWER.encode(bytes)
+}
+
+fn unhex(text: &str) -> io::Result<Vec<u8>> {
+    data_encoding::HEXLOWER.decode(text.as_bytes()).map_err(|_| bad("not hexadecimal"))
+}
+
+fn bad(why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("the folder's configuration is damaged: {why}"))
+}
+
+/// The configuration's file in a folder's state directory.
+fn file_in(dir: &Path) -> PathBuf {
+    dir.join("folder.json")
+}
+
+impl Config {
+    /// Reads the configuration from a folder's state directory; `None` if there is none.
+    pub fn load(id: FolderId, dir: &Path) -> io::Result<Option<Config>> {
+        use std::os::unix::ffi::OsStringExt;
+        let bytes = match std::fs::read(file_in(dir)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other?,
+        };
+        let f: File = serde_json::from_slice(&bytes).map_err(|_| bad("not the expected JSON"))?;
+        if f.format != 1 {
+            return Err(bad("a newer dunlin wrote it"));
+        }
+        let id_of = |t: &str| NodeId::from_hex(t).ok_or_else(|| bad("an id"));
+        let device = |t: &str| DeviceId::from_hex(t).ok_or_else(|| bad("a device"));
+        let mut statements = Vec::new();
+        for (claim, signature) in &f.statements {
+            statements.push(Statement { claim: unhex(claim)?, signature: unhex(signature)? });
+        }
+        let mut invites = Vec::new();
+        for (secret, expires, used_by) in &f.invites {
+            let used_by = used_by.as_deref().map(device).transpose()?;
+            invites.push(Invite { secret: id_of(secret)?, expires: *expires, used_by });
+        }
+        let path = PathBuf::from(std::ffi::OsString::from_vec(unhex(&f.path_hex)?));
+        let token = id_of(&f.token)?;
+        Ok(Some(Config { id, path, token, statements, invites, joining: f.joining }))
+    }
+
+    /// Writes the configuration; durable when it returns.
+    pub fn save(&self, dir: &Path) -> io::Result<()> {
+        use std::os::unix::ffi::OsStrExt;
+        let file = File {
+            format: 1,
+            path_hex: hex(self.path.as_os_str().as_bytes()),
+            path: self.path.to_string_lossy().into_owned(),
+            token: self.token.to_string(),
+            statements: self.statements.iter().map(|s| (hex(&s.claim), hex(&s.signature))).collect(),
+            invites: self
+                .invites
+                .iter()
+                .map(|i| (i.secret.to_string(), i.expires, i.used_by.map(|d| d.to_string())))
+                .collect(),
+            joining: self.joining,
+        };
+        let text = serde_json::to_vec_pretty(&file).map_err(io::Error::other)?;
+        write_atomic(&file_in(dir), &text)
+    }
+
+    /// The text of the marker in the folder.
+    pub fn marker(&self) -> String {
+        format!("{}\n{}\n", self.id, self.token)
+    }
+}
+
+/// Last known addresses of devices, by device; a hint only.
+pub fn load_addresses(home: &Path) -> BTreeMap<DeviceId, Vec<SocketAddr>> {
+    let Ok(bytes) = std::fs::read(home.join("addresses.json")) else { return BTreeMap::new() };
+    let all: BTreeMap<String, Vec<SocketAddr>> = serde_json::from_slice(&bytes).unwrap_or_default();
+    all.into_iter().filter_map(|(d, a)| Some((DeviceId::from_hex(&d)?, a))).collect()
+}
+
+/// Remembers addresses.
+pub fn save_addresses(home: &Path, all: &BTreeMap<DeviceId, Vec<SocketAddr>>) -> io::Result<()> {
+    let all: BTreeMap<String, &Vec<SocketAddr>> = all.iter().map(|(d, a)| (d.to_string(), a)).collect();
+    write_atomic(&home.join("addresses.json"), &serde_json::to_vec(&all).map_err(io::Error::other)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn configurations_round_trip() {
+        use std::os::unix::ffi::OsStringExt;
+        let dir = tempfile::tempdir().unwrap();
+        let id = FolderId([1; 32]);
+        assert!(Config::load(id, dir.path()).unwrap().is_none());
+        let config = Config {
+            id,
+            path: PathBuf::from(std::ffi::OsString::from_vec(b"/tmp/\xff".to_vec())),
+            token: NodeId([2; 16]),
+            statements: vec![Statement { claim: vec![1], signature: vec![2] }],
+            invites: vec![Invite { secret: NodeId([3; 16]), expires: 9, used_by: Some(DeviceId([4; 32])) }],
+            joining: true,
+        };
+        config.save(dir.path()).unwrap();
+        let read = Config::load(id, dir.path()).unwrap().unwrap();
+        assert_eq!((read.path, read.token), (config.path, config.token));
+        assert_eq!((read.statements, read.invites), (config.statements, config.invites));
+        assert!(read.joining);
+        std::fs::write(dir.path().join("folder.json"), b"{").unwrap();
+        assert!(Config::load(id, dir.path()).is_err());
+    }
+}

@@ -1,0 +1,454 @@
+//! The loop of one folder: the only writer of its index, and the only place that knows all stages.
+//!
+//! It runs on a thread of its own. Hints and messages come in; each round looks at what changed on
+//! the disk, commits it, plans, applies, and says how things stand. Nothing that is queued here is
+//! ever stored: a restart plans anew.
+
+mod looking;
+mod planning;
+
+use crate::disk::Disk;
+use crate::folder::{Fetched, Folder, Input, PeerFolder, Pulse, lock, root_trouble};
+use crate::stage::control;
+use crate::watch::{Hint, Watcher};
+use dunlin_core::codec::decode_state;
+use dunlin_core::ids::{ContentId, DeviceId, Incarnation, NodeId, PARKED, ROOT};
+use dunlin_core::kv::{Read, Tx};
+use dunlin_core::message::{Message, RowBytes};
+use dunlin_core::path::{Name, RelPath};
+use dunlin_core::rows::{PeerRow, Position, Rows, Totals};
+use dunlin_core::tree::Work;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
+
+/// How long after the last event a file is looked at: an editor's save is several events.
+const QUIET: Duration = Duration::from_millis(4);
+/// The same while a program has it open for writing.
+const QUIET_WRITING: Duration = Duration::from_millis(150);
+/// A file that never rests is looked at this often.
+const NEVER_RESTS: Duration = Duration::from_secs(1);
+/// How long what vanished may turn up elsewhere before it counts as deleted.
+const HOLD_ABSENT: Duration = Duration::from_millis(120);
+/// How often everything is looked through when the watcher cannot watch everything.
+const RESCAN_UNWATCHED: Duration = Duration::from_secs(10);
+/// How often the root is looked at while it is not right.
+const RECHECK_ROOT: Duration = Duration::from_secs(1);
+/// How long a device that joins waits for the members' tree before it looks at its own disk.
+const WAIT_FOR_TREE: Duration = Duration::from_secs(60);
+/// How long an idle engine sleeps.
+const IDLE: Duration = Duration::from_secs(600);
+
+struct Dirty {
+    first: Instant,
+    due: Instant,
+    /// Hash it whatever the metadata say.
+    force: bool,
+}
+
+struct Backoff {
+    until: Instant,
+    tries: u32,
+    /// For want of somebody who holds the content, not for an error here.
+    nowhere: bool,
+}
+
+pub(crate) struct Engine {
+    folder: Arc<Folder>,
+    inputs: mpsc::Receiver<Input>,
+    handle: Handle,
+    watcher: Arc<Watcher>,
+    /// Positions on which something happened.
+    dirty: BTreeMap<Position, Dirty>,
+    /// Directories to look at, with all below them if so marked.
+    dirs: VecDeque<(NodeId, bool)>,
+    queued: BTreeSet<(NodeId, bool)>,
+    /// Positions found empty, and when that is to be believed.
+    absent: BTreeMap<Position, Instant>,
+    fetching: BTreeMap<ContentId, NodeId>,
+    backoff: BTreeMap<NodeId, Backoff>,
+    /// Problems of steps and fetches, by node.
+    troubles: BTreeMap<NodeId, (RelPath, String)>,
+    /// Problems of looking, by path.
+    unreadable: BTreeMap<RelPath, String>,
+    barriers: Vec<(Option<Name>, oneshot::Sender<()>)>,
+    replan: bool,
+    scanning: bool,
+    unwatched: bool,
+    next_rescan: Option<Instant>,
+    halted: Option<(String, Instant)>,
+    /// Until when the members' tree is waited for.
+    waits_for_tree: Option<Instant>,
+    uniting: bool,
+}
+
+impl Engine {
+    pub(crate) fn new(folder: Arc<Folder>, inputs: mpsc::Receiver<Input>, watcher: Arc<Watcher>) -> Read<Engine> {
+        let totals = folder.store.snapshot()?.totals()?;
+        let others = folder.members.borrow().len() > 1;
+        let joining = lock(&folder.config).joining;
+        let wait = match (totals.uniting && others, joining) {
+            (true, true) => Some(Instant::now() + WAIT_FOR_TREE),
+            (true, false) => Some(Instant::now() + Duration::from_secs(3)),
+            _ => None,
+        };
+        Ok(Engine {
+            folder,
+            inputs,
+            handle: Handle::current(),
+            watcher,
+            dirty: BTreeMap::new(),
+            dirs: VecDeque::new(),
+            queued: BTreeSet::new(),
+            absent: BTreeMap::new(),
+            fetching: BTreeMap::new(),
+            backoff: BTreeMap::new(),
+            troubles: BTreeMap::new(),
+            unreadable: BTreeMap::new(),
+            barriers: Vec::new(),
+            replan: true,
+            scanning: true,
+            unwatched: false,
+            next_rescan: None,
+            halted: None,
+            waits_for_tree: wait,
+            uniting: totals.uniting,
+        })
+    }
+
+    /// Runs until told to stop. An index that cannot be used ends it, said in status.
+    pub(crate) fn run(mut self) {
+        self.push_dir(ROOT, true);
+        self.watch_control();
+        if let Err(fault) = self.rounds() {
+            let failed = format!("{fault}; it is rebuilt at the next start");
+            // The next start finds the mark, puts the index aside and unites.
+            let _ = crate::home::write_atomic(&self.folder.dir.join("index.damaged"), failed.as_bytes());
+            self.folder.pulse.send_modify(|p| p.failed = Some(failed));
+        }
+    }
+
+    fn rounds(&mut self) -> Read<()> {
+        loop {
+            let wait = self.next_due().saturating_duration_since(Instant::now());
+            let mut input = self.receive(wait);
+            // What has come meanwhile is taken together, bounded so that work goes on.
+            for _ in 0..256 {
+                match input {
+                    Some(Input::Stop) => return Ok(()),
+                    Some(i) => self.handle_input(i)?,
+                    None => break,
+                }
+                input = self.inputs.try_recv().ok();
+            }
+            if let Some(i) = input {
+                if matches!(i, Input::Stop) {
+                    return Ok(());
+                }
+                self.handle_input(i)?;
+            }
+            self.round()?;
+            self.publish()?;
+        }
+    }
+
+    fn receive(&mut self, wait: Duration) -> Option<Input> {
+        if wait.is_zero() {
+            return self.inputs.try_recv().ok();
+        }
+        let inputs = &mut self.inputs;
+        let got = self.handle.block_on(async { tokio::time::timeout(wait, inputs.recv()).await });
+        match got {
+            Ok(Some(input)) => Some(input),
+            // All senders gone: the node has ended.
+            Ok(None) => Some(Input::Stop),
+            Err(_) => None,
+        }
+    }
+
+    fn next_due(&self) -> Instant {
+        let now = Instant::now();
+        if let Some((_, at)) = &self.halted {
+            return *at;
+        }
+        let looking = self.waits_for_tree.is_none() && !self.dirs.is_empty();
+        if looking || (self.replan && self.may_plan()) {
+            return now;
+        }
+        let dirty = self.dirty.values().map(|d| d.due);
+        let absent = self.absent.values().copied();
+        let backoff = self.backoff.values().map(|b| b.until);
+        let others = self.waits_for_tree.into_iter().chain(self.next_rescan);
+        dirty.chain(absent).chain(backoff).chain(others).min().unwrap_or(now + IDLE)
+    }
+
+    fn round(&mut self) -> Read<()> {
+        let now = Instant::now();
+        if let Some((_, at)) = &self.halted {
+            if now < *at || !self.check_root() {
+                return Ok(());
+            }
+            self.push_dir(ROOT, true);
+        }
+        if self.waits_for_tree.is_some_and(|until| now >= until) {
+            self.waits_for_tree = None;
+        }
+        if self.next_rescan.is_some_and(|at| now >= at) {
+            self.next_rescan = None;
+            self.push_dir(ROOT, true);
+        }
+        if self.waits_for_tree.is_none() {
+            self.look()?;
+        }
+        if self.backoff.values().any(|b| now >= b.until) {
+            self.replan = true;
+        }
+        if self.replan && self.may_plan() {
+            self.plan()?;
+        }
+        self.answer_barriers();
+        Ok(())
+    }
+
+    /// While two trees are being united, nothing is applied before this disk was looked through.
+    fn may_plan(&self) -> bool {
+        self.halted.is_none() && !self.uniting
+    }
+
+    /// Looks at the root; `false`, and halted, if it is not right.
+    fn check_root(&mut self) -> bool {
+        let marker = lock(&self.folder.config).marker();
+        match root_trouble(self.folder.disk.as_ref(), &marker) {
+            None => {
+                self.halted = None;
+                true
+            }
+            Some(why) => {
+                self.halted = Some((why, Instant::now() + RECHECK_ROOT));
+                false
+            }
+        }
+    }
+
+    fn handle_input(&mut self, input: Input) -> Read<()> {
+        match input {
+            Input::Hints(hints) => hints.into_iter().for_each(|h| self.hint(h)),
+            Input::Open { device, inc } => self.open(device, inc)?,
+            Input::Rows { device, inc, upto, last, rows, from } => {
+                self.rows(device, inc, upto, rows, &from)?;
+                if last {
+                    self.waits_for_tree = None;
+                }
+            }
+            Input::Fetched(all) => all.into_iter().for_each(|(c, f)| self.fetched(c, f)),
+            Input::Peers => {
+                self.backoff.retain(|_, b| !b.nowhere);
+                self.replan = true;
+            }
+            Input::Barrier(done) => self.barrier(done),
+            Input::Stop => {}
+        }
+        Ok(())
+    }
+
+    fn hint(&mut self, hint: Hint) {
+        match hint {
+            Hint::Entry { dir, name, .. } if dir == PARKED.0 => {
+                for (waits, _) in &mut self.barriers {
+                    if waits.as_ref() == Some(&name) {
+                        *waits = None;
+                    }
+                }
+            }
+            Hint::Entry { dir, name, writing } => {
+                let wait = if writing { QUIET_WRITING } else { QUIET };
+                self.mark(Position::new(NodeId(dir), name), wait, false);
+            }
+            Hint::Dir { dir } if dir != PARKED.0 => self.push_dir(NodeId(dir), false),
+            Hint::Dir { .. } | Hint::Gone { .. } => {}
+            Hint::Overflow => {
+                self.push_dir(ROOT, true);
+                // Barriers may have been lost with the rest; the scan takes their place.
+                self.barriers.iter_mut().for_each(|(waits, _)| *waits = None);
+            }
+        }
+    }
+
+    /// Has a position looked at, a while after the last event there but before too long.
+    fn mark(&mut self, at: Position, wait: Duration, force: bool) {
+        let now = Instant::now();
+        let d = self.dirty.entry(at).or_insert(Dirty { first: now, due: now + wait, force });
+        d.due = (now + wait).min(d.first + NEVER_RESTS);
+        d.force |= force;
+    }
+
+    fn push_dir(&mut self, dir: NodeId, deep: bool) {
+        if dir == ROOT && deep {
+            self.scanning = true;
+        }
+        if self.queued.insert((dir, deep)) {
+            self.dirs.push_back((dir, deep));
+        }
+    }
+
+    fn watch_control(&mut self) {
+        if self.watcher.add(&self.folder.disk, &control(&[]), PARKED.0).is_err() {
+            self.unwatched = true;
+        }
+    }
+
+    fn barrier(&mut self, done: oneshot::Sender<()>) {
+        let now = Instant::now();
+        for d in self.dirty.values_mut() {
+            d.due = now;
+        }
+        if self.halted.is_none() {
+            match (self.unwatched, crate::watch::barrier(self.folder.disk.as_ref(), &control(&[]))) {
+                (false, Ok(name)) => return self.barriers.push((Some(name), done)),
+                _ => self.push_dir(ROOT, true),
+            }
+        }
+        self.barriers.push((None, done));
+    }
+
+    fn answer_barriers(&mut self) {
+        if self.barriers.is_empty() {
+            return;
+        }
+        if self.barriers.iter().any(|(waits, _)| waits.is_none()) {
+            let now = Instant::now();
+            self.dirty.values_mut().for_each(|d| d.due = now);
+        }
+        let clean = self.dirty.is_empty() && self.dirs.is_empty() && self.absent.is_empty();
+        if clean || self.halted.is_some() {
+            let (answered, waiting) =
+                std::mem::take(&mut self.barriers).into_iter().partition(|(waits, _)| waits.is_none());
+            self.barriers = waiting;
+            let answered: Vec<(Option<Name>, oneshot::Sender<()>)> = answered;
+            if !answered.is_empty() {
+                // Whoever asked reads how things stand right after.
+                let _ = self.publish();
+            }
+            for (_, done) in answered {
+                // Who asked may have gone.
+                let _ = done.send(());
+            }
+        }
+    }
+
+    fn open(&mut self, device: DeviceId, inc: Incarnation) -> Read<()> {
+        let snapshot = self.folder.store.snapshot()?;
+        let mut tx = Tx::new(&snapshot);
+        let mut row = peer_row(&tx, device)?;
+        if row.inc != inc {
+            row = PeerRow { number: row.number, inc, received: 0, acked: row.acked };
+            tx.put_peer(device, &row);
+        }
+        self.folder.store.commit(tx.into_changes())
+    }
+
+    fn rows(
+        &mut self,
+        device: DeviceId,
+        inc: Incarnation,
+        upto: u64,
+        rows: Vec<RowBytes>,
+        from: &PeerFolder,
+    ) -> Read<()> {
+        let snapshot = self.folder.store.snapshot()?;
+        let mut work = Work::new(&snapshot);
+        let mut peer = peer_row(&work.tx, device)?;
+        if peer.inc != inc {
+            peer = PeerRow { number: peer.number, inc, received: 0, acked: peer.acked };
+        }
+        for row in rows {
+            match decode_state(&row.state) {
+                Ok(state) if row.node != ROOT && row.node != PARKED => {
+                    self.replan |= work.hear(row.node, &state, peer.number)?;
+                }
+                _ => {
+                    from.conn.close(crate::session::CODE_PROTOCOL, b"a row cannot be read");
+                    return Ok(());
+                }
+            }
+        }
+        peer.received = peer.received.max(upto);
+        work.tx.put_peer(device, &peer);
+        self.folder.store.commit(work.finish()?)?;
+        // A queue that is full is a peer that does not read; the session ends it.
+        let _ = from.out.try_send(Message::Ack { folder: self.folder.id, received: peer.received });
+        Ok(())
+    }
+
+    fn fetched(&mut self, content: ContentId, how: Fetched) {
+        let Some(node) = self.fetching.remove(&content) else { return };
+        match how {
+            Fetched::Staged => {
+                self.backoff.remove(&node);
+            }
+            Fetched::Nowhere => self.back_off(node, true),
+            Fetched::Failed(why) => {
+                let path = self.path_of_node(node);
+                self.troubles.insert(node, (path, why));
+                self.back_off(node, false);
+            }
+        }
+        self.replan = true;
+    }
+
+    fn back_off(&mut self, node: NodeId, nowhere: bool) {
+        let tries = self.backoff.get(&node).map_or(0, |b| b.tries) + 1;
+        let wait = Duration::from_millis(250 << tries.min(6));
+        self.backoff.insert(node, Backoff { until: Instant::now() + wait, tries, nowhere });
+    }
+
+    fn path_of_node(&self, node: NodeId) -> RelPath {
+        let find = || {
+            let snapshot = self.folder.store.snapshot().ok()?;
+            let wanted = dunlin_core::names::wanted(&snapshot, node).ok()?;
+            dunlin_core::plan::path_of(&snapshot, &wanted.first()?.at).ok()?
+        };
+        find().unwrap_or_default()
+    }
+
+    fn publish(&mut self) -> Read<()> {
+        let totals: Totals = self.folder.store.snapshot()?.totals()?;
+        let mut problems = self.unreadable.clone();
+        problems.extend(self.troubles.values().cloned());
+        if self.unwatched {
+            let why = "not everything can be watched (fs.inotify.max_user_watches); changes are found by looking \
+                       through the folder every 10 s";
+            problems.insert(RelPath::root(), why.into());
+        }
+        if let Some((why, _)) = &self.halted {
+            problems.insert(RelPath::root(), why.clone());
+        }
+        let real = self.unreadable.len() + self.troubles.len();
+        let pulse = Pulse {
+            totals,
+            scanning: self.scanning,
+            dirty: !(self.dirty.is_empty() && self.dirs.is_empty() && self.absent.is_empty()),
+            problems: real as u64,
+            halted: self.halted.as_ref().map(|(why, _)| why.clone()),
+            failed: None,
+        };
+        *lock(&self.folder.problems) = problems;
+        self.folder.pulse.send_if_modified(|p| {
+            let changed = *p != pulse;
+            *p = pulse;
+            changed
+        });
+        Ok(())
+    }
+}
+
+/// What is known of the exchange with a device; a new one gets the next number.
+fn peer_row(tx: &Tx<'_>, device: DeviceId) -> Read<PeerRow> {
+    if let Some(row) = tx.peer(device)? {
+        return Ok(row);
+    }
+    let highest = tx.peers()?.iter().map(|(_, r)| r.number).max().unwrap_or(0);
+    Ok(PeerRow { number: highest + 1, ..PeerRow::default() })
+}

@@ -1,0 +1,283 @@
+//! The engine's way from the disk into the index.
+
+use super::{Engine, HOLD_ABSENT, RESCAN_UNWATCHED};
+use crate::control::Event;
+use crate::folder::{Folder, lock};
+use crate::scan::{self, Hashed, Scanned, ToHash};
+use crate::watch::WatchError;
+use dunlin_core::ids::{NodeId, ROOT};
+use dunlin_core::kv::Read;
+use dunlin_core::observe::{Observation, Seen, suspects};
+use dunlin_core::path::RelPath;
+use dunlin_core::rows::{Position, Rows};
+use dunlin_core::state::Content;
+use dunlin_core::tree::Work;
+use std::time::{Duration, Instant};
+
+/// So much is looked at in one round.
+const ENTRIES_PER_ROUND: usize = 1000;
+const BYTES_PER_ROUND: u64 = 64 << 20;
+/// A file that changed a moment ago is looked at once more after this.
+const RACY_AGAIN: Duration = Duration::from_millis(20);
+/// A large file that changed while it was read is tried again after this.
+const RESTLESS_AGAIN: Duration = Duration::from_millis(700);
+
+impl Engine {
+    /// One round of looking: what is due, what is queued, what stays gone.
+    pub(super) fn look(&mut self) -> Read<()> {
+        let mut scanned = self.look_at_due()?;
+        if scanned.hash.len() + scanned.seen.len() < ENTRIES_PER_ROUND {
+            self.look_at_dirs(&mut scanned)?;
+        }
+        self.take_in(scanned)?;
+        if self.dirs.is_empty() {
+            self.end_of_scan()?;
+            self.believe_absences()?;
+        }
+        Ok(())
+    }
+
+    fn look_at_due(&mut self) -> Read<Scanned> {
+        let (now, mut scanned) = (Instant::now(), Scanned::default());
+        let due = |(_, d): &(&Position, &super::Dirty)| d.due <= now;
+        let positions: Vec<(Position, bool)> = self
+            .dirty
+            .iter()
+            .filter(due)
+            .take(ENTRIES_PER_ROUND)
+            .map(|(at, d)| (at.clone(), d.force))
+            .collect();
+        if positions.is_empty() {
+            return Ok(scanned);
+        }
+        let snapshot = self.folder.store.snapshot()?;
+        for (at, force) in positions {
+            self.dirty.remove(&at);
+            let Some(names) = snapshot.disk_path(at.dir)? else { continue };
+            let dir = RelPath::from(names);
+            self.unreadable.remove(&dir.join(&at.name));
+            scan::scan_entry(self.folder.disk.as_ref(), &snapshot, &at, &dir, force, &mut scanned)?;
+        }
+        Ok(scanned)
+    }
+
+    fn look_at_dirs(&mut self, out: &mut Scanned) -> Read<()> {
+        if self.dirs.is_empty() {
+            return Ok(());
+        }
+        let snapshot = self.folder.store.snapshot()?;
+        let mut bytes = 0;
+        while let Some((dir, deep)) = self.dirs.pop_front() {
+            self.queued.remove(&(dir, deep));
+            if dir == ROOT && !self.check_root() {
+                return Ok(());
+            }
+            let Some(names) = snapshot.disk_path(dir)? else { continue };
+            let path = RelPath::from(names);
+            // Watched first, then listed: what happens in between is seen by one or the other.
+            self.watch(dir, &path);
+            self.forget_problems_in(&path);
+            match scan::scan_dir(self.folder.disk.as_ref(), &snapshot, dir, &path)? {
+                Ok(found) => {
+                    bytes += found.hash.iter().map(|f| f.size).sum::<u64>();
+                    out.seen.extend(found.seen);
+                    out.hash.extend(found.hash);
+                    out.absent.extend(found.absent);
+                    out.problems.extend(found.problems);
+                    out.again.extend(found.again);
+                }
+                // It went between its parent's listing and now: its parent tells.
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(e) => out.problems.push((path, e.to_string())),
+            }
+            if deep {
+                for (_, row) in snapshot.locals(dir)? {
+                    if row.content == Content::Dir {
+                        self.push_dir(row.node, true);
+                    }
+                }
+            }
+            if out.hash.len() + out.seen.len() >= ENTRIES_PER_ROUND || bytes >= BYTES_PER_ROUND {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn watch(&mut self, dir: NodeId, path: &RelPath) {
+        match self.watcher.add(&self.folder.disk, path, dir.0) {
+            Ok(()) | Err(WatchError::Gone) => {}
+            Err(_) => {
+                self.unwatched = true;
+                self.next_rescan.get_or_insert_with(|| Instant::now() + RESCAN_UNWATCHED);
+            }
+        }
+    }
+
+    fn forget_problems_in(&mut self, dir: &RelPath) {
+        self.unreadable.retain(|path, _| {
+            path != dir && path.split_last().is_none_or(|(parent, _)| parent != *dir)
+        });
+    }
+
+    /// Hashes, observes and commits what was found.
+    fn take_in(&mut self, scanned: Scanned) -> Read<()> {
+        let now = Instant::now();
+        for (path, why) in scanned.problems {
+            let event = Event::Problem {
+                folder: self.folder.id.to_string(),
+                path: Folder::any_path(&path),
+                why: why.clone(),
+            };
+            if self.unreadable.insert(path, why).is_none() {
+                self.folder.event(event);
+            }
+        }
+        for at in scanned.again {
+            self.mark(at, RACY_AGAIN, false);
+        }
+        for at in scanned.absent {
+            self.absent.entry(at).or_insert(now + HOLD_ABSENT);
+        }
+        let mut seen = scanned.seen;
+        for (file, hashed) in self.hash(scanned.hash) {
+            self.hashed(&file, hashed, &mut seen);
+        }
+        for o in &seen {
+            self.absent.remove(&o.at);
+        }
+        self.observe(seen)
+    }
+
+    fn hash(&self, files: Vec<ToHash>) -> Vec<(RelPath, Hashed)> {
+        let all = scan::hash_all(self.folder.disk.as_ref(), &files);
+        all.into_iter().map(|h| (RelPath::root(), h)).collect()
+    }
+
+    fn hashed(&mut self, _: &RelPath, hashed: Hashed, seen: &mut Vec<Observation>) {
+        match hashed {
+            Hashed::Seen(o, bytes, young) => {
+                if young {
+                    self.mark(o.at.clone(), RACY_AGAIN, true);
+                }
+                if let (Some(bytes), Seen::File(id, ..)) = (bytes, &o.seen) {
+                    lock(&self.folder.recent).put(*id, bytes);
+                }
+                seen.push(o);
+            }
+            Hashed::Restless(at) => self.mark(at, RESTLESS_AGAIN, false),
+            Hashed::Gone(at) => {
+                self.absent.entry(at).or_insert(Instant::now() + HOLD_ABSENT);
+            }
+            Hashed::Failed(path, why) => {
+                self.unreadable.insert(path, why);
+            }
+        }
+    }
+
+    fn observe(&mut self, mut seen: Vec<Observation>) -> Read<()> {
+        if seen.is_empty() {
+            return Ok(());
+        }
+        let snapshot = self.folder.store.snapshot()?;
+        self.add_suspects(&snapshot, &mut seen)?;
+        let mut work = Work::new(&snapshot);
+        let observed = work.observe(&seen)?;
+        self.folder.store.commit(work.finish()?)?;
+        for dir in observed.new_dirs {
+            self.push_dir(dir, true);
+        }
+        self.replan = true;
+        Ok(())
+    }
+
+    /// Looks at where things may have come from, so that a move is seen as one.
+    fn add_suspects(&mut self, snapshot: &crate::store::Snapshot, seen: &mut Vec<Observation>) -> Read<()> {
+        for at in suspects(snapshot, seen)? {
+            let mut found = Scanned::default();
+            match snapshot.disk_path(at.dir)? {
+                Some(names) => {
+                    let dir = RelPath::from(names);
+                    scan::scan_entry(self.folder.disk.as_ref(), snapshot, &at, &dir, false, &mut found)?;
+                }
+                None => found.absent.push(at),
+            }
+            seen.extend(found.seen);
+            for at in found.absent {
+                self.absent.remove(&at);
+                seen.push(Observation { at, seen: Seen::Absent });
+            }
+            for (file, hashed) in self.hash(found.hash) {
+                self.hashed(&file, hashed, seen);
+            }
+        }
+        Ok(())
+    }
+
+    /// What was found empty a while ago and still is was deleted.
+    fn believe_absences(&mut self) -> Read<()> {
+        let now = Instant::now();
+        let hurry = self.barriers.iter().any(|(waits, _)| waits.is_none());
+        let due: Vec<Position> =
+            self.absent.iter().filter(|(_, at)| hurry || **at <= now).map(|(p, _)| p.clone()).collect();
+        if due.is_empty() || !self.check_root() {
+            return Ok(());
+        }
+        let snapshot = self.folder.store.snapshot()?;
+        let mut gone = Vec::new();
+        for at in due {
+            self.absent.remove(&at);
+            if snapshot.local(&at)?.is_none() {
+                continue;
+            }
+            let mut found = Scanned::default();
+            match snapshot.disk_path(at.dir)? {
+                Some(names) => {
+                    let dir = RelPath::from(names);
+                    scan::scan_entry(self.folder.disk.as_ref(), &snapshot, &at, &dir, false, &mut found)?;
+                    if found.absent.is_empty() && (!found.hash.is_empty() || !found.seen.is_empty()) {
+                        self.mark(at, Duration::ZERO, false);
+                    }
+                }
+                None => found.absent.push(at),
+            }
+            gone.extend(found.absent.into_iter().map(|at| Observation { at, seen: Seen::Absent }));
+        }
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let mut work = Work::new(&snapshot);
+        work.observe(&gone)?;
+        self.folder.store.commit(work.finish()?)?;
+        self.replan = true;
+        Ok(())
+    }
+
+    /// Everything that was queued has been looked at.
+    fn end_of_scan(&mut self) -> Read<()> {
+        if self.unwatched && self.next_rescan.is_none() {
+            self.next_rescan = Some(Instant::now() + RESCAN_UNWATCHED);
+        }
+        if self.scanning && self.halted.is_none() {
+            self.scanning = false;
+            self.replan = true;
+        }
+        if self.uniting && self.halted.is_none() && self.waits_for_tree.is_none() {
+            self.uniting = false;
+            self.replan = true;
+            let snapshot = self.folder.store.snapshot()?;
+            let mut work = Work::new(&snapshot);
+            let mut totals = work.tx.totals()?;
+            totals.uniting = false;
+            work.tx.put_totals(&totals);
+            self.folder.store.commit(work.finish()?)?;
+            let mut config = lock(&self.folder.config);
+            if config.joining {
+                config.joining = false;
+                // Should it not be written, the next start waits for the tree once more: no harm.
+                let _ = config.save(&self.folder.dir);
+            }
+        }
+        Ok(())
+    }
+}

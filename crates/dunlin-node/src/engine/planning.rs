@@ -1,0 +1,165 @@
+//! The engine's way from the index to the disk.
+
+use super::Engine;
+use crate::apply::{Applied, apply};
+use crate::control::{Change, Event};
+use crate::folder::Folder;
+use dunlin_core::ids::{ContentId, NodeId};
+use dunlin_core::kv::Read;
+use dunlin_core::plan::{Action, Fetch, Outcome, Plan, Step, Window, path_of, plan};
+use dunlin_core::rows::{Position, Rows};
+use dunlin_core::state::Content;
+use dunlin_core::tree::Work;
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+/// The most steps of one plan.
+const STEPS_MAX: usize = 1024;
+/// The most contents that are being fetched at once.
+const FETCHES_MAX: usize = 4096;
+/// At most so many bytes are placed (and made durable) in one go.
+const BATCH_BYTES: u64 = 64 << 20;
+
+impl Engine {
+    /// Plans one window, applies its steps and asks for what is lacking.
+    pub(super) fn plan(&mut self) -> Read<()> {
+        let now = Instant::now();
+        let snapshot = self.folder.store.snapshot()?;
+        if snapshot.totals()?.need_files == 0 {
+            self.replan = false;
+            self.troubles.clear();
+            self.backoff.clear();
+            return Ok(());
+        }
+        let mut skip: BTreeSet<NodeId> = self.fetching.values().copied().collect();
+        skip.extend(self.backoff.iter().filter(|(_, b)| b.until > now).map(|(n, _)| *n));
+        let folder = self.folder.clone();
+        let staged = |id: &ContentId| is_empty(id) || folder.stage.has(id);
+        let Plan { steps, fetches } = plan(&snapshot, &Window { staged: &staged, skip: &skip, limit: STEPS_MAX })?;
+        drop(snapshot);
+        let asked = self.ask(fetches);
+        let worked = self.apply(bounded(steps))?;
+        self.replan = worked || asked;
+        Ok(())
+    }
+
+    fn ask(&mut self, fetches: Vec<Fetch>) -> bool {
+        let room = FETCHES_MAX.saturating_sub(self.fetching.len());
+        let mut new = Vec::new();
+        for fetch in fetches.into_iter().take(room) {
+            if let std::collections::btree_map::Entry::Vacant(e) = self.fetching.entry(fetch.content) {
+                e.insert(fetch.node);
+                new.push(fetch);
+            }
+        }
+        let any = !new.is_empty();
+        if any {
+            // A fetcher that has ended is a node that is ending.
+            let _ = self.folder.wants.send(new);
+        }
+        any
+    }
+
+    /// Applies steps and records how they ended; returns whether any was done.
+    fn apply(&mut self, steps: Vec<Step>) -> Read<bool> {
+        if steps.is_empty() || !self.check_root() {
+            return Ok(false);
+        }
+        let applied = apply(self.folder.disk.as_ref(), &self.folder.stage, &steps);
+        let snapshot = self.folder.store.snapshot()?;
+        let mut work = Work::new(&snapshot);
+        let mut done = false;
+        for (step, applied) in steps.iter().zip(applied) {
+            match applied {
+                Applied::Ended(outcome) => {
+                    work.conclude(step, &outcome)?;
+                    self.backoff.remove(&step.node);
+                    self.troubles.remove(&step.node);
+                    self.tell(step);
+                    done |= matches!(outcome, Outcome::Done(..));
+                }
+                Applied::Changed => {
+                    self.look_again(step);
+                    self.back_off(step.node, false);
+                }
+                Applied::Failed(why) => {
+                    let trouble = (step.path.clone(), why.clone());
+                    if self.troubles.insert(step.node, trouble).is_none() {
+                        let folder = self.folder.id.to_string();
+                        self.folder.event(Event::Problem { folder, path: Folder::any_path(&step.path), why });
+                    }
+                    self.back_off(step.node, false);
+                }
+            }
+        }
+        self.folder.store.commit(work.finish()?)?;
+        let snapshot = self.folder.store.snapshot()?;
+        for step in &steps {
+            self.watch_new(&snapshot, step)?;
+        }
+        Ok(done)
+    }
+
+    /// The disk was not as expected: everything the step is about is looked at.
+    fn look_again(&mut self, step: &Step) {
+        self.mark(step.at.clone(), Duration::ZERO, true);
+        match &step.action {
+            Action::Move { from, .. } => self.mark(from.clone(), Duration::ZERO, true),
+            Action::Remove { row } if row.content == Content::Dir => self.push_dir(row.node, true),
+            _ => {}
+        }
+    }
+
+    /// A directory made here is watched at once, and listed: somebody may have been quick.
+    fn watch_new(&mut self, snapshot: &crate::store::Snapshot, step: &Step) -> Read<()> {
+        if matches!(step.action, Action::MakeDir { .. })
+            && snapshot.local(&step.at)?.is_some_and(|l| l.node == step.node)
+        {
+            self.push_dir(step.node, false);
+        }
+        Ok(())
+    }
+
+    fn tell(&self, step: &Step) {
+        let kind = match &step.action {
+            Action::MakeDir { .. } | Action::Place { replaces: None, .. } => Change::Created,
+            Action::Place { .. } => Change::Changed,
+            Action::Move { .. } => Change::Moved,
+            Action::Meta { .. } => Change::Metadata,
+            Action::Remove { .. } => Change::Deleted,
+        };
+        let (folder, path) = (self.folder.id.to_string(), Folder::any_path(&step.path));
+        if kind != Change::Deleted && dunlin_core::names::is_conflict_name(&step.at.name) {
+            self.folder.event(Event::Conflict { folder: folder.clone(), path: path.clone() });
+        }
+        self.folder.event(Event::Applied { folder, path, kind });
+    }
+}
+
+/// The content of no bytes at all is always here.
+fn is_empty(id: &ContentId) -> bool {
+    id.0 == *blake3::hash(b"").as_bytes()
+}
+
+/// So many steps that their contents stay within the bound; at least one.
+fn bounded(steps: Vec<Step>) -> Vec<Step> {
+    let mut bytes = 0;
+    let size = |s: &Step| match &s.action {
+        Action::Place { content: Content::File { size, .. }, .. } => *size,
+        _ => 0,
+    };
+    let mut out = Vec::new();
+    for step in steps {
+        bytes += size(&step);
+        if bytes > BATCH_BYTES && !out.is_empty() {
+            break;
+        }
+        out.push(step);
+    }
+    out
+}
+
+/// Where a position is on the disk, for those who serve it.
+pub(crate) fn disk_path(snapshot: &crate::store::Snapshot, at: &Position) -> Read<Option<dunlin_core::path::RelPath>> {
+    path_of(snapshot, at)
+}

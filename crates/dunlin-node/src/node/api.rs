@@ -1,0 +1,218 @@
+//! What the control API asks of a node.
+
+use super::{Node, Shared, joining, opening};
+use crate::control::{
+    Api, ApiError, Device, Event, Folder as FolderStatus, FolderSpec, JoinRequest, Joined, Problem,
+    Shared as SharedFolder, State, Status,
+};
+use crate::folder::{Folder, Input, Pulse, lock};
+use dunlin_core::ids::DeviceId;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{broadcast, oneshot};
+use tokio::task::block_in_place;
+
+fn state_of(pulse: &Pulse) -> State {
+    if pulse.failed.is_some() {
+        State::Error
+    } else if pulse.halted.is_some() {
+        State::Halted
+    } else if pulse.scanning {
+        State::Scanning
+    } else if pulse.totals.need_files > 0 || pulse.dirty {
+        State::Syncing
+    } else {
+        State::Idle
+    }
+}
+
+/// Says when a folder's state changes, and how much is lacking while something is.
+pub(super) async fn tell_states(folder: Arc<Folder>) {
+    let (mut pulse, mut peers) = (folder.pulse.subscribe(), folder.peers_changed.subscribe());
+    let mut told = None;
+    loop {
+        let now = pulse.borrow_and_update().clone();
+        let state = (state_of(&now), folder.in_sync());
+        if told != Some(state) {
+            told = Some(state);
+            folder.event(Event::State { folder: folder.id.to_string(), state: state.0, in_sync: state.1 });
+        }
+        let t = &now.totals;
+        if t.need_files > 0 {
+            let (need_files, need_bytes) = (t.need_files, t.need_bytes);
+            folder.event(Event::Progress { folder: folder.id.to_string(), need_files, need_bytes });
+        }
+        // A few times a second is enough for people.
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        tokio::select! {
+            done = pulse.changed() => if done.is_err() { return },
+            done = peers.changed() => if done.is_err() { return },
+        }
+    }
+}
+
+impl Node {
+    fn pick(&self, spec: &FolderSpec) -> Result<Arc<Folder>, ApiError> {
+        let all = self.shared.folders();
+        let ids: Vec<String> = all.iter().map(|f| f.id.to_string()).collect();
+        let at = spec.pick(ids.iter().map(String::as_str).zip(all.iter().map(|f| f.path.as_path())))?;
+        Ok(all[at].clone())
+    }
+
+    fn folder_status(&self, folder: &Folder) -> FolderStatus {
+        let pulse = folder.pulse.borrow().clone();
+        let mut problems: Vec<Problem> = lock(&folder.problems)
+            .iter()
+            .map(|(path, why)| Problem { path: Folder::any_path(path), why: why.clone() })
+            .collect();
+        if let Some(why) = &pulse.failed {
+            problems.push(Problem { path: Folder::any_path(&Default::default()), why: why.clone() });
+        }
+        FolderStatus {
+            id: folder.id.to_string(),
+            path: folder.path.clone().into(),
+            state: state_of(&pulse),
+            in_sync: folder.in_sync(),
+            files: pulse.totals.files,
+            bytes: pulse.totals.bytes,
+            need_files: pulse.totals.need_files,
+            need_bytes: pulse.totals.need_bytes,
+            conflicts: pulse.totals.conflicts,
+            problems,
+            devices: self.device_statuses(folder, &pulse),
+        }
+    }
+
+    fn device_statuses(&self, folder: &Folder, pulse: &Pulse) -> Vec<Device> {
+        let members = folder.members.borrow().clone();
+        let others = members.into_iter().filter(|(d, _)| *d != self.shared.device);
+        others.map(|(device, name)| self.device_status(folder, pulse, device, name)).collect()
+    }
+
+    fn device_status(&self, folder: &Folder, pulse: &Pulse, device: DeviceId, name: String) -> Device {
+        let peer = lock(&folder.peers).get(&device).cloned();
+        let connected = lock(&self.shared.peers).get(&device).cloned();
+        let address = connected
+            .as_ref()
+            .and_then(|p| p.conn.remote_addr())
+            .or_else(|| self.shared.addresses_of(&device).first().copied());
+        let name = connected.map_or(name, |p| p.name.clone());
+        Device {
+            id: device.to_string(),
+            name,
+            connected: peer.is_some(),
+            in_sync: peer.is_some_and(|p| folder.in_sync_with(&p, pulse) && !pulse.busy()),
+            address: address.map(|a| a.to_string()),
+        }
+    }
+}
+
+impl Api for Node {
+    async fn share(&self, path: PathBuf) -> Result<SharedFolder, ApiError> {
+        let _one = self.shared.setup.lock().await;
+        let folder = block_in_place(|| {
+            let path = opening::check_root(&self.shared, &path)?;
+            match self.shared.folders().into_iter().find(|f| f.path == path) {
+                Some(folder) => Ok(folder),
+                None => joining::create(&self.shared, path),
+            }
+        })?;
+        let ticket = block_in_place(|| joining::invite(&self.shared, &folder))?;
+        Ok(SharedFolder {
+            device: self.shared.device.to_string(),
+            name: self.shared.name.clone(),
+            folder: folder.id.to_string(),
+            path: folder.path.clone().into(),
+            ticket,
+        })
+    }
+
+    async fn join(&self, request: JoinRequest) -> Result<Joined, ApiError> {
+        let _one = self.shared.setup.lock().await;
+        let folder = joining::join(&self.shared, request).await?;
+        Ok(Joined {
+            device: self.shared.device.to_string(),
+            name: self.shared.name.clone(),
+            folder: folder.id.to_string(),
+            path: folder.path.clone().into(),
+        })
+    }
+
+    async fn invite(&self, folder: FolderSpec) -> Result<String, ApiError> {
+        let folder = self.pick(&folder)?;
+        block_in_place(|| joining::invite(&self.shared, &folder))
+    }
+
+    async fn status(&self) -> Result<Status, ApiError> {
+        let mut folders: Vec<FolderStatus> =
+            self.shared.folders().iter().map(|f| self.folder_status(f)).collect();
+        folders.sort_by(|a, b| a.path.as_path().cmp(b.path.as_path()));
+        Ok(Status { device: self.shared.device.to_string(), name: self.shared.name.clone(), folders })
+    }
+
+    async fn wait(&self, folder: FolderSpec, copies: u32) -> Result<(), ApiError> {
+        let folder = self.pick(&folder)?;
+        let (done, looked) = oneshot::channel();
+        folder.tell(Input::Barrier(done)).await;
+        let ended = || ApiError::failed("the folder has stopped", "dunlin status says why");
+        let (mut pulse, mut peers) = (folder.pulse.subscribe(), folder.peers_changed.subscribe());
+        let mut looked = Some(looked);
+        loop {
+            let now = pulse.borrow_and_update().clone();
+            if let Some(why) = now.halted.or(now.failed) {
+                return Err(ApiError::failed(format!("the folder is halted: {why}"), "dunlin status says more"));
+            }
+            if let Some(answer) = &mut looked {
+                tokio::select! {
+                    done = answer => { done.map_err(|_| ended())?; looked = None; }
+                    done = pulse.changed() => done.map_err(|_| ended())?,
+                }
+                continue;
+            }
+            peers.mark_unchanged();
+            let pulse_now = folder.pulse.borrow().clone();
+            let in_sync = folder.peer_list().iter().filter(|p| folder.in_sync_with(p, &pulse_now)).count();
+            if folder.in_sync() && in_sync as u64 + 1 >= u64::from(copies) {
+                return Ok(());
+            }
+            tokio::select! {
+                done = pulse.changed() => done.map_err(|_| ended())?,
+                done = peers.changed() => done.map_err(|_| ended())?,
+            }
+        }
+    }
+
+    fn events(&self) -> broadcast::Receiver<Event> {
+        self.shared.events.subscribe()
+    }
+}
+
+/// Looking for the inviter of a ticket while it is used: discovery may see it.
+pub(crate) struct Expected<'a> {
+    shared: &'a Shared,
+    device: DeviceId,
+}
+
+impl Drop for Expected<'_> {
+    fn drop(&mut self) {
+        lock(&self.shared.expected).remove(&self.device);
+    }
+}
+
+impl Shared {
+    pub(super) fn expect_join(&self, device: DeviceId) -> Expected<'_> {
+        lock(&self.expected).insert(device, Vec::new());
+        Expected { shared: self, device }
+    }
+
+    pub(super) fn joins_sighted(&self, device: DeviceId, at: &[std::net::SocketAddr]) {
+        if let Some(known) = lock(&self.expected).get_mut(&device) {
+            *known = at.to_vec();
+        }
+    }
+
+    pub(super) fn expected_addresses(&self, device: &DeviceId) -> Vec<std::net::SocketAddr> {
+        lock(&self.expected).get(device).cloned().unwrap_or_default()
+    }
+}

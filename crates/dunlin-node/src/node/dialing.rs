@@ -1,0 +1,118 @@
+//! Who is connected: accepting, dialling members that are not, and what discovery tells.
+
+use super::Shared;
+use crate::folder::lock;
+use crate::net::beacon::Sighting;
+use dunlin_core::ids::DeviceId;
+use dunlin_core::message::{ALPN, ALPN_JOIN};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+
+/// One attempt takes at most this long.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(4);
+/// The wait after the first failed attempt; it doubles up to the longest.
+const RETRY_FIRST: Duration = Duration::from_millis(300);
+const RETRY_LONGEST: Duration = Duration::from_secs(20);
+/// Attempts under way at once.
+const DIALS_MAX: usize = 16;
+
+/// Accepts connections until the node ends.
+pub(super) async fn accept(shared: Arc<Shared>) {
+    while let Some(conn) = shared.transport.accept().await {
+        let shared = shared.clone();
+        tokio::spawn(async move {
+            if conn.alpn() == ALPN_JOIN {
+                super::joining::admit(shared, conn).await;
+            } else {
+                crate::session::run(shared, conn).await;
+            }
+        });
+    }
+}
+
+/// Remembers where discovery saw devices.
+pub(super) async fn take_sightings(shared: Arc<Shared>, mut sightings: mpsc::Receiver<Sighting>) {
+    while let Some(s) = sightings.recv().await {
+        let device = DeviceId(s.device);
+        shared.sighted(device, s.addrs.clone());
+        shared.joins_sighted(device, &s.addrs);
+    }
+}
+
+struct Attempts {
+    failed: u32,
+    next: Instant,
+    /// The addresses tried last: new ones are tried at once.
+    tried: Vec<SocketAddr>,
+    under_way: bool,
+}
+
+/// Dials every member that is not connected, again and again, ever less often.
+pub(super) async fn dial(shared: Arc<Shared>) {
+    let attempts: Arc<Mutex<BTreeMap<DeviceId, Attempts>>> = Arc::default();
+    loop {
+        let now = Instant::now();
+        let mut next = now + RETRY_LONGEST;
+        for device in unconnected(&shared) {
+            let addresses = shared.addresses_of(&device);
+            let mut all = lock(&attempts);
+            let busy = all.values().filter(|a| a.under_way).count();
+            let a = all.entry(device).or_insert(Attempts { failed: 0, next: now, tried: Vec::new(), under_way: false });
+            let news = addresses.iter().any(|x| !a.tried.contains(x));
+            if a.under_way || addresses.is_empty() || busy >= DIALS_MAX {
+                continue;
+            }
+            if now < a.next && !news {
+                next = next.min(a.next);
+                continue;
+            }
+            (a.under_way, a.tried) = (true, addresses.clone());
+            drop(all);
+            tokio::spawn(attempt(shared.clone(), attempts.clone(), device, addresses));
+        }
+        let wait = next.saturating_duration_since(Instant::now());
+        // Woken by news, or when somebody is due.
+        let _ = tokio::time::timeout(wait, shared.redial.notified()).await;
+    }
+}
+
+fn unconnected(shared: &Shared) -> Vec<DeviceId> {
+    let mut out: Vec<DeviceId> = Vec::new();
+    for folder in shared.folders() {
+        out.extend(folder.members.borrow().keys().copied());
+    }
+    out.sort_unstable();
+    out.dedup();
+    let peers = lock(&shared.peers);
+    out.retain(|d| *d != shared.device && !peers.contains_key(d));
+    out
+}
+
+async fn attempt(
+    shared: Arc<Shared>,
+    attempts: Arc<Mutex<BTreeMap<DeviceId, Attempts>>>,
+    device: DeviceId,
+    addresses: Vec<SocketAddr>,
+) {
+    let result = shared.transport.connect(device.0, &addresses, ALPN, DIAL_TIMEOUT).await;
+    let began = Instant::now();
+    let mut lasted = false;
+    if let Ok(conn) = result {
+        let closed = conn.clone();
+        crate::session::run(shared.clone(), conn).await;
+        // One that was refused at once (a stranger there, or replaced) is no success.
+        lasted = began.elapsed() > Duration::from_secs(2) && closed.close_reason().is_some();
+    }
+    let mut all = lock(&attempts);
+    if let Some(a) = all.get_mut(&device) {
+        a.under_way = false;
+        a.failed = if lasted { 0 } else { a.failed.saturating_add(1) };
+        let wait = RETRY_FIRST.saturating_mul(1 << a.failed.min(7)).min(RETRY_LONGEST);
+        a.next = Instant::now() + if lasted { RETRY_FIRST } else { wait };
+    }
+    drop(all);
+    shared.redial.notify_one();
+}

@@ -1,0 +1,248 @@
+//! From a path to a folder that runs: the checks of a root, its marker, its index, its threads.
+
+use super::{Open, Shared, cannot};
+use crate::config::Config;
+use crate::control::{ApiError, Event};
+use crate::disk::posix::PosixDisk;
+use crate::engine::Engine;
+use crate::folder::{Folder, Input, Pulse, lock, verify, write_marker};
+use crate::home::random_bytes;
+use crate::stage::Stage;
+use crate::store::{OpenError, Store};
+use crate::watch::Watcher;
+use dunlin_core::ids::{FolderId, Incarnation};
+use dunlin_core::kv::{Fault, Tx};
+use dunlin_core::members::members;
+use dunlin_core::path::Escaped;
+use dunlin_core::rows::Rows;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+
+/// Inputs that wait for an engine.
+const INPUTS: usize = 64;
+
+pub(super) fn shown(path: &Path) -> String {
+    Escaped(path.as_os_str().as_bytes()).to_string()
+}
+
+/// Checks that `path` may become a folder's root, and returns it with all links resolved. Creates
+/// nothing: a missing directory needs only a parent.
+pub(super) fn check_root(shared: &Shared, path: &Path) -> Result<PathBuf, ApiError> {
+    let real = match std::fs::canonicalize(path) {
+        Ok(real) => {
+            if !real.is_dir() {
+                let what = format!("{} is not a directory", shown(path));
+                return Err(ApiError::failed(what, "name a directory, or one that does not exist yet"));
+            }
+            real
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => missing_root(path)?,
+        Err(e) => return Err(cannot(&format!("use {}", shown(path)), e)),
+    };
+    check_overlap(shared, &real)?;
+    if real.is_dir() {
+        check_access(&real)?;
+    }
+    Ok(real)
+}
+
+fn missing_root(path: &Path) -> Result<PathBuf, ApiError> {
+    let hint = "create its parent first";
+    let nowhere = || ApiError::failed(format!("{} cannot be created", shown(path)), hint);
+    if std::fs::symlink_metadata(path).is_ok() {
+        return Err(ApiError::failed(format!("{} is a dangling link", shown(path)), "name a directory"));
+    }
+    let (parent, name) = path.parent().zip(path.file_name()).ok_or_else(nowhere)?;
+    let parent = std::fs::canonicalize(parent).map_err(|_| {
+        ApiError::failed(format!("{} does not exist", shown(parent)), hint)
+    })?;
+    if !parent.is_dir() {
+        return Err(ApiError::failed(format!("{} is not a directory", shown(&parent)), hint));
+    }
+    check_access(&parent)?;
+    Ok(parent.join(name))
+}
+
+fn check_access(dir: &Path) -> Result<(), ApiError> {
+    use rustix::fs::{Access, access};
+    access(dir, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK).map_err(|e| {
+        let what = format!("{} cannot be read and written: {}", shown(dir), std::io::Error::from(e));
+        ApiError::failed(what, "choose a directory of yours, or change its permissions")
+    })
+}
+
+fn check_overlap(shared: &Shared, real: &Path) -> Result<(), ApiError> {
+    let home = std::fs::canonicalize(shared.home.dir()).unwrap_or_else(|_| shared.home.dir().to_path_buf());
+    let overlaps = |other: &Path| real.starts_with(other) || other.starts_with(real);
+    let hint = "choose a directory beside it";
+    if overlaps(&home) {
+        let what = format!("{} lies inside or around the state directory {}", shown(real), shown(&home));
+        return Err(ApiError::failed(what, hint));
+    }
+    for folder in shared.folders() {
+        if folder.path != real && overlaps(&folder.path) {
+            let what = format!("{} lies inside or around the shared folder {}", shown(real), shown(&folder.path));
+            return Err(ApiError::failed(what, hint));
+        }
+    }
+    Ok(())
+}
+
+/// Opens a folder that this home knows. It must be where it was; nothing is created.
+pub(super) fn open_known(shared: &Arc<Shared>, id: &str) -> Result<(), ApiError> {
+    let Some(id) = FolderId::from_hex(id) else { return Ok(()) };
+    let dir = shared.home.folder_dir(&id.to_string()).map_err(|e| cannot("open a folder's state", e))?;
+    let Some(config) = Config::load(id, &dir).map_err(|e| cannot("open a folder's state", e))? else {
+        return Ok(());
+    };
+    open(shared, config, dir).map(|_| ())
+}
+
+/// Says of a folder that could not be opened why, and tries again until it can be.
+pub(super) fn report_unopened(shared: &Arc<Shared>, id: &str, _why: &ApiError) {
+    let (weak, id) = (Arc::downgrade(shared), id.to_owned());
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            let Some(shared) = weak.upgrade() else { return };
+            if tokio::task::block_in_place(|| open_known(&shared, &id)).is_ok() {
+                shared.raise();
+                return;
+            }
+        }
+    });
+}
+
+/// Makes the root (where missing) and its marker, and opens it as a new folder.
+pub(super) fn open_new(shared: &Arc<Shared>, config: Config) -> Result<Arc<Folder>, ApiError> {
+    let dir = shared.home.folder_dir(&config.id.to_string()).map_err(|e| cannot("keep the folder's state", e))?;
+    if !config.path.exists() {
+        std::fs::create_dir(&config.path).map_err(|e| cannot(&format!("create {}", shown(&config.path)), e))?;
+    }
+    let disk = PosixDisk::open(&config.path).map_err(|e| cannot(&format!("open {}", shown(&config.path)), e))?;
+    write_marker(&disk, &config.marker()).map_err(|e| cannot(&format!("write into {}", shown(&config.path)), e))?;
+    config.save(&dir).map_err(|e| cannot("keep the folder's state", e))?;
+    open(shared, config, dir)
+}
+
+fn open(shared: &Arc<Shared>, config: Config, dir: PathBuf) -> Result<Arc<Folder>, ApiError> {
+    let path = config.path.clone();
+    let what = format!("open the folder {}", shown(&path));
+    let disk = Arc::new(PosixDisk::open(&path).map_err(|e| cannot(&what, e))?);
+    if let Some(why) = crate::folder::root_trouble(disk.as_ref(), &config.marker()) {
+        let hint = "bring the right folder back, or remove and share it anew";
+        return Err(ApiError::failed(format!("{}: {why}", shown(&path)), hint));
+    }
+    let stage = Stage::open(disk.clone()).map_err(|e| cannot(&what, e))?;
+    let store = open_index(shared, &dir).map_err(|e| {
+        ApiError::failed(format!("cannot {what}: {e}"), "see docs/on-disk.md on rebuilding an index")
+    })?;
+    let watcher = Arc::new(Watcher::new().map_err(|e| cannot("watch for changes", e))?);
+    let all = members(config.id, &config.statements, verify);
+    let (inputs, received) = mpsc::channel(INPUTS);
+    let (wants, wanted) = mpsc::unbounded_channel();
+    let folder = Arc::new(Folder {
+        id: config.id,
+        path,
+        dir,
+        store,
+        disk,
+        stage,
+        config: Mutex::new(config),
+        members: watch::channel(all).0,
+        inputs,
+        pulse: watch::channel(Pulse { scanning: true, ..Pulse::default() }).0,
+        wants,
+        problems: Mutex::default(),
+        recent: Mutex::default(),
+        events: shared.events.clone(),
+        peers: Mutex::default(),
+        peers_changed: watch::channel(0).0,
+    });
+    let engine = Engine::new(folder.clone(), received, watcher.clone())
+        .map_err(|e| cannot(&what, e))?;
+    let engine = std::thread::Builder::new()
+        .name("engine".into())
+        .spawn(move || engine.run())
+        .map_err(|e| cannot("start a thread", e))?;
+    let watching = Arc::new(AtomicBool::new(true));
+    watch_thread(folder.clone(), watcher, watching.clone()).map_err(|e| cannot("start a thread", e))?;
+    tokio::spawn(crate::fetch::run(folder.clone(), wanted));
+    tokio::spawn(super::api::tell_states(folder.clone()));
+    lock(&shared.folders).insert(folder.id, Open { folder: folder.clone(), engine, watching });
+    shared.event(Event::Ready {
+        device: shared.device.to_string(),
+        folder: folder.id.to_string(),
+        path: folder.path.clone().into(),
+        ticket: None,
+    });
+    shared.raise();
+    Ok(folder)
+}
+
+/// Opens the index; a damaged one is put aside, and a new one unites.
+fn open_index(shared: &Shared, dir: &Path) -> Result<Store, OpenError> {
+    let (path, mark) = (dir.join("index.redb"), dir.join("index.damaged"));
+    if mark.exists() {
+        put_aside(&path)?;
+        std::fs::remove_file(&mark)?;
+    }
+    let store = match Store::open(&path) {
+        Err(OpenError::Damaged(_)) => {
+            put_aside(&path)?;
+            Store::open(&path)?
+        }
+        other => other?,
+    };
+    begin(shared, &store).map_err(|e| OpenError::Damaged(e.0))?;
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    Ok(store)
+}
+
+fn put_aside(path: &Path) -> std::io::Result<()> {
+    match std::fs::rename(path, path.with_extension("damaged.redb")) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// A new index gets an incarnation of its own, and may only unite.
+fn begin(shared: &Shared, store: &Store) -> Result<(), Fault> {
+    let snapshot = store.snapshot()?;
+    let mut tx = Tx::new(&snapshot);
+    let mut totals = tx.totals()?;
+    if totals.inc != Incarnation::default() {
+        return Ok(());
+    }
+    let random = random_bytes().map_err(|e| Fault(e.to_string()))?;
+    let index: [u8; 16] = std::array::from_fn(|i| random[i]);
+    totals.inc = Incarnation::new(shared.device, index);
+    totals.uniting = true;
+    tx.put_totals(&totals);
+    store.commit(tx.into_changes())
+}
+
+fn watch_thread(folder: Arc<Folder>, watcher: Arc<Watcher>, on: Arc<AtomicBool>) -> std::io::Result<()> {
+    let run = move || {
+        while on.load(Ordering::Relaxed) {
+            match watcher.read(Duration::from_millis(500)) {
+                Ok(hints) if hints.is_empty() => {}
+                Ok(hints) => {
+                    if folder.inputs.blocking_send(Input::Hints(hints)).is_err() {
+                        return;
+                    }
+                }
+                // Without its watcher the folder is looked through now and then, like after an overflow.
+                Err(_) => {
+                    let _ = folder.inputs.blocking_send(Input::Hints(vec![crate::watch::Hint::Overflow]));
+                    std::thread::sleep(Duration::from_secs(10));
+                }
+            }
+        }
+    };
+    std::thread::Builder::new().name("watcher".into()).spawn(run).map(|_| ())
+}

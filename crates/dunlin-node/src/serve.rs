@@ -1,0 +1,141 @@
+//! Answers requests for content. The folder itself is the store: what is served is read from where
+//! it stands, and only if its metadata say that it is still what the index says.
+
+use crate::chunks::chunks;
+use crate::disk::{Disk, ReadFile};
+use crate::folder::{Folder, lock};
+use crate::net::connection::{RecvStream, SendStream};
+use crate::scan::stamp;
+use crate::transfer::{StreamError, read_frame, send_frame};
+use dunlin_core::ids::ContentId;
+use dunlin_core::message::{ChunkPage, Header, PIECE_MAX, PIECES_MAX, Piece, Request, read};
+use dunlin_core::plan::path_of;
+use dunlin_core::rows::Rows;
+use dunlin_core::state::Content;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use tokio::task::block_in_place;
+
+/// Bytes read and sent at a time.
+const BLOCK: u64 = 256 << 10;
+/// Chunks in one page of a list.
+const PAGE: usize = 256;
+
+enum Source {
+    Bytes(Arc<[u8]>),
+    File(Box<dyn ReadFile>),
+}
+
+/// Answers one request stream of a member. `find` knows the folders that the peer belongs to.
+pub(crate) async fn serve(
+    mut send: SendStream,
+    mut recv: RecvStream,
+    find: impl Fn(dunlin_core::ids::FolderId) -> Option<Arc<Folder>>,
+) -> Result<(), StreamError> {
+    let Some(body) = read_frame(&mut recv).await? else { return Ok(()) };
+    let request: Request = read(&body).map_err(|_| StreamError::Protocol("a request cannot be read"))?;
+    match request {
+        Request::Pieces { folder, pieces } => {
+            if pieces.len() > PIECES_MAX || pieces.iter().any(|p| p.len > PIECE_MAX) {
+                return Err(StreamError::Protocol("too much in one request"));
+            }
+            let folder = find(folder).ok_or(StreamError::Protocol("no such folder"))?;
+            for piece in pieces {
+                send_piece(&folder, &mut send, piece).await?;
+            }
+        }
+        Request::Chunks { folder, content, .. } => {
+            let folder = find(folder).ok_or(StreamError::Protocol("no such folder"))?;
+            send_chunks(&folder, &mut send, content).await?;
+        }
+    }
+    // The peer may be gone by now, which is its affair.
+    let _ = send.finish();
+    Ok(())
+}
+
+/// Finds a content on this disk.
+fn source(folder: &Folder, content: &ContentId) -> Option<Source> {
+    if let Some(bytes) = lock(&folder.recent).get(content) {
+        return Some(Source::Bytes(bytes));
+    }
+    let snapshot = folder.store.snapshot().ok()?;
+    for at in snapshot.holders(*content).ok()? {
+        let row = snapshot.local(&at).ok()??;
+        let path = path_of(&snapshot, &at).ok()??;
+        let holds = matches!(&row.content, Content::File { id, .. } if id == content);
+        if let Ok(file) = folder.disk.open(&path)
+            && holds
+            && file.stat().is_ok_and(|s| stamp(&s) == row.stamp)
+        {
+            return Some(Source::File(file));
+        }
+    }
+    let staged = folder.stage.has(content).then(|| folder.disk.open(&folder.stage.path(content)));
+    staged.and_then(Result::ok).map(Source::File)
+}
+
+async fn send_piece(folder: &Folder, send: &mut SendStream, piece: Piece) -> Result<(), StreamError> {
+    let end = piece.offset.saturating_add(piece.len);
+    let found = block_in_place(|| source(folder, &piece.content)).filter(|s| match s {
+        Source::Bytes(b) => b.len() as u64 >= end,
+        Source::File(f) => f.stat().is_ok_and(|s| s.size >= end),
+    });
+    let gone = |e: &dyn std::fmt::Display| StreamError::Gone(e.to_string());
+    match found {
+        None => send_frame(send, &Header::NotHere).await,
+        Some(Source::Bytes(bytes)) => {
+            send_frame(send, &Header::Here).await?;
+            let range = usize::try_from(piece.offset).unwrap_or(0)..usize::try_from(end).unwrap_or(0);
+            send.write_all(&bytes[range]).await.map_err(|e| gone(&e))
+        }
+        Some(Source::File(file)) => {
+            send_frame(send, &Header::Here).await?;
+            let mut offset = piece.offset;
+            while offset < end {
+                let len = usize::try_from((end - offset).min(BLOCK)).unwrap_or(0);
+                let block = block_in_place(|| read_block(file.as_ref(), offset, len));
+                // A file that shrank ends the stream; the peer asks somebody else, or again.
+                let block = block.map_err(|e| gone(&e))?;
+                send.write_all(&block).await.map_err(|e| gone(&e))?;
+                offset += block.len() as u64;
+            }
+            Ok(())
+        }
+    }
+}
+
+fn read_block(file: &dyn ReadFile, offset: u64, len: usize) -> std::io::Result<Vec<u8>> {
+    let (mut block, mut have) = (vec![0; len], 0);
+    while have < len {
+        match file.read_at(&mut block[have..], offset + have as u64)? {
+            0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+            n => have += n,
+        }
+    }
+    Ok(block)
+}
+
+async fn send_chunks(folder: &Arc<Folder>, send: &mut SendStream, content: ContentId) -> Result<(), StreamError> {
+    let (pages, mut made) = mpsc::channel(4);
+    let folder = folder.clone();
+    tokio::task::spawn_blocking(move || {
+        let Some(Source::File(file)) = source(&folder, &content) else {
+            return pages.blocking_send(ChunkPage::NotHere);
+        };
+        let mut page = Vec::new();
+        for chunk in chunks(file.as_ref()) {
+            let Ok(chunk) = chunk else { return Ok(()) };
+            page.push(chunk);
+            if page.len() == PAGE {
+                let chunks = std::mem::take(&mut page);
+                pages.blocking_send(ChunkPage::Chunks { chunks, last: false })?;
+            }
+        }
+        pages.blocking_send(ChunkPage::Chunks { chunks: page, last: true })
+    });
+    while let Some(page) = made.recv().await {
+        send_frame(send, &page).await?;
+    }
+    Ok(())
+}

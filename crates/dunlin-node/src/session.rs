@@ -1,0 +1,408 @@
+//! One connection to one device: who it is, which folders are exchanged over it, and the messages
+//! of its control stream (docs/protocol.md).
+
+use crate::control::Event;
+use crate::folder::{Folder, Input, PeerFolder, lock};
+use crate::net::connection::{Connection, RecvStream, SendStream};
+use crate::node::Shared;
+use crate::transfer::{StreamError, read_frame, send_frame};
+use dunlin_core::ids::{DeviceId, FolderId, Incarnation};
+use dunlin_core::kv::Read;
+use dunlin_core::message::{DeviceAddress, Message, ROWS_BYTES, RowBytes, VERSION, read_message};
+use dunlin_core::rows::Rows;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::block_in_place;
+
+/// The peer is no member of any folder here.
+pub(crate) const CODE_STRANGER: u32 = 1;
+/// The peer does not keep to the protocol.
+pub(crate) const CODE_PROTOCOL: u32 = 2;
+/// Another connection to the same device is kept.
+pub(crate) const CODE_REPLACED: u32 = 3;
+/// The node ends.
+pub(crate) const CODE_STOPPED: u32 = 4;
+/// The peer speaks no common version.
+pub(crate) const CODE_VERSION: u32 = 5;
+
+const HELLO_WAIT: Duration = Duration::from_secs(5);
+/// Messages that wait for the control stream.
+const OUT_QUEUE: usize = 1024;
+/// Rows looked up at a time.
+const ROWS_PAGE: usize = 512;
+
+/// A connected device.
+pub(crate) struct Peer {
+    pub device: DeviceId,
+    pub name: String,
+    pub conn: Connection,
+    /// Drawn by the peer's program when it started.
+    nonce: u64,
+    out: mpsc::Sender<Message>,
+}
+
+/// Takes care of one connection until it ends.
+pub(crate) async fn run(shared: Arc<Shared>, conn: Connection) {
+    let device = DeviceId(conn.remote_id());
+    if !shared.knows(&device) {
+        conn.close(CODE_STRANGER, b"");
+        return;
+    }
+    let opened = tokio::time::timeout(HELLO_WAIT, open(&shared, &conn)).await;
+    let Ok(Ok((send, recv, name, nonce))) = opened else {
+        conn.close(CODE_PROTOCOL, b"no hello");
+        return;
+    };
+    let (out, queue) = mpsc::channel(OUT_QUEUE);
+    let peer = Arc::new(Peer { device, name, conn: conn.clone(), nonce, out });
+    if !register(&shared, &peer) {
+        conn.close(CODE_REPLACED, b"");
+        return;
+    }
+    shared.event(Event::Connected { device: device.to_string(), name: peer.name.clone() });
+    let writer = tokio::spawn(write(send, queue, conn.clone()));
+    let server = tokio::spawn(serve_streams(shared.clone(), peer.clone()));
+    let mut session = Session { shared: shared.clone(), peer: peer.clone(), folders: BTreeMap::new() };
+    if let Err(StreamError::Protocol(why)) = session.talk(recv).await {
+        conn.close(CODE_PROTOCOL, why.as_bytes());
+    }
+    session.end();
+    conn.close(0, b"");
+    writer.abort();
+    server.abort();
+    let mut peers = lock(&shared.peers);
+    if peers.get(&device).is_some_and(|p| p.conn.stable_id() == conn.stable_id()) {
+        peers.remove(&device);
+        drop(peers);
+        shared.event(Event::Disconnected { device: device.to_string(), name: peer.name.clone() });
+        shared.redial.notify_one();
+    }
+}
+
+type Opened = (SendStream, RecvStream, String, u64);
+
+/// Exchanges the first messages.
+async fn open(shared: &Shared, conn: &Connection) -> Result<Opened, StreamError> {
+    let gone = |e: crate::net::connection::Closed| StreamError::Gone(e.to_string());
+    let (mut send, mut recv) =
+        if conn.is_dialler() { conn.open_bi().await } else { conn.accept_bi().await }.map_err(gone)?;
+    let hello =
+        Message::Hello { min: VERSION, max: VERSION, features: 0, nonce: shared.nonce, name: shared.name.clone() };
+    send_frame(&mut send, &hello).await?;
+    let body = read_frame(&mut recv).await?.ok_or(StreamError::Protocol("no hello"))?;
+    match read_message(&body).map_err(|e| StreamError::Protocol(e.0))? {
+        Some(Message::Hello { min, max, nonce, name, .. }) => {
+            if min > VERSION || max < VERSION {
+                conn.close(CODE_VERSION, b"no common version");
+                return Err(StreamError::Protocol("no common version"));
+            }
+            Ok((send, recv, name, nonce))
+        }
+        _ => Err(StreamError::Protocol("no hello")),
+    }
+}
+
+/// Makes this the connection to its device, unless another one is to stay. Both sides decide alike: of
+/// two connections between the same runs of both programs, the one dialled by the smaller key stays; a
+/// connection to an earlier run of the peer's program always goes.
+fn register(shared: &Shared, peer: &Arc<Peer>) -> bool {
+    let dialler = |conn: &Connection| if conn.is_dialler() { shared.device } else { peer.device };
+    let mut peers = lock(&shared.peers);
+    if let Some(old) = peers.get(&peer.device) {
+        let same_run = old.nonce == peer.nonce && old.conn.close_reason().is_none();
+        if same_run && dialler(&old.conn) < dialler(&peer.conn) {
+            return false;
+        }
+        old.conn.close(CODE_REPLACED, b"");
+    }
+    peers.insert(peer.device, peer.clone());
+    true
+}
+
+async fn write(mut send: SendStream, mut queue: mpsc::Receiver<Message>, conn: Connection) {
+    while let Some(message) = queue.recv().await {
+        if send_frame(&mut send, &message).await.is_err() {
+            conn.close(0, b"");
+            return;
+        }
+    }
+}
+
+async fn serve_streams(shared: Arc<Shared>, peer: Arc<Peer>) {
+    while let Ok((send, recv)) = peer.conn.accept_bi().await {
+        let (shared, peer) = (shared.clone(), peer.clone());
+        tokio::spawn(async move {
+            let find = |id: FolderId| shared.folder(&id).filter(|f| f.is_member(&peer.device));
+            if let Err(StreamError::Protocol(why)) = crate::serve::serve(send, recv, find).await {
+                peer.conn.close(CODE_PROTOCOL, why.as_bytes());
+            }
+        });
+    }
+}
+
+struct Exchange {
+    folder: Arc<Folder>,
+    peer: Arc<PeerFolder>,
+    /// The peer's incarnation, once it opened the exchange.
+    inc: Option<Incarnation>,
+    sender: Option<tokio::task::JoinHandle<()>>,
+}
+
+struct Session {
+    shared: Arc<Shared>,
+    peer: Arc<Peer>,
+    folders: BTreeMap<FolderId, Exchange>,
+}
+
+impl Session {
+    async fn talk(&mut self, mut recv: RecvStream) -> Result<(), StreamError> {
+        let (frames, mut bodies) = mpsc::channel(64);
+        let reader = tokio::spawn(async move {
+            while let Ok(Some(body)) = read_frame(&mut recv).await {
+                if frames.send(body).await.is_err() {
+                    return;
+                }
+            }
+        });
+        let mut changed = self.shared.changed.subscribe();
+        let conn = self.peer.conn.clone();
+        let result = loop {
+            if let Err(e) = self.open_folders().await {
+                break Err(e);
+            }
+            tokio::select! {
+                body = bodies.recv() => {
+                    let Some(body) = body else { break Ok(()) };
+                    if let Err(e) = self.handle(&body).await {
+                        break Err(e);
+                    }
+                }
+                done = changed.changed() => {
+                    if done.is_err() {
+                        break Ok(());
+                    }
+                }
+                _ = conn.closed() => break Ok(()),
+            }
+        };
+        reader.abort();
+        result
+    }
+
+    async fn say(&self, message: Message) -> Result<(), StreamError> {
+        self.peer.out.send(message).await.map_err(|_| StreamError::Gone("the control stream is closed".into()))
+    }
+
+    /// Opens the exchange of every folder that both belong to and that is not open yet.
+    async fn open_folders(&mut self) -> Result<(), StreamError> {
+        for folder in self.shared.folders() {
+            if self.folders.contains_key(&folder.id) || !folder.is_member(&self.peer.device) {
+                continue;
+            }
+            let mine = block_in_place(|| my_side(&folder, self.peer.device));
+            let Ok((inc, of, received)) = mine else { continue };
+            let statements = lock(&folder.config).statements.clone();
+            let peer = Arc::new(PeerFolder {
+                device: self.peer.device,
+                conn: self.peer.conn.clone(),
+                out: self.peer.out.clone(),
+                said: std::sync::Mutex::new(None),
+                acked: std::sync::Mutex::new(0),
+                load: AtomicUsize::new(0),
+            });
+            lock(&folder.peers).insert(self.peer.device, peer.clone());
+            folder.raise();
+            folder.tell(Input::Peers).await;
+            let id = folder.id;
+            self.folders.insert(id, Exchange { folder, peer, inc: None, sender: None });
+            self.say(Message::Statements { folder: id, statements }).await?;
+            self.say(Message::Open { folder: id, inc, of, received }).await?;
+        }
+        Ok(())
+    }
+
+    async fn handle(&mut self, body: &[u8]) -> Result<(), StreamError> {
+        let message = read_message(body).map_err(|e| StreamError::Protocol(e.0))?;
+        // A kind that only a newer program knows says nothing to this one.
+        let Some(message) = message else { return Ok(()) };
+        let id = match &message {
+            Message::Hello { .. } => return Err(StreamError::Protocol("a second hello")),
+            Message::Open { folder, .. }
+            | Message::Statements { folder, .. }
+            | Message::Rows { folder, .. }
+            | Message::Ack { folder, .. }
+            | Message::Status { folder, .. }
+            | Message::Close { folder }
+            | Message::Addresses { folder, .. } => *folder,
+        };
+        self.open_folders().await?;
+        let Some(exchange) = self.folders.get_mut(&id) else {
+            // Not (or not yet) shared with this device: it is told nothing but that.
+            return Ok(());
+        };
+        let folder = exchange.folder.clone();
+        match message {
+            Message::Open { inc, of, received, .. } => {
+                folder.tell(Input::Open { device: self.peer.device, inc }).await;
+                let again = exchange.inc.replace(inc).is_some();
+                if let (true, Some(old)) = (again, exchange.sender.take()) {
+                    old.abort();
+                }
+                let sender = send_rows(self.shared.clone(), folder, exchange.peer.clone(), of, received);
+                exchange.sender = Some(tokio::spawn(sender));
+            }
+            Message::Rows { upto, last, rows, .. } => {
+                let inc = exchange.inc.ok_or(StreamError::Protocol("rows before the exchange was opened"))?;
+                let from = exchange.peer.clone();
+                folder.tell(Input::Rows { device: self.peer.device, inc, upto, last, rows, from }).await;
+            }
+            Message::Ack { received, .. } => {
+                *lock(&exchange.peer.acked) = received;
+                folder.raise();
+            }
+            Message::Status { digest, need, busy, .. } => {
+                *lock(&exchange.peer.said) = Some((digest, need, busy));
+                folder.raise();
+            }
+            Message::Statements { statements, .. } => {
+                let added = block_in_place(|| folder.add_statements(statements));
+                if added.unwrap_or(false) {
+                    self.shared.raise();
+                }
+            }
+            Message::Addresses { devices, .. } => {
+                for hint in devices.into_iter().take(256) {
+                    if let Ok(address) = hint.address.parse() {
+                        self.shared.sighted(hint.device, vec![address]);
+                    }
+                }
+            }
+            Message::Close { .. } | Message::Hello { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn end(&mut self) {
+        for (_, exchange) in std::mem::take(&mut self.folders) {
+            if let Some(sender) = exchange.sender {
+                sender.abort();
+            }
+            let mut peers = lock(&exchange.folder.peers);
+            if peers.get(&self.peer.device).is_some_and(|p| Arc::ptr_eq(p, &exchange.peer)) {
+                peers.remove(&self.peer.device);
+            }
+            drop(peers);
+            exchange.folder.raise();
+        }
+    }
+}
+
+/// My incarnation, and how much of the peer's rows is committed here.
+fn my_side(folder: &Folder, device: DeviceId) -> Read<(Incarnation, Incarnation, u64)> {
+    let snapshot = folder.store.snapshot()?;
+    let peer = snapshot.peer(device)?.unwrap_or_default();
+    Ok((snapshot.totals()?.inc, peer.inc, peer.received))
+}
+
+/// Sends rows as they change, and how the folder stands, until the connection ends.
+async fn send_rows(
+    shared: Arc<Shared>,
+    folder: Arc<Folder>,
+    peer: Arc<PeerFolder>,
+    of: Incarnation,
+    received: u64,
+) {
+    let mut pulse = folder.pulse.subscribe();
+    let mut members = folder.members.subscribe();
+    let mut peers = folder.peers_changed.subscribe();
+    let mine = folder.store.snapshot().and_then(|s| s.totals()).map(|t| t.inc);
+    let mut cursor = if mine.is_ok_and(|inc| inc == of) { received } else { 0 };
+    *lock(&peer.acked) = cursor;
+    let (mut said, mut told, mut first) = (None, Vec::new(), true);
+    loop {
+        pulse.mark_unchanged();
+        let sent = send_new_rows(&folder, &peer, &mut cursor, &mut first).await;
+        let now = pulse.borrow().clone();
+        let status = (now.totals.digest, now.need(), now.busy());
+        let mut ok = sent;
+        if ok && said != Some(status) {
+            let (digest, need, busy) = status;
+            ok = peer.out.send(Message::Status { folder: folder.id, digest, need, busy }).await.is_ok();
+            said = Some(status);
+        }
+        let known = addresses(&shared, &folder, peer.device);
+        if ok && known != told {
+            told.clone_from(&known);
+            ok = peer.out.send(Message::Addresses { folder: folder.id, devices: known }).await.is_ok();
+        }
+        if !ok {
+            return;
+        }
+        tokio::select! {
+            done = pulse.changed() => if done.is_err() { return },
+            done = members.changed() => {
+                if done.is_err() {
+                    return;
+                }
+                let statements = lock(&folder.config).statements.clone();
+                if peer.out.send(Message::Statements { folder: folder.id, statements }).await.is_err() {
+                    return;
+                }
+            }
+            done = peers.changed() => if done.is_err() { return },
+        }
+    }
+}
+
+/// Where the other members of the folder are connected.
+fn addresses(shared: &Shared, folder: &Folder, except: DeviceId) -> Vec<DeviceAddress> {
+    let peers = lock(&shared.peers);
+    let others = peers.values().filter(|p| p.device != except && folder.is_member(&p.device));
+    others
+        .filter_map(|p| Some(DeviceAddress { device: p.device, address: p.conn.remote_addr()?.to_string() }))
+        .collect()
+}
+
+async fn send_new_rows(folder: &Folder, peer: &PeerFolder, cursor: &mut u64, first: &mut bool) -> bool {
+    loop {
+        let page = block_in_place(|| next_rows(folder, peer.device, *cursor));
+        let Ok((rows, upto, last)) = page else { return false };
+        if upto == *cursor && !*first {
+            return true;
+        }
+        (*cursor, *first) = (upto, false);
+        if peer.out.send(Message::Rows { folder: folder.id, upto, last, rows }).await.is_err() {
+            return false;
+        }
+        if last {
+            return true;
+        }
+    }
+}
+
+/// The rows changed after `cursor` that the peer does not have from itself; how far they reach; whether
+/// nothing is left.
+fn next_rows(folder: &Folder, device: DeviceId, cursor: u64) -> Read<(Vec<RowBytes>, u64, bool)> {
+    let snapshot = folder.store.snapshot()?;
+    let number = snapshot.peer(device)?.map_or(0, |p| p.number);
+    let (mut rows, mut upto, mut bytes) = (Vec::new(), cursor, 0);
+    let page = snapshot.changed_since(cursor, ROWS_PAGE)?;
+    let mut complete = page.len() < ROWS_PAGE;
+    for (seq, node) in page {
+        if bytes > ROWS_BYTES {
+            complete = false;
+            break;
+        }
+        upto = seq;
+        let Some(row) = snapshot.node(node)? else { continue };
+        if number == 0 || row.from != number {
+            let state = dunlin_core::codec::encode_state(&row.state);
+            bytes += state.len() + 24;
+            rows.push(RowBytes { node, state });
+        }
+    }
+    Ok((rows, upto, complete))
+}

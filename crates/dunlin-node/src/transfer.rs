@@ -1,0 +1,60 @@
+//! What serving and fetching contents have in common: the limits, and frames on a stream.
+
+use crate::net::connection::{ReadExactError, RecvStream, SendStream};
+use dunlin_core::message::{FRAME_MAX, frame};
+use std::time::Duration;
+
+/// Contents of this size and above are moved chunk by chunk, and resumed.
+pub const CHUNKED_MIN: u64 = 1 << 20;
+/// How long a peer may take for the next bytes before somebody else is asked.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why a stream ended before its time.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    /// The connection or stream is gone.
+    #[error("{0}")]
+    Gone(String),
+    /// The peer does not keep to the protocol.
+    #[error("the peer breaks the protocol: {0}")]
+    Protocol(&'static str),
+    /// The peer takes too long.
+    #[error("the peer is silent")]
+    Silent,
+}
+
+/// Writes one frame.
+pub async fn send_frame<T: minicbor::Encode<()>>(stream: &mut SendStream, message: &T) -> Result<(), StreamError> {
+    stream.write_all(&frame(message)).await.map_err(|e| StreamError::Gone(e.to_string()))
+}
+
+/// Reads the body of one frame; `None` at the end of the stream. The buffer grows as bytes arrive,
+/// never by the declared length.
+pub async fn read_frame(stream: &mut RecvStream) -> Result<Option<Vec<u8>>, StreamError> {
+    let mut head = [0; 4];
+    match stream.read_exact(&mut head).await {
+        Ok(()) => {}
+        Err(ReadExactError::FinishedEarly(0)) => return Ok(None),
+        Err(e) => return Err(StreamError::Gone(e.to_string())),
+    }
+    let len = u32::from_be_bytes(head) as usize;
+    if len > FRAME_MAX {
+        return Err(StreamError::Protocol("a frame is too long"));
+    }
+    let mut body = Vec::new();
+    while body.len() < len {
+        let start = body.len();
+        body.resize(len.min(start + (64 << 10)), 0);
+        read_exact(stream, &mut body[start..]).await?;
+    }
+    Ok(Some(body))
+}
+
+/// Fills the buffer from the stream.
+pub async fn read_exact(stream: &mut RecvStream, buffer: &mut [u8]) -> Result<(), StreamError> {
+    match tokio::time::timeout(PATIENCE, stream.read_exact(buffer)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(e)) => Err(StreamError::Gone(e.to_string())),
+        Err(_) => Err(StreamError::Silent),
+    }
+}
