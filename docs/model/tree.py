@@ -91,8 +91,8 @@ def alive(s):
 def weight(kv): return (kv[1][0], value_hash(kv[1][1:]), kv[0])   # rank, then a hash, then the dot: total
 def top(store): return max(store.items(), key=weight)
 
-def view(nodes):
-    """path (tuple of names) -> (node, content dot, kind, value); a dot of None is a directory kept only for what lives in it."""
+def settled(nodes):
+    """The living nodes, and node -> [parent, name, …]: where each node that is shown is placed once no loop is left."""
     live = {n for n, s in nodes.items() if alive(s)}; where = {}
     def settle(n):
         d, (rank, parent, name, earlier) = top(nodes[n].place); where[n] = [parent, name, (rank, d), earlier]
@@ -112,7 +112,14 @@ def view(nodes):
         c = max(looped, key=lambda n: where[n][2]); e = where[c][3]
         if e and e[0] != where[c][0] and (e[0] == ROOT or e[0] in where): where[c][:2] = e; where[c][3] = None
         else: where[c][0] = ROOT; where[c][3] = None
-    kids = {}
+    kept = set()                                          # a cut may leave dead nodes with nothing living below: those are no more
+    for n in live:
+        while n != ROOT and n not in kept: kept.add(n); n = where[n][0]
+    return live, {n: w for n, w in where.items() if n in kept}
+
+def view(nodes):
+    """path (tuple of names) -> (node, content dot, kind, value); a dot of None is a directory kept only for what lives in it."""
+    live, where = settled(nodes); kids = {}
     for n, w in where.items(): kids.setdefault(w[0], []).append(n)
     out = {}
     def lay(parent, path):
@@ -159,6 +166,15 @@ class Replica:
         if self.others(self.nodes[n].content, old): self.take(n, old)
         else: self.write(n, gone=lambda o, d, v: {d: v})
     def move(self, n, parent, name):
+        """What the user saw on the ways to the root, old and new, is written too: else a cut placement could close or leave a loop, and show again."""
+        _, where = settled(self.nodes)
+        for up in where[n][0], parent:
+            while up in where:
+                at = tuple(where[up][:2])
+                if at != top(self.nodes[up].place)[1][1:3]: self.put(up, *at)
+                up = at[0]
+        self.put(n, parent, name)
+    def put(self, n, parent, name):
         e = top(self.nodes[n].place)[1][1:3]
         self.write(n, place=lambda o, d, v: {d: (self.rank(o), parent, name, e)}, gone=lambda o, d, v: {})
     def receive(self, other):

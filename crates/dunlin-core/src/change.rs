@@ -7,6 +7,7 @@ use crate::path::Name;
 use crate::rows::{Position, Rows};
 use crate::state::{Content, DotStore, Mtime, Place, Ranked, State, Vector};
 use crate::tree::Work;
+use alloc::collections::BTreeSet;
 
 /// Mode and modification time as found on the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,8 +128,22 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// The node was moved to `to`.
+    /// The node was moved to `to`. Where the way from there up to the root leads over a placement that
+    /// was cut, what shows is written first: else the move could close a loop with that placement.
     pub(crate) fn relocate(&mut self, node: NodeId, to: &Position, applied: Option<&Vector>) -> Read<Dot> {
+        let (mut up, mut met) = (to.dir, BTreeSet::new());
+        while met.insert(up) {
+            let Some(row) = self.tx.node(up)? else { break };
+            let Some(shown) = row.settled() else { break };
+            if row.cut.is_some() && row.raw().as_ref() != Some(&shown) {
+                self.place(up, &shown, None)?;
+            }
+            up = shown.dir;
+        }
+        self.place(node, to, applied)
+    }
+
+    fn place(&mut self, node: NodeId, to: &Position, applied: Option<&Vector>) -> Read<Dot> {
         self.write(node, |s, dot| {
             let applied = applied.cloned().unwrap_or_else(|| s.seen.clone());
             let earlier: Option<(NodeId, Name)> =

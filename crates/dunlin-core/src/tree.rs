@@ -107,16 +107,21 @@ impl<'v> Work<'v> {
         if kept { self.drop_dead_loop(id) } else { Ok(()) }
     }
 
-    /// A node that is no directory by its content shows as one while something is in it.
+    /// What is no living directory by its content shows as one while something living is in it; and
+    /// as long as it is dead, the same holds of what it is in.
     fn mark_parent(&mut self, parent: NodeId) -> Read<()> {
-        if parent == ROOT {
-            return Ok(());
-        }
-        if let Some(row) = self.tx.node(parent)? {
+        let (mut at, mut met) = (parent, BTreeSet::new());
+        while at != ROOT && met.insert(at) {
+            let Some(row) = self.tx.node(at)? else { return Ok(()) };
+            let (alive, settled) = (row.state.alive(), row.settled());
             let is_dir = row.state.content.entries().iter().any(|(_, c)| c.value == Content::Dir);
-            if !(is_dir && row.state.alive()) {
-                self.groups.extend(row.settled());
-                self.touched.insert(parent);
+            if !(is_dir && alive) {
+                self.groups.extend(settled.clone());
+                self.touched.insert(at);
+            }
+            match settled {
+                Some(up) if !alive => at = up.dir,
+                _ => return Ok(()),
             }
         }
         Ok(())
@@ -142,9 +147,6 @@ impl<'v> Work<'v> {
     /// Dead directories that keep each other by a loop of their placements, and keep nothing that
     /// lives, go together.
     fn drop_dead_loop(&mut self, start: NodeId) -> Read<()> {
-        if self.tx.cuts()?.is_empty() {
-            return Ok(());
-        }
         let (mut members, mut at) = (Vec::new(), start);
         loop {
             let Some(row) = self.tx.node(at)? else { return Ok(()) };
