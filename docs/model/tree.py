@@ -15,6 +15,11 @@ Where it departs from the first model, and why:
   - A derived name keeps the extension, so that a conflict copy still opens with its program, and never exceeds 255 bytes.
   - Of several loops the one with the youngest placement of all is cut first (before: the one reached first from the smallest id): a rule
     that needs no walk in id order, and so can be computed from the loops alone.
+  - What a cut loop leaves dead, with nothing living below, is not kept (before: ancestors were kept as of before the cuts, and such a ghost
+    made the node above it show as an empty directory that nobody could delete).
+  - A move also writes, each under a dot of its own, the shown place of every node on the ways to the root from its old and its new place
+    whose placement was cut. Else the move closes a loop with that placement and may itself be cut (undone, before the user's eyes), or
+    opens the loop, and the placement that was cut shows again.
   - A link is a third kind; wherever a file is meant as "not a directory", a link is too.
   - Equals are ordered by bytes, never by how a language prints a value; a subtree is deleted in one stated order, since each delete takes a dot.
 
@@ -217,7 +222,8 @@ def act(r, rng, ledger, seed, log):
         gone = {t[q][3] for q in below(t, p)} - {None}; ledger.update((v, True) for v in gone)
         assert not (gone - {"same"}) & {e[3] for e in go("d", p).values()}, "a delete leaves what it deleted"
     elif d[:len(p)] != p and to not in t and (t[d][0] if d else ROOT) != n:
-        assert any(q[-1] == to[-1] and e[3] == value for q, e in go("m", p, to).items()), "a move does not show where it went"
+        new = go("m", p, to); at = lambda v, p: v[p][0] if p else ROOT
+        assert any(q[-1] == to[-1] and e[2:] == (kind, value) and at(new, q[:-1]) == at(t, d) for q, e in new.items()), "a move does not show where it went"
 
 def run(seed, most=40, log=lambda *a: None):
     rng = random.Random(seed); rs = [Replica(c) for c in "XYZ"]; ledger = {}; together = seed % 10 == 0

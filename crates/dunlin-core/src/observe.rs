@@ -182,7 +182,8 @@ impl Work<'_> {
 
     fn arrive(&mut self, mut row: LocalRow, from: &Position, o: &Observation) -> Read<()> {
         let wanted = self.wanted_version(&row, from)?;
-        let planned = names::wanted(&self.tx, row.node)?.iter().any(|w| w.at == o.at && w.content == row.content);
+        let planned =
+            names::wanted(&self.tx, row.node)?.iter().any(|w| w.at == o.at && w.content == row.content);
         row.stamp = o.seen.stamp();
         if planned {
             // It went where it should go.
@@ -209,8 +210,9 @@ impl Work<'_> {
     /// A version that lost its name becomes a node of its own, and leaves the old one.
     fn split(&mut self, row: &mut LocalRow, w: &Wanted, at: &Position, seen: &Seen) -> Read<()> {
         let (Some(dot), Some(content)) = (w.dot, seen.content()) else { return Ok(()) };
-        let (node, new) = self.create(at, Some(NodeId::split(row.node, dot)), content.clone(), seen.attributes())?;
-        self.drop_version(row.node, &row.content, row.seen.as_ref())?;
+        let (node, new) =
+            self.create(at, Some(NodeId::split(row.node, dot)), content.clone(), seen.attributes())?;
+        self.take_version(row.node, &row.content, row.seen.as_ref())?;
         self.touch(row.node);
         *row = LocalRow {
             node,
@@ -287,7 +289,9 @@ impl Work<'_> {
     fn is_elsewhere(&self, node: NodeId, w: &Wanted) -> Read<bool> {
         let locals = crate::decide::locals_of(&self.tx, node)?;
         let is_dir = w.content == Content::Dir;
-        Ok(locals.iter().any(|(_, l)| if is_dir { l.content == Content::Dir } else { l.content == w.content }))
+        Ok(locals
+            .iter()
+            .any(|(_, l)| if is_dir { l.content == Content::Dir } else { l.content == w.content }))
     }
 
     /// What was at these positions is gone, with all below. What each was is settled for all of them
@@ -332,7 +336,8 @@ impl Work<'_> {
         if content == row.content {
             return self.attributes_changed(at, row, seen);
         }
-        let here = names::wanted(&self.tx, row.node)?.into_iter().find(|w| w.at == *at && w.content == content);
+        let here =
+            names::wanted(&self.tx, row.node)?.into_iter().find(|w| w.at == *at && w.content == content);
         let version = self.wanted_version(&row, at)?;
         if let Some(w) = here {
             row.dot = w.dot;

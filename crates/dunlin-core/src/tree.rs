@@ -75,7 +75,8 @@ impl<'v> Work<'v> {
         if moved && row.cut.take().is_some() {
             self.tx.set_cut(id, false);
         }
-        let (from, to) = (old.present.then(|| old.settled()).flatten(), row.present.then(|| row.settled()).flatten());
+        let (from, to) =
+            (old.present.then(|| old.settled()).flatten(), row.present.then(|| row.settled()).flatten());
         if from != to {
             if let Some(at) = &from {
                 self.tx.remove_child(at, id);

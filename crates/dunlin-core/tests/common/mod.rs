@@ -4,7 +4,7 @@
 
 use dunlin_core::codec::{decode_state, encode_state};
 use dunlin_core::ids::{ContentId, Dot, Incarnation, NodeId, ROOT};
-use dunlin_core::kv::{Memory, Tx, View};
+use dunlin_core::kv::{Memory, Tx};
 use dunlin_core::names::{self, Wanted};
 use dunlin_core::observe::{Observation, Seen, suspects};
 use dunlin_core::path::{Name, RelPath};
@@ -374,15 +374,21 @@ impl Device {
         let fits = |d: &Disk, p: &RelPath, stamp: &Stamp| {
             let Some(ino) = d.lookup(p) else { return false };
             let now = d.stamp(ino);
-            if d.entries(ino).is_some() { (now.ino, now.btime) == (stamp.ino, stamp.btime) } else { now == *stamp }
+            if d.entries(ino).is_some() {
+                (now.ino, now.btime) == (stamp.ino, stamp.btime)
+            } else {
+                now == *stamp
+            }
         };
         let d = &mut self.disk;
         let p = &step.path;
         let done = match &step.action {
-            Action::MakeDir { mode } => d.create(p, Body::Dir(BTreeMap::new())) && {
-                d.chmod(p, *mode);
-                true
-            },
+            Action::MakeDir { mode } => {
+                d.create(p, Body::Dir(BTreeMap::new())) && {
+                    d.chmod(p, *mode);
+                    true
+                }
+            }
             Action::Place { content, mode, mtime, replaces } => {
                 let free = match replaces {
                     Some(stamp) => fits(d, p, stamp),
@@ -420,12 +426,10 @@ impl Device {
                 }
             }
             Action::Remove { row } => {
-                fits(d, p, &row.stamp)
-                    && d.entries(d.lookup(p).unwrap()).is_none_or(BTreeMap::is_empty)
-                    && {
-                        d.remove(p);
-                        return Outcome::Done(Stamp::default(), None);
-                    }
+                fits(d, p, &row.stamp) && d.entries(d.lookup(p).unwrap()).is_none_or(BTreeMap::is_empty) && {
+                    d.remove(p);
+                    return Outcome::Done(Stamp::default(), None);
+                }
             }
         };
         if !done {
