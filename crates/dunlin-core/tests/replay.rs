@@ -54,9 +54,9 @@ impl Replay {
                 let (path, body) = (unquote(path), self.body(kind, value));
                 let disk = &mut self.who(r).disk;
                 let was_file = matches!(disk.inode(&path).unwrap().body, Body::File(_));
-                if kind == "file" && was_file && line % 2 == 0 {
+                if kind == "file" && was_file && line.is_multiple_of(2) {
                     disk.write(&path, value.as_bytes());
-                } else if line % 3 == 0 {
+                } else if line.is_multiple_of(3) {
                     disk.remove(&path);
                     assert!(disk.create(&path, body));
                 } else {

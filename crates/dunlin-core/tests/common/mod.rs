@@ -508,3 +508,41 @@ pub fn kind_and_value(content: &Content, contents: &Contents) -> (&'static str, 
 pub fn dot_text(dot: Option<Dot>) -> String {
     dot.map_or("-".into(), |d| format!("{}:{}", d.inc, d.counter))
 }
+
+impl Device {
+    /// What the derived rows must hold whatever happened: a need for exactly what lacks something.
+    pub fn check_needs(&self) {
+        let nodes = self.index.0.keys().filter(|k| k[0] == b'n');
+        let nodes: BTreeSet<NodeId> = nodes.map(|k| NodeId::from_slice(&k[1..]).unwrap()).collect();
+        let mut count = 0;
+        for node in nodes {
+            let need = self.index.need(node).unwrap();
+            let lacks = dunlin_core::decide::lacks_of(&self.index, node).unwrap();
+            assert_eq!(need.is_some(), !lacks.is_empty(), "{node:?} needs {need:?}, lacks {lacks:#?}");
+            count += u64::from(need.is_some());
+        }
+        assert_eq!(self.index.totals().unwrap().need_files, count, "needs");
+    }
+
+    /// What is lacking, for a person to read.
+    pub fn lacking(&self) -> Vec<dunlin_core::decide::Lack> {
+        let nodes = self.index.0.keys().filter(|k| k[0] == b'd');
+        let nodes = nodes.map(|k| NodeId::from_slice(&k[1..]).unwrap());
+        nodes.flat_map(|n| dunlin_core::decide::lacks_of(&self.index, n).unwrap()).collect()
+    }
+
+    /// Everything on the disk, as text: path, kind, content, mode and modification time.
+    pub fn listing(&self) -> Vec<String> {
+        let line = |p: &RelPath| {
+            let i = self.disk.inode(p).unwrap();
+            match &i.body {
+                Body::Dir(_) => format!("{p} dir {:o}", i.mode),
+                Body::File(b) => format!("{p} file {} {:o} {}", b.escape_ascii(), i.mode, i.mtime),
+                Body::Link(b) => format!("{p} link {}", b.escape_ascii()),
+            }
+        };
+        let mut lines: Vec<String> = self.disk.paths().iter().map(line).collect();
+        lines.sort();
+        lines
+    }
+}
