@@ -339,11 +339,20 @@ impl Work<'_> {
         let here =
             names::wanted(&self.tx, row.node)?.into_iter().find(|w| w.at == *at && w.content == content);
         let version = self.wanted_version(&row, at)?;
+        // What two versions of a node held may have changed places: then the version that was here is at
+        // another place by now, and must not be replaced.
+        let locals = crate::decide::locals_of(&self.tx, row.node)?;
+        let twin = locals.iter().any(|(p, l)| p != at && l.content == row.content);
         if let Some(w) = here {
             row.dot = w.dot;
             row.seen = self.tx.node(row.node)?.map(|n| n.state.seen);
         } else if let Some(w) = version.filter(|w| w.copy && w.at == *at) {
             self.split(&mut row, &w, at, seen)?;
+        } else if let Some(dot) = row.dot.filter(|_| twin) {
+            let id = NodeId::split(row.node, dot);
+            let (node, new) = self.create(at, Some(id), content.clone(), seen.attributes())?;
+            self.touch(row.node);
+            (row.node, row.dot, row.seen) = (node, Some(new), None);
         } else {
             let mut attributes = seen.attributes();
             if seen.mode() == row.mode {
