@@ -287,6 +287,22 @@ mod tests {
     }
 
     #[test]
+    fn a_name_is_derived_even_when_every_number_of_digits_is_taken() {
+        let tail = [0xab; 32];
+        let at = Position::new(crate::ids::ROOT, name("a.txt"));
+        let all = |n: usize| (TAIL_MIN..=n).map(|k| derive(&at.name, &"ab".repeat(32), k)).collect();
+        let view = crate::kv::Memory::default();
+        assert_eq!(
+            free_name(&view, &at, &tail, &all(63)).unwrap().as_bytes().len(),
+            "a~conflict-.txt".len() + 64
+        );
+        assert_eq!(
+            free_name(&view, &at, &tail, &all(64)).unwrap().as_bytes().len(),
+            "a~conflict-.txt".len() + 64
+        );
+    }
+
+    #[test]
     fn ordinary_names_are_no_conflict_names() {
         for n in ["a", "a~conflict-", "a~conflict-1234", "a~conflict-xyzzy", "conflict"] {
             assert!(!is_conflict_name(&name(n)), "{n}");

@@ -9,6 +9,7 @@ use crate::change::Attributes;
 use crate::ids::{ContentId, NodeId};
 use crate::kv::{Read, View};
 use crate::names::{self, Wanted};
+use crate::path::Name;
 use crate::rows::{LocalRow, Position, Rows, Stamp};
 use crate::state::{Content, Mtime, Vector};
 use crate::tree::Work;
@@ -300,11 +301,13 @@ impl Work<'_> {
         let mut rows = Vec::new();
         for at in gone {
             if let Some(row) = self.tx.local(at)? {
-                self.with_all_below(at, row, &mut rows)?;
+                let from = rows.len();
+                self.with_all_below(at, row, &mut Vec::new(), &mut rows)?;
+                rows[from..].sort_by(|(a, ..), (b, ..)| (b.len(), a).cmp(&(a.len(), b)));
             }
         }
         let mut meant = Vec::new();
-        for (at, row) in rows {
+        for (_, at, row) in rows {
             // Where something else should be by now, the delete was not of that.
             let version = self.wanted_version(&row, &at)?;
             let deleted = version.is_some_and(|w| w.at == at && w.content == row.content);
@@ -319,14 +322,22 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// A row and all rows below it, the deepest first.
-    fn with_all_below(&self, at: &Position, row: LocalRow, out: &mut Vec<(Position, LocalRow)>) -> Read<()> {
+    /// A row and all rows below it, with the names that lead to them.
+    fn with_all_below(
+        &self,
+        at: &Position,
+        row: LocalRow,
+        way: &mut Vec<Name>,
+        out: &mut Vec<(Vec<Name>, Position, LocalRow)>,
+    ) -> Read<()> {
         if row.content == Content::Dir {
             for (name, inner) in self.tx.locals(row.node)? {
-                self.with_all_below(&Position::new(row.node, name), inner, out)?;
+                way.push(name.clone());
+                self.with_all_below(&Position::new(row.node, name), inner, way, out)?;
+                way.pop();
             }
         }
-        out.push((at.clone(), row));
+        out.push((way.clone(), at.clone(), row));
         Ok(())
     }
 
