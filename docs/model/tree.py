@@ -15,6 +15,11 @@ Where it departs from the first model, and why:
   - A derived name keeps the extension, so that a conflict copy still opens with its program, and never exceeds 255 bytes.
   - Of several loops the one with the youngest placement of all is cut first (before: the one reached first from the smallest id): a rule
     that needs no walk in id order, and so can be computed from the loops alone.
+  - What a cut loop leaves dead, with nothing living below, is not kept (before: ancestors were kept as of before the cuts, and such a ghost
+    made the node above it show as an empty directory that nobody could delete).
+  - A move also writes, each under a dot of its own, the shown place of every node on the ways to the root from its old and its new place
+    whose placement was cut. Else the move closes a loop with that placement and may itself be cut (undone, before the user's eyes), or
+    opens the loop, and the placement that was cut shows again.
   - A link is a third kind; wherever a file is meant as "not a directory", a link is too.
   - Equals are ordered by bytes, never by how a language prints a value; a subtree is deleted in one stated order, since each delete takes a dot.
 
@@ -91,8 +96,8 @@ def alive(s):
 def weight(kv): return (kv[1][0], value_hash(kv[1][1:]), kv[0])   # rank, then a hash, then the dot: total
 def top(store): return max(store.items(), key=weight)
 
-def view(nodes):
-    """path (tuple of names) -> (node, content dot, kind, value); a dot of None is a directory kept only for what lives in it."""
+def settled(nodes):
+    """The living nodes, and node -> [parent, name, …]: where each node that is shown is placed once no loop is left."""
     live = {n for n, s in nodes.items() if alive(s)}; where = {}
     def settle(n):
         d, (rank, parent, name, earlier) = top(nodes[n].place); where[n] = [parent, name, (rank, d), earlier]
@@ -112,7 +117,14 @@ def view(nodes):
         c = max(looped, key=lambda n: where[n][2]); e = where[c][3]
         if e and e[0] != where[c][0] and (e[0] == ROOT or e[0] in where): where[c][:2] = e; where[c][3] = None
         else: where[c][0] = ROOT; where[c][3] = None
-    kids = {}
+    kept = set()                                          # a cut may leave dead nodes with nothing living below: those are no more
+    for n in live:
+        while n != ROOT and n not in kept: kept.add(n); n = where[n][0]
+    return live, {n: w for n, w in where.items() if n in kept}
+
+def view(nodes):
+    """path (tuple of names) -> (node, content dot, kind, value); a dot of None is a directory kept only for what lives in it."""
+    live, where = settled(nodes); kids = {}
     for n, w in where.items(): kids.setdefault(w[0], []).append(n)
     out = {}
     def lay(parent, path):
@@ -159,6 +171,15 @@ class Replica:
         if self.others(self.nodes[n].content, old): self.take(n, old)
         else: self.write(n, gone=lambda o, d, v: {d: v})
     def move(self, n, parent, name):
+        """What the user saw on the ways to the root, old and new, is written too: else a cut placement could close or leave a loop, and show again."""
+        _, where = settled(self.nodes)
+        for up in where[n][0], parent:
+            while up in where:
+                at = tuple(where[up][:2])
+                if at != top(self.nodes[up].place)[1][1:3]: self.put(up, *at)
+                up = at[0]
+        self.put(n, parent, name)
+    def put(self, n, parent, name):
         e = top(self.nodes[n].place)[1][1:3]
         self.write(n, place=lambda o, d, v: {d: (self.rank(o), parent, name, e)}, gone=lambda o, d, v: {})
     def receive(self, other):
@@ -201,7 +222,8 @@ def act(r, rng, ledger, seed, log):
         gone = {t[q][3] for q in below(t, p)} - {None}; ledger.update((v, True) for v in gone)
         assert not (gone - {"same"}) & {e[3] for e in go("d", p).values()}, "a delete leaves what it deleted"
     elif d[:len(p)] != p and to not in t and (t[d][0] if d else ROOT) != n:
-        assert any(q[-1] == to[-1] and e[3] == value for q, e in go("m", p, to).items()), "a move does not show where it went"
+        new = go("m", p, to); at = lambda v, p: v[p][0] if p else ROOT
+        assert any(q[-1] == to[-1] and e[2:] == (kind, value) and at(new, q[:-1]) == at(t, d) for q, e in new.items()), "a move does not show where it went"
 
 def run(seed, most=40, log=lambda *a: None):
     rng = random.Random(seed); rs = [Replica(c) for c in "XYZ"]; ledger = {}; together = seed % 10 == 0

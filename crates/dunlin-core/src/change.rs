@@ -7,6 +7,7 @@ use crate::path::Name;
 use crate::rows::{Position, Rows};
 use crate::state::{Content, DotStore, Mtime, Place, Ranked, State, Vector};
 use crate::tree::Work;
+use alloc::collections::BTreeSet;
 
 /// Mode and modification time as found on the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,26 +110,52 @@ impl Work<'_> {
         })
     }
 
+    /// The version `old` left the node: it became one of its own.
+    pub(crate) fn take_version(&mut self, node: NodeId, old: &Content, applied: Option<&Vector>) -> Read<()> {
+        self.write(node, |s, _| {
+            let applied = applied.cloned().unwrap_or_else(|| s.seen.clone());
+            s.content.retain(|d, v| v.value != *old || !applied.covers(d));
+        })?;
+        Ok(())
+    }
+
     /// The version `old` was deleted; other versions of the node stay.
     pub(crate) fn drop_version(&mut self, node: NodeId, old: &Content, applied: Option<&Vector>) -> Read<()> {
         let Some(row) = self.tx.node(node)? else { return Ok(()) };
         let seen = applied.cloned().unwrap_or_else(|| row.state.seen.clone());
-        let stays = |d: Dot, c: &Content| c != old || !seen.covers(d);
-        if row.state.content.entries().iter().any(|(d, c)| stays(*d, &c.value)) {
-            self.write(node, |s, _| s.content.retain(|d, v| stays(d, &v.value)))?;
-        } else {
-            self.write(node, |s, dot| {
-                s.gone.retain(|d, _| !seen.covers(d));
-                let mut at_delete = seen.clone();
-                at_delete.add(dot);
-                s.gone.insert(dot, at_delete);
-            })?;
+        if row.state.content.entries().iter().any(|(d, c)| c.value != *old || !seen.covers(*d)) {
+            return self.take_version(node, old, applied);
         }
+        self.write(node, |s, dot| {
+            s.gone.retain(|d, _| !seen.covers(d));
+            let mut at_delete = seen;
+            at_delete.add(dot);
+            s.gone.insert(dot, at_delete);
+        })?;
         Ok(())
     }
 
-    /// The node was moved to `to`.
+    /// The node was moved to `to`. Where the ways from its old place and from there up to the root lead
+    /// over a placement that was cut, what shows is written first: else the move could close or leave a
+    /// loop, and that placement would show again.
     pub(crate) fn relocate(&mut self, node: NodeId, to: &Position, applied: Option<&Vector>) -> Read<Dot> {
+        let old = self.tx.node(node)?.and_then(|r| r.settled()).map(|at| at.dir);
+        let mut met = BTreeSet::new();
+        for start in old.into_iter().chain([to.dir]) {
+            let mut up = start;
+            while met.insert(up) {
+                let Some(row) = self.tx.node(up)? else { break };
+                let Some(shown) = row.settled() else { break };
+                if row.raw().as_ref() != Some(&shown) {
+                    self.place(up, &shown, None)?;
+                }
+                up = shown.dir;
+            }
+        }
+        self.place(node, to, applied)
+    }
+
+    fn place(&mut self, node: NodeId, to: &Position, applied: Option<&Vector>) -> Read<Dot> {
         self.write(node, |s, dot| {
             let applied = applied.cloned().unwrap_or_else(|| s.seen.clone());
             let earlier: Option<(NodeId, Name)> =

@@ -302,7 +302,11 @@ fn read_content<'b>(d: &mut Decoder<'b>, bytes: &'b [u8]) -> Result<Content, Mal
         2 if length(d)? == 2 => {
             let id = ContentId::from_slice(d.bytes()?).ok_or(Malformed("a content id has 32 bytes"))?;
             let size = d.u64()?;
-            if size > i64::MAX as u64 { Err(Malformed("a size out of range")) } else { Ok(Content::File { id, size }) }
+            if size > i64::MAX as u64 {
+                Err(Malformed("a size out of range"))
+            } else {
+                Ok(Content::File { id, size })
+            }
         }
         2 => Err(Malformed("a file has two parts")),
         3 => {
@@ -349,7 +353,8 @@ mod tests {
         let mut s = State::default();
         s.seen.add(da);
         s.seen.add(db);
-        let place = Place { parent: ROOT, name: name(b"x\xff"), earlier: Some((NodeId([3; 16]), name(b"y"))) };
+        let place =
+            Place { parent: ROOT, name: name(b"x\xff"), earlier: Some((NodeId([3; 16]), name(b"y"))) };
         s.place.insert(da, Ranked::new(2, place));
         s.content.insert(da, Ranked::new(1, Content::File { id: ContentId([9; 32]), size: 12 }));
         s.content.insert(db, Ranked::new(1, Content::Link(b"../z".as_slice().into())));
@@ -395,14 +400,19 @@ mod tests {
     #[test]
     fn forged_values_are_refused() {
         for f in [
-            (|s: &mut State| s.mode.insert(Dot { inc: Incarnation([1; 16]), counter: 7 }, Ranked::new(1, 0o4755)))
-                as fn(&mut State),
+            (|s: &mut State| {
+                s.mode.insert(Dot { inc: Incarnation([1; 16]), counter: 7 }, Ranked::new(1, 0o4755))
+            }) as fn(&mut State),
             |s| s.mode.insert(Dot { inc: Incarnation([1; 16]), counter: 8 }, Ranked::new(1, 0o755)),
-            |s| s.mode.insert(Dot { inc: Incarnation([1; 16]), counter: 7 }, Ranked::new(COUNTER_MAX + 1, 0o755)),
+            |s| {
+                s.mode.insert(
+                    Dot { inc: Incarnation([1; 16]), counter: 7 },
+                    Ranked::new(COUNTER_MAX + 1, 0o755),
+                )
+            },
             |s| s.seen.add(Dot { inc: Incarnation([1; 16]), counter: u64::MAX }),
             |s| {
-                let place =
-                    Place { parent: ROOT, name: Name::new(b".dunlin").unwrap(), earlier: None };
+                let place = Place { parent: ROOT, name: Name::new(b".dunlin").unwrap(), earlier: None };
                 s.place.insert(Dot { inc: Incarnation([1; 16]), counter: 7 }, Ranked::new(1, place));
             },
         ] {

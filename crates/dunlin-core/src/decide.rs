@@ -81,7 +81,7 @@ fn compare(((at, local), wanted): Pair) -> Option<Lack> {
     }
     let mode = local.mode != wanted.mode && !matches!(wanted.content, Content::Link(_));
     let mtime = local.mtime != wanted.mtime && matches!(wanted.content, Content::File { .. });
-    (mode || mtime).then(|| Lack::Meta(local, wanted))
+    (mode || mtime).then_some(Lack::Meta(local, wanted))
 }
 
 /// Everything that differs for one node.
@@ -179,7 +179,9 @@ pub fn phase_of(lack: &Lack) -> u8 {
     match lack {
         Lack::Create(w) if w.content == Content::Dir => phase::DIRS,
         Lack::Move(_, l, _) if l.content == Content::Dir => phase::DIRS,
-        Lack::Create(Wanted { content: Content::Link(_), .. }) | Lack::Move(..) | Lack::Meta(..) => phase::LIGHT,
+        Lack::Create(Wanted { content: Content::Link(_), .. }) | Lack::Move(..) | Lack::Meta(..) => {
+            phase::LIGHT
+        }
         Lack::Replace(_, Wanted { content: Content::Link(_), .. }) => phase::LIGHT,
         Lack::Create(_) | Lack::Replace(..) => phase::FILES,
         Lack::Remove(_, l) if l.content == Content::Dir => phase::REMOVE_DIRS,

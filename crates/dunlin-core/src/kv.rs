@@ -85,13 +85,12 @@ impl View for Tx<'_> {
         if from >= to {
             return Ok(Vec::new());
         }
-        let mut changed = self.changes.range::<[u8], _>((
-            core::ops::Bound::Included(from),
-            core::ops::Bound::Excluded(to),
-        ));
+        let mut changed =
+            self.changes.range::<[u8], _>((core::ops::Bound::Included(from), core::ops::Bound::Excluded(to)));
         // Each removal can hide one pair of the base, so that many more are asked for; a window of
         // the base that ends early must not let changed keys behind its end slip in before the rest.
-        let hidden = changed.clone().filter(|(_, v)| v.is_none()).take(limit.saturating_mul(4).max(64)).count();
+        let hidden =
+            changed.clone().filter(|(_, v)| v.is_none()).take(limit.saturating_mul(4).max(64)).count();
         let want = limit.saturating_add(hidden);
         let base = self.base.range(from, to, want)?;
         let end = if base.len() == want { base.last().map(|p| p.0.clone()) } else { None };

@@ -57,7 +57,7 @@ pub fn group(view: &dyn View, at: &Position) -> Read<Vec<(NodeId, Wanted)>> {
     let mut claims = Vec::new();
     for node in view.settled_at(at)? {
         if let Some(row) = view.node(node)? {
-            claims.extend(claims_of(node, &row, at, view.has_settled(node)?));
+            claims.extend(claims_of(view, node, &row, at)?);
         }
     }
     claims.sort_by(|a, b| {
@@ -75,10 +75,10 @@ pub fn group(view: &dyn View, at: &Position) -> Read<Vec<(NodeId, Wanted)>> {
     Ok(out)
 }
 
-fn claims_of(node: NodeId, row: &NodeRow, at: &Position, has_children: bool) -> Vec<Claim> {
+fn claims_of(view: &dyn View, node: NodeId, row: &NodeRow, at: &Position) -> Read<Vec<Claim>> {
     let versions = if row.state.alive() { row.state.versions() } else { Vec::new() };
     let dir_dot = versions.iter().find(|(_, c)| **c == Content::Dir).map(|(d, _)| *d);
-    let is_dir = has_children || dir_dot.is_some();
+    let is_dir = dir_dot.is_some() || shows_below(view, node)?;
     let wanted = |dot: Option<Dot>, content: &Content, copy| Wanted {
         at: at.clone(),
         dot,
@@ -98,7 +98,34 @@ fn claims_of(node: NodeId, row: &NodeRow, at: &Position, has_children: bool) -> 
         let wanted = wanted(Some(*dot), content, i > 0 || is_dir);
         out.push(Claim { node, not_dir: true, depth: i + usize::from(is_dir), tail: tail.hash(), wanted });
     }
-    out
+    Ok(out)
+}
+
+/// Whether a living node is settled somewhere below `node`: then it shows as a directory, whatever it
+/// is by its content. A cut loop may leave dead nodes with nothing living below: those do not count.
+fn shows_below(view: &dyn View, node: NodeId) -> Read<bool> {
+    // While a batch is being put together its loops are not cut yet, hence `met`.
+    let (mut todo, mut met) = (alloc::vec![node], BTreeSet::new());
+    while let Some(dir) = todo.pop() {
+        if !met.insert(dir) {
+            continue;
+        }
+        let mut last: Option<(Name, NodeId)> = None;
+        loop {
+            let page = view.settled_in(dir, last.as_ref(), 64)?;
+            for (_, child) in &page {
+                match view.node(*child)? {
+                    Some(row) if row.state.alive() => return Ok(true),
+                    _ => todo.push(*child),
+                }
+            }
+            match page.into_iter().next_back() {
+                Some(end) => last = Some(end),
+                None => break,
+            }
+        }
+    }
+    Ok(false)
 }
 
 /// The shortest derived name that nothing else in the directory has.
@@ -119,7 +146,7 @@ fn free_name(view: &dyn View, at: &Position, tail: &[u8; 32], taken: &BTreeSet<N
 fn shows_anything(view: &dyn View, at: &Position) -> Read<bool> {
     for node in view.settled_at(at)? {
         if let Some(row) = view.node(node)?
-            && !claims_of(node, &row, at, view.has_settled(node)?).is_empty()
+            && !claims_of(view, node, &row, at)?.is_empty()
         {
             return Ok(true);
         }
@@ -186,18 +213,17 @@ pub(crate) fn bases(view: &dyn View, at: &Position) -> Read<Vec<Position>> {
     }
     // The stem may have been cut: every name that begins with it may be the one.
     let mut out = Vec::new();
-    let mut last: Option<Name> = Name::new(&stem).ok();
+    let mut last: Option<Name> = None;
     loop {
-        let page = view.settled_names(at.dir, last.as_ref(), 64)?;
+        let page = view.settled_named(at.dir, &stem, last.as_ref(), 64)?;
         for (name, _) in &page {
-            if !name.as_bytes().starts_with(&stem) {
-                return Ok(out);
+            if Some(name) != last.as_ref() {
+                out.push(Position::new(at.dir, name.clone()));
+                last = Some(name.clone());
             }
-            out.push(Position::new(at.dir, name.clone()));
         }
-        match page.last() {
-            Some((name, _)) => last = Some(name.clone()),
-            None => return Ok(out),
+        if page.is_empty() {
+            return Ok(out);
         }
     }
 }
@@ -258,6 +284,22 @@ mod tests {
             assert!(core::str::from_utf8(derived.as_bytes()).is_ok());
             assert_eq!(parse_derived(&derived).unwrap().1.len(), TAIL_CUT);
         }
+    }
+
+    #[test]
+    fn a_name_is_derived_even_when_every_number_of_digits_is_taken() {
+        let tail = [0xab; 32];
+        let at = Position::new(crate::ids::ROOT, name("a.txt"));
+        let all = |n: usize| (TAIL_MIN..=n).map(|k| derive(&at.name, &"ab".repeat(32), k)).collect();
+        let view = crate::kv::Memory::default();
+        assert_eq!(
+            free_name(&view, &at, &tail, &all(63)).unwrap().as_bytes().len(),
+            "a~conflict-.txt".len() + 64
+        );
+        assert_eq!(
+            free_name(&view, &at, &tail, &all(64)).unwrap().as_bytes().len(),
+            "a~conflict-.txt".len() + 64
+        );
     }
 
     #[test]

@@ -9,6 +9,7 @@ use crate::change::Attributes;
 use crate::ids::{ContentId, NodeId};
 use crate::kv::{Read, View};
 use crate::names::{self, Wanted};
+use crate::path::Name;
 use crate::rows::{LocalRow, Position, Rows, Stamp};
 use crate::state::{Content, Mtime, Vector};
 use crate::tree::Work;
@@ -182,7 +183,8 @@ impl Work<'_> {
 
     fn arrive(&mut self, mut row: LocalRow, from: &Position, o: &Observation) -> Read<()> {
         let wanted = self.wanted_version(&row, from)?;
-        let planned = names::wanted(&self.tx, row.node)?.iter().any(|w| w.at == o.at && w.content == row.content);
+        let planned =
+            names::wanted(&self.tx, row.node)?.iter().any(|w| w.at == o.at && w.content == row.content);
         row.stamp = o.seen.stamp();
         if planned {
             // It went where it should go.
@@ -209,8 +211,9 @@ impl Work<'_> {
     /// A version that lost its name becomes a node of its own, and leaves the old one.
     fn split(&mut self, row: &mut LocalRow, w: &Wanted, at: &Position, seen: &Seen) -> Read<()> {
         let (Some(dot), Some(content)) = (w.dot, seen.content()) else { return Ok(()) };
-        let (node, new) = self.create(at, Some(NodeId::split(row.node, dot)), content.clone(), seen.attributes())?;
-        self.drop_version(row.node, &row.content, row.seen.as_ref())?;
+        let (node, new) =
+            self.create(at, Some(NodeId::split(row.node, dot)), content.clone(), seen.attributes())?;
+        self.take_version(row.node, &row.content, row.seen.as_ref())?;
         self.touch(row.node);
         *row = LocalRow {
             node,
@@ -287,7 +290,9 @@ impl Work<'_> {
     fn is_elsewhere(&self, node: NodeId, w: &Wanted) -> Read<bool> {
         let locals = crate::decide::locals_of(&self.tx, node)?;
         let is_dir = w.content == Content::Dir;
-        Ok(locals.iter().any(|(_, l)| if is_dir { l.content == Content::Dir } else { l.content == w.content }))
+        Ok(locals
+            .iter()
+            .any(|(_, l)| if is_dir { l.content == Content::Dir } else { l.content == w.content }))
     }
 
     /// What was at these positions is gone, with all below. What each was is settled for all of them
@@ -296,11 +301,13 @@ impl Work<'_> {
         let mut rows = Vec::new();
         for at in gone {
             if let Some(row) = self.tx.local(at)? {
-                self.with_all_below(at, row, &mut rows)?;
+                let from = rows.len();
+                self.with_all_below(at, row, &mut Vec::new(), &mut rows)?;
+                rows[from..].sort_by(|(a, ..), (b, ..)| (b.len(), a).cmp(&(a.len(), b)));
             }
         }
         let mut meant = Vec::new();
-        for (at, row) in rows {
+        for (_, at, row) in rows {
             // Where something else should be by now, the delete was not of that.
             let version = self.wanted_version(&row, &at)?;
             let deleted = version.is_some_and(|w| w.at == at && w.content == row.content);
@@ -315,14 +322,22 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// A row and all rows below it, the deepest first.
-    fn with_all_below(&self, at: &Position, row: LocalRow, out: &mut Vec<(Position, LocalRow)>) -> Read<()> {
+    /// A row and all rows below it, with the names that lead to them.
+    fn with_all_below(
+        &self,
+        at: &Position,
+        row: LocalRow,
+        way: &mut Vec<Name>,
+        out: &mut Vec<(Vec<Name>, Position, LocalRow)>,
+    ) -> Read<()> {
         if row.content == Content::Dir {
             for (name, inner) in self.tx.locals(row.node)? {
-                self.with_all_below(&Position::new(row.node, name), inner, out)?;
+                way.push(name.clone());
+                self.with_all_below(&Position::new(row.node, name), inner, way, out)?;
+                way.pop();
             }
         }
-        out.push((at.clone(), row));
+        out.push((way.clone(), at.clone(), row));
         Ok(())
     }
 
@@ -332,13 +347,23 @@ impl Work<'_> {
         if content == row.content {
             return self.attributes_changed(at, row, seen);
         }
-        let here = names::wanted(&self.tx, row.node)?.into_iter().find(|w| w.at == *at && w.content == content);
+        let here =
+            names::wanted(&self.tx, row.node)?.into_iter().find(|w| w.at == *at && w.content == content);
         let version = self.wanted_version(&row, at)?;
+        // What two versions of a node held may have changed places: then the version that was here is at
+        // another place by now, and must not be replaced.
+        let locals = crate::decide::locals_of(&self.tx, row.node)?;
+        let twin = locals.iter().any(|(p, l)| p != at && l.content == row.content);
         if let Some(w) = here {
             row.dot = w.dot;
             row.seen = self.tx.node(row.node)?.map(|n| n.state.seen);
         } else if let Some(w) = version.filter(|w| w.copy && w.at == *at) {
             self.split(&mut row, &w, at, seen)?;
+        } else if let Some(dot) = row.dot.filter(|_| twin) {
+            let id = NodeId::split(row.node, dot);
+            let (node, new) = self.create(at, Some(id), content.clone(), seen.attributes())?;
+            self.touch(row.node);
+            (row.node, row.dot, row.seen) = (node, Some(new), None);
         } else {
             let mut attributes = seen.attributes();
             if seen.mode() == row.mode {

@@ -11,7 +11,7 @@ use crate::rows::{LocalRow, Position, Rows, Stamp};
 use crate::state::{Content, Mtime, Vector};
 use crate::tree::Work;
 use alloc::collections::BTreeSet;
-use alloc::string::ToString;
+use alloc::format;
 use alloc::vec::Vec;
 
 /// One change of the disk.
@@ -34,6 +34,7 @@ pub struct Step {
 /// What a step does at its path. What is expected there is part of it: anything else found there is a
 /// local change that was not seen yet, and is left alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "few exist at a time, and not for long")]
 pub enum Action {
     /// Creates a directory where nothing is.
     MakeDir {
@@ -144,6 +145,9 @@ pub fn plan(view: &dyn View, window: &Window<'_>) -> Read<Plan> {
         p.plan.steps = dirs;
         return Ok(p.plan);
     }
+    if p.plan.steps.is_empty() {
+        p.untangle()?;
+    }
     let copying = p.plan.fetches.iter().any(|f| !f.holders.is_empty());
     if p.plan.steps.is_empty() && !copying {
         p.walk(phase::REMOVE)?;
@@ -162,7 +166,8 @@ impl Planner<'_> {
             let Some(end) = page.last() else { return Ok(()) };
             last = Some(*end);
             for node in page {
-                if self.plan.steps.len() >= self.window.limit || self.plan.fetches.len() >= self.window.limit {
+                if self.plan.steps.len() >= self.window.limit || self.plan.fetches.len() >= self.window.limit
+                {
                     return Ok(());
                 }
                 if !self.window.skip.contains(&node) && !self.node(node)? {
@@ -256,7 +261,9 @@ impl Planner<'_> {
         w: &Wanted,
         filler: Option<&Lack>,
     ) -> Read<bool> {
-        if !self.view.is_on_disk(w.at.dir)? || (l.content == Content::Dir && self.is_within(w.at.dir, node)?) {
+        if !self.view.is_on_disk(w.at.dir)?
+            || (l.content == Content::Dir && self.is_within(w.at.dir, node)?)
+        {
             return Ok(false);
         }
         // Another version of the node takes the name over: it must be at hand first, so that the name
@@ -269,16 +276,100 @@ impl Planner<'_> {
         let Some(x) = self.view.local(&w.at)? else {
             return self.push_move(node, w.dot, from, l, w.at.clone(), None);
         };
-        if !self.wants_to_leave(&x, &w.at)? {
+        if self.leaving(&w.at)?.is_empty() {
             return Ok(false);
         }
         if x.content == Content::Dir && self.is_within(from.dir, x.node)? {
-            // It is inside what it changes places with: it steps aside.
-            let Ok(name) = Name::new(node.to_string().as_bytes()) else { return Ok(false) };
-            let aside = Position::new(PARKED, name);
-            return if *from == aside { Ok(false) } else { self.push_move(node, l.dot, from, l, aside, None) };
+            // It is inside what it changes places with.
+            return self.step_aside(node, from, l);
         }
         self.push_move(node, w.dot, from, l, w.at.clone(), Some(x))
+    }
+
+    /// Plans a move out of everyone's way, into Dunlin's own directory.
+    fn step_aside(&mut self, node: NodeId, from: &Position, l: &LocalRow) -> Read<bool> {
+        let Ok(name) = Name::new(format!("{node}-{}", l.stamp.ino).as_bytes()) else { return Ok(false) };
+        if from.dir == PARKED {
+            return Ok(false);
+        }
+        self.push_move(node, l.dot, from, l, Position::new(PARKED, name), None)
+    }
+
+    /// When nothing else can be done: finds something that stands where something else should be and
+    /// waits, by however many others, for just that (a file that belongs into the directory that is
+    /// to have its name), and has it step aside.
+    fn untangle(&mut self) -> Read<()> {
+        for phase in [phase::DIRS, phase::LIGHT, phase::FILES] {
+            let mut last = None;
+            loop {
+                let page = self.view.ready(phase, last, 256)?;
+                let Some(end) = page.last() else { break };
+                last = Some(*end);
+                for node in page {
+                    for lack in lacks_of(self.view, node)? {
+                        if self.untangle_one(node, lack)? {
+                            return Ok(());
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn untangle_one(&mut self, node: NodeId, lack: Lack) -> Read<bool> {
+        let (Lack::Create(w) | Lack::Move(_, _, w)) = &lack else { return Ok(false) };
+        let (at, Some(x)) = (w.at.clone(), self.view.local(&w.at)?) else { return Ok(false) };
+        let me = (node, lack);
+        let (mut todo, mut met) = (self.leaving(&at)?, Vec::new());
+        while let Some(other) = todo.pop() {
+            if other == me {
+                return self.step_aside(x.node, &at, &x);
+            }
+            if !self.window.skip.contains(&other.0) && !met.contains(&other) {
+                todo.extend(self.waits_for(&other)?);
+                met.push(other);
+            }
+        }
+        Ok(false)
+    }
+
+    /// What has to come before something that a node lacks.
+    fn waits_for(&self, (node, lack): &(NodeId, Lack)) -> Read<Vec<(NodeId, Lack)>> {
+        let mut out = Vec::new();
+        match lack {
+            Lack::Create(w) | Lack::Move(_, _, w) if !self.view.is_on_disk(w.at.dir)? => {
+                let brings = |l: &Lack| matches!(l, Lack::Create(w) if w.content == Content::Dir);
+                let lacks = lacks_of(self.view, w.at.dir)?.into_iter().filter(brings);
+                out.extend(lacks.map(|l| (w.at.dir, l)));
+            }
+            Lack::Create(w) => out.extend(self.leaving(&w.at)?),
+            Lack::Move(_, l, w) => {
+                out.extend(self.leaving(&w.at)?);
+                let mut up = if l.content == Content::Dir { Some(w.at.dir) } else { None };
+                while let Some(at) =
+                    up.filter(|d| d != node).map(|d| self.view.dir_position(d)).transpose()?
+                {
+                    let Some(at) = at else { break };
+                    out.extend(self.leaving(&at)?);
+                    up = Some(at.dir);
+                }
+            }
+            Lack::Remove(_, l) if l.content == Content::Dir => {
+                for (name, _) in self.view.locals(*node)? {
+                    out.extend(self.leaving(&Position::new(*node, name))?);
+                }
+            }
+            _ => {}
+        }
+        Ok(out)
+    }
+
+    /// What takes away the thing that is at a position.
+    fn leaving(&self, at: &Position) -> Read<Vec<(NodeId, Lack)>> {
+        let Some(x) = self.view.local(at)? else { return Ok(Vec::new()) };
+        let leaves = |l: &Lack| matches!(l, Lack::Move(from, ..) | Lack::Remove(from, _) if from == at);
+        Ok(lacks_of(self.view, x.node)?.into_iter().filter(leaves).map(|l| (x.node, l)).collect())
     }
 
     fn push_move(
@@ -314,11 +405,6 @@ impl Planner<'_> {
         let seen = self.view.node(node)?.map(|r| r.state.seen).unwrap_or_default();
         self.plan.steps.push(Step { node, dot, seen, at: at.clone(), path, action });
         Ok(())
-    }
-
-    fn wants_to_leave(&self, x: &LocalRow, at: &Position) -> Read<bool> {
-        let leaves = |l: &Lack| matches!(l, Lack::Move(from, ..) | Lack::Remove(from, _) if from == at);
-        Ok(lacks_of(self.view, x.node)?.iter().any(leaves))
     }
 
     /// Whether `dir` is `node` or below it on this disk.

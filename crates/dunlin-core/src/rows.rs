@@ -296,22 +296,42 @@ pub trait Rows: View {
         pairs.iter().map(|(k, _)| node_at(k, prefix.len())).collect()
     }
 
-    /// Whether any present node is settled in `parent`.
-    fn has_settled(&self, parent: NodeId) -> Read<bool> {
+    /// Up to `limit` present nodes settled in `parent` with their names, after `last`.
+    fn settled_in(
+        &self,
+        parent: NodeId,
+        last: Option<&(Name, NodeId)>,
+        limit: usize,
+    ) -> Read<Vec<(Name, NodeId)>> {
         let prefix = key(Table::Child, &[&parent.0]);
-        Ok(!self.range(&prefix, &after(&prefix), 1)?.is_empty())
+        let from = match last {
+            Some((name, id)) => key(Table::Child, &[&parent.0, name.as_bytes(), &[0], &id.0, &[0]]),
+            None => prefix.clone(),
+        };
+        self.children(&from, &after(&prefix), limit)
     }
 
-    /// Up to `limit` distinct names settled in `parent`, after `last`.
-    fn settled_names(&self, parent: NodeId, last: Option<&Name>, limit: usize) -> Read<Vec<(Name, NodeId)>> {
-        let prefix = key(Table::Child, &[&parent.0]);
+    /// Up to `limit` present nodes settled in `parent` whose names begin with `stem`, with their names;
+    /// after all of the name `last`.
+    fn settled_named(
+        &self,
+        parent: NodeId,
+        stem: &[u8],
+        last: Option<&Name>,
+        limit: usize,
+    ) -> Read<Vec<(Name, NodeId)>> {
+        let prefix = key(Table::Child, &[&parent.0, stem]);
         let from = match last {
             Some(name) => after(&key(Table::Child, &[&parent.0, name.as_bytes(), &[0]])),
             None => prefix.clone(),
         };
-        let pairs = self.range(&from, &after(&prefix), limit)?;
-        let mut out = Vec::with_capacity(pairs.len());
-        for (k, _) in pairs {
+        self.children(&from, &after(&prefix), limit)
+    }
+
+    #[doc(hidden)]
+    fn children(&self, from: &[u8], to: &[u8], limit: usize) -> Read<Vec<(Name, NodeId)>> {
+        let mut out = Vec::new();
+        for (k, _) in self.range(from, to, limit)? {
             let name = k.get(17..k.len() - 17).ok_or_else(|| bad("child"))?;
             out.push((Name::new(name).map_err(|_| bad("child"))?, node_at(&k, k.len() - 16)?));
         }

@@ -161,9 +161,7 @@ pub enum Content {
 }
 
 /// Modification time: seconds since 1970 and nanoseconds.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, minicbor::Encode, minicbor::Decode,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, minicbor::Encode, minicbor::Decode)]
 pub struct Mtime {
     /// Seconds; negative before 1970.
     #[n(0)]
@@ -183,10 +181,9 @@ impl Tie for Place {
     fn tie(&self) -> [u8; 32] {
         let len = |n: &Name| (n.as_bytes().len() as u16).to_le_bytes();
         match &self.earlier {
-            None => value_hash(
-                "dunlin place",
-                &[&self.parent.0, &len(&self.name), self.name.as_bytes(), &[0]],
-            ),
+            None => {
+                value_hash("dunlin place", &[&self.parent.0, &len(&self.name), self.name.as_bytes(), &[0]])
+            }
             Some((p, n)) => value_hash(
                 "dunlin place",
                 &[&self.parent.0, &len(&self.name), self.name.as_bytes(), &[1], &p.0, &len(n), n.as_bytes()],

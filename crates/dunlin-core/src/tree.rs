@@ -75,7 +75,8 @@ impl<'v> Work<'v> {
         if moved && row.cut.take().is_some() {
             self.tx.set_cut(id, false);
         }
-        let (from, to) = (old.present.then(|| old.settled()).flatten(), row.present.then(|| row.settled()).flatten());
+        let (from, to) =
+            (old.present.then(|| old.settled()).flatten(), row.present.then(|| row.settled()).flatten());
         if from != to {
             if let Some(at) = &from {
                 self.tx.remove_child(at, id);
@@ -107,16 +108,21 @@ impl<'v> Work<'v> {
         if kept { self.drop_dead_loop(id) } else { Ok(()) }
     }
 
-    /// A node that is no directory by its content shows as one while something is in it.
+    /// What is no living directory by its content shows as one while something living is in it; and
+    /// as long as it is dead, the same holds of what it is in.
     fn mark_parent(&mut self, parent: NodeId) -> Read<()> {
-        if parent == ROOT {
-            return Ok(());
-        }
-        if let Some(row) = self.tx.node(parent)? {
+        let (mut at, mut met) = (parent, BTreeSet::new());
+        while at != ROOT && met.insert(at) {
+            let Some(row) = self.tx.node(at)? else { return Ok(()) };
+            let (alive, settled) = (row.state.alive(), row.settled());
             let is_dir = row.state.content.entries().iter().any(|(_, c)| c.value == Content::Dir);
-            if !(is_dir && row.state.alive()) {
-                self.groups.extend(row.settled());
-                self.touched.insert(parent);
+            if !(is_dir && alive) {
+                self.groups.extend(settled.clone());
+                self.touched.insert(at);
+            }
+            match settled {
+                Some(up) if !alive => at = up.dir,
+                _ => return Ok(()),
             }
         }
         Ok(())
@@ -142,9 +148,6 @@ impl<'v> Work<'v> {
     /// Dead directories that keep each other by a loop of their placements, and keep nothing that
     /// lives, go together.
     fn drop_dead_loop(&mut self, start: NodeId) -> Read<()> {
-        if self.tx.cuts()?.is_empty() {
-            return Ok(());
-        }
         let (mut members, mut at) = (Vec::new(), start);
         loop {
             let Some(row) = self.tx.node(at)? else { return Ok(()) };
@@ -328,5 +331,77 @@ impl Loops<'_, '_> {
 
     fn is_present(&self, dir: NodeId) -> Read<bool> {
         Ok(dir == ROOT || self.tx.node(dir)?.is_some_and(|r| r.present))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::Incarnation;
+    use crate::kv::Memory;
+    use crate::path::Name;
+    use crate::state::{Place, Ranked};
+
+    fn id(n: u8) -> NodeId {
+        if n == 0 { ROOT } else { NodeId([n; 16]) }
+    }
+
+    fn at(dir: u8, name: &str) -> Position {
+        Position::new(id(dir), Name::new(name.as_bytes()).unwrap())
+    }
+
+    /// A living directory `n`, placed in `parent` by a change of this rank, before that in `earlier`.
+    fn dir(work: &mut Work<'_>, n: u8, parent: u8, rank: u64, earlier: Option<u8>) {
+        let dot = Dot { inc: Incarnation([n; 16]), counter: 1 };
+        let name = Name::new(&[b'a' + n]).unwrap();
+        let earlier = earlier.map(|e| (id(e), Name::new(b"was").unwrap()));
+        let mut state = State::default();
+        state.seen.add(dot);
+        state.place.insert(dot, Ranked::new(rank, Place { parent: id(parent), name, earlier }));
+        state.content.insert(dot, Ranked::new(1, Content::Dir));
+        work.hear(id(n), &state, 0).unwrap();
+    }
+
+    /// Where the nodes settle; each is (node, parent, rank, parent before).
+    fn settled(nodes: &[(u8, u8, u64, Option<u8>)]) -> Vec<Option<Position>> {
+        let mut index = Memory::default();
+        let mut work = Work::new(&index);
+        for &(n, parent, rank, earlier) in nodes {
+            dir(&mut work, n, parent, rank, earlier);
+        }
+        let changes = work.finish().unwrap();
+        index.apply(changes);
+        nodes.iter().map(|n| index.node(id(n.0)).unwrap().unwrap().cut).collect()
+    }
+
+    #[test]
+    fn a_loop_is_cut_at_its_youngest_placement() {
+        assert_eq!(settled(&[(1, 2, 2, Some(0)), (2, 1, 3, Some(0))]), [None, Some(at(0, "was"))]);
+        assert_eq!(settled(&[(1, 2, 3, Some(0)), (2, 1, 2, Some(0))]), [Some(at(0, "was")), None]);
+    }
+
+    #[test]
+    fn of_several_loops_the_one_with_the_youngest_placement_goes_first() {
+        // 4 falls back into 1 of the other loop, which is cut afterwards and elsewhere.
+        let nodes = [(1, 2, 2, Some(0)), (2, 1, 3, Some(0)), (3, 4, 4, Some(0)), (4, 3, 5, Some(1))];
+        assert_eq!(settled(&nodes), [None, Some(at(0, "was")), None, Some(at(1, "was"))]);
+    }
+
+    #[test]
+    fn an_earlier_place_is_used_once() {
+        // 3 falls back into 1, then 2 into 3, which closes a loop of all three: 3 goes to the root.
+        let nodes = [(1, 2, 2, Some(0)), (2, 1, 3, Some(3)), (3, 4, 4, Some(1)), (4, 3, 2, Some(0))];
+        assert_eq!(settled(&nodes), [None, Some(at(3, "was")), Some(at(0, "was")), None]);
+    }
+
+    #[test]
+    fn an_earlier_place_that_is_the_same_directory_or_not_present_is_no_way_out() {
+        assert_eq!(settled(&[(1, 2, 2, Some(0)), (2, 1, 3, Some(1))]), [None, Some(at(0, "c"))]);
+        assert_eq!(settled(&[(1, 2, 2, Some(0)), (2, 1, 3, Some(9))]), [None, Some(at(0, "c"))]);
+    }
+
+    #[test]
+    fn without_a_loop_the_earlier_place_does_not_count() {
+        assert_eq!(settled(&[(1, 0, 2, Some(9)), (2, 1, 3, Some(9))]), [None, None]);
     }
 }
