@@ -37,7 +37,9 @@ enum Stop {
 impl From<io::Error> for Stop {
     fn from(e: io::Error) -> Stop {
         match e.kind() {
-            io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Stop::Changed,
+            io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+                Stop::Changed
+            }
             _ => Stop::Io(e),
         }
     }
@@ -134,8 +136,11 @@ impl Applier<'_> {
     fn prepare(&mut self, steps: &[Step]) -> BTreeMap<usize, io::Error> {
         let mut failed = BTreeMap::new();
         let mut uses: BTreeMap<ContentId, usize> = BTreeMap::new();
-        let files: Vec<(usize, ContentId, u64, u16, Mtime)> =
-            steps.iter().enumerate().filter_map(|(i, s)| placed_file(s).map(|(c, z, m, t)| (i, c, z, m, t))).collect();
+        let files: Vec<(usize, ContentId, u64, u16, Mtime)> = steps
+            .iter()
+            .enumerate()
+            .filter_map(|(i, s)| placed_file(s).map(|(c, z, m, t)| (i, c, z, m, t)))
+            .collect();
         for (_, content, ..) in &files {
             *uses.entry(*content).or_default() += 1;
         }
@@ -332,9 +337,8 @@ impl Applier<'_> {
                 Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => {
                     // Things that are left alone stay, and the directory with them; anything else
                     // is news.
-                    let left_alone = |e: &crate::disk::Entry| {
-                        e.stat.as_ref().is_ok_and(|s| s.kind == FileKind::Other)
-                    };
+                    let left_alone =
+                        |e: &crate::disk::Entry| e.stat.as_ref().is_ok_and(|s| s.kind == FileKind::Other);
                     let all = self.disk.list(&step.path)?.iter().all(left_alone);
                     if all { Ok(false) } else { Err(Stop::Changed) }
                 }
@@ -395,7 +399,9 @@ impl Applier<'_> {
 
 fn placed_file(step: &Step) -> Option<(ContentId, u64, u16, Mtime)> {
     match &step.action {
-        Action::Place { content: Content::File { id, size }, mode, mtime, .. } => Some((*id, *size, *mode, *mtime)),
+        Action::Place { content: Content::File { id, size }, mode, mtime, .. } => {
+            Some((*id, *size, *mode, *mtime))
+        }
         _ => None,
     }
 }

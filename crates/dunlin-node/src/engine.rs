@@ -7,7 +7,6 @@
 mod looking;
 mod planning;
 
-use crate::disk::Disk;
 use crate::folder::{Fetched, Folder, Input, PeerFolder, Pulse, lock, root_trouble};
 use crate::stage::control;
 use crate::watch::{Hint, Watcher};
@@ -85,7 +84,11 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    pub(crate) fn new(folder: Arc<Folder>, inputs: mpsc::Receiver<Input>, watcher: Arc<Watcher>) -> Read<Engine> {
+    pub(crate) fn new(
+        folder: Arc<Folder>,
+        inputs: mpsc::Receiver<Input>,
+        watcher: Arc<Watcher>,
+    ) -> Read<Engine> {
         let totals = folder.store.snapshot()?.totals()?;
         let others = folder.members.borrow().len() > 1;
         let joining = lock(&folder.config).joining;

@@ -164,7 +164,8 @@ type Got = Vec<(ContentId, Vec<u8>)>;
 async fn ask_pieces(folder: &Folder, peer: &PeerFolder, wanted: Vec<Fetch>) -> (Got, Vec<Fetch>) {
     let (mut got, mut left) = (Vec::new(), Vec::new());
     let mut wanted = wanted.into_iter();
-    let pieces = wanted.as_slice().iter().map(|f| Piece { content: f.content, offset: 0, len: f.size }).collect();
+    let pieces =
+        wanted.as_slice().iter().map(|f| Piece { content: f.content, offset: 0, len: f.size }).collect();
     let request = Request::Pieces { folder: folder.id, pieces };
     if let Ok(mut recv) = ask(peer, &request).await {
         for fetch in wanted.by_ref() {
@@ -184,7 +185,10 @@ async fn ask_pieces(folder: &Folder, peer: &PeerFolder, wanted: Vec<Fetch>) -> (
     (got, left)
 }
 
-async fn ask(peer: &PeerFolder, request: &Request) -> Result<crate::net::connection::RecvStream, StreamError> {
+async fn ask(
+    peer: &PeerFolder,
+    request: &Request,
+) -> Result<crate::net::connection::RecvStream, StreamError> {
     let (mut send, recv) = peer.conn.open_bi().await.map_err(|e| StreamError::Gone(e.to_string()))?;
     send_frame(&mut send, request).await?;
     send.finish().map_err(|e| StreamError::Gone(e.to_string()))?;
@@ -220,7 +224,7 @@ async fn one_large(folder: Arc<Folder>, fetch: Fetch) {
                     how = Fetched::Staged;
                     break;
                 }
-                Ok(false) | Err(Broken::Stream(_)) => {}
+                Ok(false) | Err(Broken::Stream) => {}
                 Err(Broken::Disk(e)) => {
                     how = said(&e);
                     break;
@@ -248,14 +252,17 @@ fn chunks_of(folder: &Folder, path: &RelPath) -> Known {
     out
 }
 
+/// Why a content did not come from a peer.
 enum Broken {
-    Stream(StreamError),
+    /// The peer, or the way to it: somebody else is asked.
+    Stream,
+    /// This disk.
     Disk(io::Error),
 }
 
 impl From<StreamError> for Broken {
-    fn from(e: StreamError) -> Broken {
-        Broken::Stream(e)
+    fn from(_: StreamError) -> Broken {
+        Broken::Stream
     }
 }
 
@@ -294,7 +301,10 @@ async fn chunked(
         for chunk in chunks {
             count += 1;
             let end = offset + u64::from(chunk.len);
-            if chunk.len == 0 || chunk.len as usize > crate::chunks::CHUNK_MAX || end > fetch.size || count > CHUNKS_MAX
+            if chunk.len == 0
+                || chunk.len as usize > crate::chunks::CHUNK_MAX
+                || end > fetch.size
+                || count > CHUNKS_MAX
             {
                 return Err(StreamError::Protocol("a chunk list does not fit").into());
             }
@@ -347,7 +357,13 @@ fn finish(folder: &Folder, part: &dyn WriteFile, fetch: &Fetch) -> Result<bool, 
 }
 
 /// Whether a chunk is in the partial file already, or can be copied from the old file.
-fn is_here(folder: &Folder, part: &dyn WriteFile, old: &Known, offset: u64, chunk: &Chunk) -> io::Result<bool> {
+fn is_here(
+    folder: &Folder,
+    part: &dyn WriteFile,
+    old: &Known,
+    offset: u64,
+    chunk: &Chunk,
+) -> io::Result<bool> {
     let mut bytes = vec![0; chunk.len as usize];
     if read_full(|b, o| part.read_at(b, o), &mut bytes, offset)? && is_chunk(chunk, &bytes) {
         return Ok(true);

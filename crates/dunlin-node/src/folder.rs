@@ -68,7 +68,14 @@ pub(crate) enum Input {
     /// A peer opened the exchange: its incarnation, and what it has of mine.
     Open { device: DeviceId, inc: Incarnation },
     /// Rows of a peer.
-    Rows { device: DeviceId, inc: Incarnation, upto: u64, last: bool, rows: Vec<RowBytes>, from: Arc<PeerFolder> },
+    Rows {
+        device: DeviceId,
+        inc: Incarnation,
+        upto: u64,
+        last: bool,
+        rows: Vec<RowBytes>,
+        from: Arc<PeerFolder>,
+    },
     /// Contents arrived, or not.
     Fetched(Vec<(ContentId, Fetched)>),
     /// A peer came or went: what failed for want of one may go now.

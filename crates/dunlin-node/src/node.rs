@@ -168,11 +168,11 @@ pub async fn start(options: NodeOptions) -> Result<Arc<Node>, StartError> {
     let mut bind = BindOptions::new(key, vec![ALPN.to_vec(), ALPN_JOIN.to_vec()]);
     bind.listen = options.listen;
     let transport = Transport::bind(bind).await.map_err(|e| match e {
-        BindError::Taken(addr) => {
-            StartError::Listen { addr, source: std::io::ErrorKind::AddrInUse.into() }
-        }
+        BindError::Taken(addr) => StartError::Listen { addr, source: std::io::ErrorKind::AddrInUse.into() },
         BindError::Socket { addr, source } => StartError::Listen { addr, source },
-        BindError::Other(message) => StartError::other(message, "try again, or give another --listen address"),
+        BindError::Other(message) => {
+            StartError::other(message, "try again, or give another --listen address")
+        }
     })?;
     let (events, _) = broadcast::channel(1024);
     let random = crate::home::random_bytes()

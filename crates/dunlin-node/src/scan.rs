@@ -65,7 +65,9 @@ pub fn stamp(s: &Stat) -> Stamp {
 fn unchanged(row: &LocalRow, s: &Stat) -> bool {
     let kind = matches!(
         (&row.content, s.kind),
-        (Content::File { .. }, FileKind::File) | (Content::Dir, FileKind::Dir) | (Content::Link(_), FileKind::Link)
+        (Content::File { .. }, FileKind::File)
+            | (Content::Dir, FileKind::Dir)
+            | (Content::Link(_), FileKind::Link)
     );
     let same = if s.kind == FileKind::Dir { row.stamp.ino == s.ino } else { row.stamp == stamp(s) };
     kind && same && (s.kind == FileKind::Link || row.mode == s.mode & 0o777)

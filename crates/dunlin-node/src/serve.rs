@@ -116,7 +116,11 @@ fn read_block(file: &dyn ReadFile, offset: u64, len: usize) -> std::io::Result<V
     Ok(block)
 }
 
-async fn send_chunks(folder: &Arc<Folder>, send: &mut SendStream, content: ContentId) -> Result<(), StreamError> {
+async fn send_chunks(
+    folder: &Arc<Folder>,
+    send: &mut SendStream,
+    content: ContentId,
+) -> Result<(), StreamError> {
     let (pages, mut made) = mpsc::channel(4);
     let folder = folder.clone();
     tokio::task::spawn_blocking(move || {

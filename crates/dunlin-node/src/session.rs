@@ -89,8 +89,13 @@ async fn open(shared: &Shared, conn: &Connection) -> Result<Opened, StreamError>
     let gone = |e: crate::net::connection::Closed| StreamError::Gone(e.to_string());
     let (mut send, mut recv) =
         if conn.is_dialler() { conn.open_bi().await } else { conn.accept_bi().await }.map_err(gone)?;
-    let hello =
-        Message::Hello { min: VERSION, max: VERSION, features: 0, nonce: shared.nonce, name: shared.name.clone() };
+    let hello = Message::Hello {
+        min: VERSION,
+        max: VERSION,
+        features: 0,
+        nonce: shared.nonce,
+        name: shared.name.clone(),
+    };
     send_frame(&mut send, &hello).await?;
     let body = read_frame(&mut recv).await?.ok_or(StreamError::Protocol("no hello"))?;
     match read_message(&body).map_err(|e| StreamError::Protocol(e.0))? {
@@ -193,7 +198,11 @@ impl Session {
     }
 
     async fn say(&self, message: Message) -> Result<(), StreamError> {
-        self.peer.out.send(message).await.map_err(|_| StreamError::Gone("the control stream is closed".into()))
+        self.peer
+            .out
+            .send(message)
+            .await
+            .map_err(|_| StreamError::Gone("the control stream is closed".into()))
     }
 
     /// Opens the exchange of every folder that both belong to and that is not open yet.

@@ -132,7 +132,9 @@ mod tests {
         let path = dir.path().join("index.redb");
         let store = Store::open(&path).unwrap();
         let before = store.snapshot().unwrap();
-        store.commit([(b"a".to_vec(), Some(b"1".to_vec())), (b"b".to_vec(), Some(b"2".to_vec()))].into()).unwrap();
+        store
+            .commit([(b"a".to_vec(), Some(b"1".to_vec())), (b"b".to_vec(), Some(b"2".to_vec()))].into())
+            .unwrap();
         assert_eq!(before.get(b"a").unwrap(), None);
         drop((before, store));
         let store = Store::open(&path).unwrap();

@@ -24,7 +24,10 @@ pub enum StreamError {
 }
 
 /// Writes one frame.
-pub async fn send_frame<T: minicbor::Encode<()>>(stream: &mut SendStream, message: &T) -> Result<(), StreamError> {
+pub async fn send_frame<T: minicbor::Encode<()>>(
+    stream: &mut SendStream,
+    message: &T,
+) -> Result<(), StreamError> {
     stream.write_all(&frame(message)).await.map_err(|e| StreamError::Gone(e.to_string()))
 }
 

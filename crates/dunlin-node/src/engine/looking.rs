@@ -115,9 +115,8 @@ impl Engine {
     }
 
     fn forget_problems_in(&mut self, dir: &RelPath) {
-        self.unreadable.retain(|path, _| {
-            path != dir && path.split_last().is_none_or(|(parent, _)| parent != *dir)
-        });
+        self.unreadable
+            .retain(|path, _| path != dir && path.split_last().is_none_or(|(parent, _)| parent != *dir));
     }
 
     /// Hashes, observes and commits what was found.

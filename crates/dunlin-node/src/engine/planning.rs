@@ -6,8 +6,8 @@ use crate::control::{Change, Event};
 use crate::folder::Folder;
 use dunlin_core::ids::{ContentId, NodeId};
 use dunlin_core::kv::Read;
-use dunlin_core::plan::{Action, Fetch, Outcome, Plan, Step, Window, path_of, plan};
-use dunlin_core::rows::{Position, Rows};
+use dunlin_core::plan::{Action, Fetch, Outcome, Plan, Step, Window, plan};
+use dunlin_core::rows::Rows;
 use dunlin_core::state::Content;
 use dunlin_core::tree::Work;
 use std::collections::BTreeSet;
@@ -35,7 +35,8 @@ impl Engine {
         skip.extend(self.backoff.iter().filter(|(_, b)| b.until > now).map(|(n, _)| *n));
         let folder = self.folder.clone();
         let staged = |id: &ContentId| is_empty(id) || folder.stage.has(id);
-        let Plan { steps, fetches } = plan(&snapshot, &Window { staged: &staged, skip: &skip, limit: STEPS_MAX })?;
+        let Plan { steps, fetches } =
+            plan(&snapshot, &Window { staged: &staged, skip: &skip, limit: STEPS_MAX })?;
         drop(snapshot);
         let asked = self.ask(fetches);
         let worked = self.apply(bounded(steps))?;
@@ -157,9 +158,4 @@ fn bounded(steps: Vec<Step>) -> Vec<Step> {
         out.push(step);
     }
     out
-}
-
-/// Where a position is on the disk, for those who serve it.
-pub(crate) fn disk_path(snapshot: &crate::store::Snapshot, at: &Position) -> Read<Option<dunlin_core::path::RelPath>> {
-    path_of(snapshot, at)
 }

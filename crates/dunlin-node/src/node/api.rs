@@ -161,7 +161,10 @@ impl Api for Node {
         loop {
             let now = pulse.borrow_and_update().clone();
             if let Some(why) = now.halted.or(now.failed) {
-                return Err(ApiError::failed(format!("the folder is halted: {why}"), "dunlin status says more"));
+                return Err(ApiError::failed(
+                    format!("the folder is halted: {why}"),
+                    "dunlin status says more",
+                ));
             }
             if let Some(answer) = &mut looked {
                 tokio::select! {

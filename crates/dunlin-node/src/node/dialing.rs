@@ -60,7 +60,12 @@ pub(super) async fn dial(shared: Arc<Shared>) {
             let addresses = shared.addresses_of(&device);
             let mut all = lock(&attempts);
             let busy = all.values().filter(|a| a.under_way).count();
-            let a = all.entry(device).or_insert(Attempts { failed: 0, next: now, tried: Vec::new(), under_way: false });
+            let a = all.entry(device).or_insert(Attempts {
+                failed: 0,
+                next: now,
+                tried: Vec::new(),
+                under_way: false,
+            });
             let news = addresses.iter().any(|x| !a.tried.contains(x));
             if a.under_way || addresses.is_empty() || busy >= DIALS_MAX {
                 continue;

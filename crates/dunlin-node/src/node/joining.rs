@@ -45,9 +45,10 @@ fn admit_statement(
     by: &iroh::SecretKey,
     after: &[Statement],
 ) -> Result<Statement, ApiError> {
-    let last = after.last().map(|s| blake3::hash(&s.claim)).map(|h| {
-        NodeId(std::array::from_fn(|i| h.as_bytes()[i]))
-    });
+    let last = after
+        .last()
+        .map(|s| blake3::hash(&s.claim))
+        .map(|h| NodeId(std::array::from_fn(|i| h.as_bytes()[i])));
     let claim = Claim {
         folder,
         device,
@@ -70,8 +71,7 @@ pub(super) fn create(shared: &Arc<Shared>, path: PathBuf) -> Result<Arc<Folder>,
     crate::home::write_atomic(&dir.join("folder.key"), &key.to_bytes())
         .map_err(|e| cannot("keep the folder's key", e))?;
     let token = NodeId(random_16()?);
-    let config =
-        Config { id, path, token, statements: vec![first], invites: Vec::new(), joining: false };
+    let config = Config { id, path, token, statements: vec![first], invites: Vec::new(), joining: false };
     opening::open_new(shared, config)
 }
 
@@ -172,8 +172,12 @@ fn honour(shared: &Shared, device: DeviceId, request: &JoinRequest) -> JoinAnswe
 /// Joins the folder of a ticket.
 pub(super) async fn join(shared: &Arc<Shared>, asked: Asked) -> Result<Arc<Folder>, ApiError> {
     let ticket = Ticket::parse(&asked.ticket).map_err(|e| match e {
-        TicketError::NotATicket => ApiError::failed("this is not an invitation", "it is one line that begins with dunlin"),
-        TicketError::Damaged => ApiError::failed("the invitation is damaged", "copy the whole line once more"),
+        TicketError::NotATicket => {
+            ApiError::failed("this is not an invitation", "it is one line that begins with dunlin")
+        }
+        TicketError::Damaged => {
+            ApiError::failed("the invitation is damaged", "copy the whole line once more")
+        }
         TicketError::Newer => {
             ApiError::failed("the invitation was made by a newer dunlin", "update dunlin on this device")
         }
@@ -191,7 +195,10 @@ pub(super) async fn join(shared: &Arc<Shared>, asked: Asked) -> Result<Arc<Folde
         return Err(ApiError::failed(what, "choose another directory"));
     }
     if ticket.expires <= now_s() {
-        return Err(ApiError::failed("the invitation has expired", "ask for a new one: dunlin invite FOLDER"));
+        return Err(ApiError::failed(
+            "the invitation has expired",
+            "ask for a new one: dunlin invite FOLDER",
+        ));
     }
     let (answer, address) = ask_inviter(shared, &ticket).await?;
     let statements = accepted(shared, &ticket, answer)?;
@@ -209,8 +216,9 @@ fn target(asked: &Asked, ticket: &Ticket) -> Result<PathBuf, ApiError> {
     if !asked.below {
         return Ok(path);
     }
-    let name = dunlin_core::path::Name::new(ticket.name.as_bytes())
-        .map_err(|_| ApiError::usage("the invitation does not say what the folder is called", "name a FOLDER"))?;
+    let name = dunlin_core::path::Name::new(ticket.name.as_bytes()).map_err(|_| {
+        ApiError::usage("the invitation does not say what the folder is called", "name a FOLDER")
+    })?;
     Ok(path.join(std::ffi::OsStr::new(&String::from_utf8_lossy(name.as_bytes()).into_owned())))
 }
 
@@ -245,7 +253,12 @@ async fn ask_inviter(
             let hint = "see that it is running and on the same network, then try again; the invitation is still good";
             return Err(ApiError::failed("the device that made the invitation cannot be reached", hint));
         }
-        let attempt = shared.transport.connect(ticket.inviter.0, &addresses, ALPN_JOIN, left.min(Duration::from_secs(3)));
+        let attempt = shared.transport.connect(
+            ticket.inviter.0,
+            &addresses,
+            ALPN_JOIN,
+            left.min(Duration::from_secs(3)),
+        );
         if let Ok(conn) = attempt.await {
             if let Ok(Ok(answer)) = tokio::time::timeout(left, ask(shared, ticket, &conn)).await {
                 let address = conn.remote_addr();

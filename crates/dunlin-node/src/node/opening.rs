@@ -57,9 +57,8 @@ fn missing_root(path: &Path) -> Result<PathBuf, ApiError> {
         return Err(ApiError::failed(format!("{} is a dangling link", shown(path)), "name a directory"));
     }
     let (parent, name) = path.parent().zip(path.file_name()).ok_or_else(nowhere)?;
-    let parent = std::fs::canonicalize(parent).map_err(|_| {
-        ApiError::failed(format!("{} does not exist", shown(parent)), hint)
-    })?;
+    let parent = std::fs::canonicalize(parent)
+        .map_err(|_| ApiError::failed(format!("{} does not exist", shown(parent)), hint))?;
     if !parent.is_dir() {
         return Err(ApiError::failed(format!("{} is not a directory", shown(&parent)), hint));
     }
@@ -85,7 +84,8 @@ fn check_overlap(shared: &Shared, real: &Path) -> Result<(), ApiError> {
     }
     for folder in shared.folders() {
         if folder.path != real && overlaps(&folder.path) {
-            let what = format!("{} lies inside or around the shared folder {}", shown(real), shown(&folder.path));
+            let what =
+                format!("{} lies inside or around the shared folder {}", shown(real), shown(&folder.path));
             return Err(ApiError::failed(what, hint));
         }
     }
@@ -119,12 +119,16 @@ pub(super) fn report_unopened(shared: &Arc<Shared>, id: &str, _why: &ApiError) {
 
 /// Makes the root (where missing) and its marker, and opens it as a new folder.
 pub(super) fn open_new(shared: &Arc<Shared>, config: Config) -> Result<Arc<Folder>, ApiError> {
-    let dir = shared.home.folder_dir(&config.id.to_string()).map_err(|e| cannot("keep the folder's state", e))?;
+    let dir =
+        shared.home.folder_dir(&config.id.to_string()).map_err(|e| cannot("keep the folder's state", e))?;
     if !config.path.exists() {
-        std::fs::create_dir(&config.path).map_err(|e| cannot(&format!("create {}", shown(&config.path)), e))?;
+        std::fs::create_dir(&config.path)
+            .map_err(|e| cannot(&format!("create {}", shown(&config.path)), e))?;
     }
-    let disk = PosixDisk::open(&config.path).map_err(|e| cannot(&format!("open {}", shown(&config.path)), e))?;
-    write_marker(&disk, &config.marker()).map_err(|e| cannot(&format!("write into {}", shown(&config.path)), e))?;
+    let disk =
+        PosixDisk::open(&config.path).map_err(|e| cannot(&format!("open {}", shown(&config.path)), e))?;
+    write_marker(&disk, &config.marker())
+        .map_err(|e| cannot(&format!("write into {}", shown(&config.path)), e))?;
     config.save(&dir).map_err(|e| cannot("keep the folder's state", e))?;
     open(shared, config, dir)
 }
@@ -163,8 +167,7 @@ fn open(shared: &Arc<Shared>, config: Config, dir: PathBuf) -> Result<Arc<Folder
         peers: Mutex::default(),
         peers_changed: watch::channel(0).0,
     });
-    let engine = Engine::new(folder.clone(), received, watcher.clone())
-        .map_err(|e| cannot(&what, e))?;
+    let engine = Engine::new(folder.clone(), received, watcher.clone()).map_err(|e| cannot(&what, e))?;
     let engine = std::thread::Builder::new()
         .name("engine".into())
         .spawn(move || engine.run())
