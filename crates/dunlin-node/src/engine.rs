@@ -37,6 +37,8 @@ const RESCAN_UNWATCHED: Duration = Duration::from_secs(10);
 const RECHECK_ROOT: Duration = Duration::from_secs(1);
 /// How long a device that joins waits for the members' tree before it looks at its own disk.
 const WAIT_FOR_TREE: Duration = Duration::from_secs(60);
+/// After so many vain attempts a content that nobody connected holds is named in status.
+const NOWHERE_TRIES: u32 = 4;
 /// How long an idle engine sleeps.
 const IDLE: Duration = Duration::from_secs(600);
 
@@ -391,7 +393,14 @@ impl Engine {
             Fetched::Staged => {
                 self.backoff.remove(&node);
             }
-            Fetched::Nowhere => self.back_off(node, true),
+            Fetched::Nowhere => {
+                self.back_off(node, true);
+                let tries = self.backoff.get(&node).map_or(0, |b| b.tries);
+                if tries == NOWHERE_TRIES && !lock(&self.folder.peers).is_empty() {
+                    let why = "no connected device holds this version (any more)";
+                    self.troubles.insert(node, (self.path_of_node(node), why.into()));
+                }
+            }
             Fetched::Failed(why) => {
                 let path = self.path_of_node(node);
                 self.troubles.insert(node, (path, why));

@@ -71,6 +71,8 @@ pub(crate) struct Shared {
     pub home: LockedHome,
     pub transport: Transport,
     folders: Mutex<BTreeMap<FolderId, Open>>,
+    /// Folders that could not be opened, where they should be, and why.
+    unopened: Mutex<BTreeMap<FolderId, (std::path::PathBuf, String)>>,
     pub peers: Mutex<BTreeMap<DeviceId, Arc<Peer>>>,
     /// Where devices were seen, the latest first. Hints: who answers is whoever proves the key.
     addresses: Mutex<BTreeMap<DeviceId, Vec<SocketAddr>>>,
@@ -187,6 +189,7 @@ pub async fn start(options: NodeOptions) -> Result<Arc<Node>, StartError> {
         home: options.home,
         transport,
         folders: Mutex::default(),
+        unopened: Mutex::default(),
         peers: Mutex::default(),
         addresses: Mutex::new(addresses),
         expected: Mutex::default(),
@@ -198,9 +201,9 @@ pub async fn start(options: NodeOptions) -> Result<Arc<Node>, StartError> {
     let node = Arc::new(Node { shared, tasks: Mutex::default(), beacon: tokio::sync::Mutex::new(None) });
     for id in node.shared.home.folder_ids()? {
         if let Err(why) = opening::open_known(&node.shared, &id) {
-            // The other folders go on; this one is reported as long as somebody looks.
+            // The other folders go on; status tells of this one until it can be opened.
             node.shared.event(Event::Note { text: why.message.clone() });
-            opening::report_unopened(&node.shared, &id, &why);
+            opening::keep_trying(&node.shared, &id);
         }
     }
     node.run(options.listen, options.discovery).await;

@@ -66,7 +66,8 @@ impl Stage {
         }
         for entry in disk.list(&control(&["swap"]))? {
             let is_dir = entry.stat.is_ok_and(|s| s.kind == FileKind::Dir);
-            if !is_dir {
+            // What the planner parked (its names hold a dash) is still in the index, and goes on.
+            if !is_dir && !entry.name.as_bytes().contains(&b'-') {
                 self.keep(&control(&["swap"]).join(&entry.name), &entry.name)?;
             }
         }

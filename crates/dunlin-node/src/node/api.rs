@@ -6,7 +6,7 @@ use crate::control::{
     Shared as SharedFolder, State, Status,
 };
 use crate::folder::{Folder, Input, Pulse, lock};
-use dunlin_core::ids::DeviceId;
+use dunlin_core::ids::{DeviceId, FolderId};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,6 +54,16 @@ pub(super) async fn tell_states(folder: Arc<Folder>) {
 
 impl Node {
     fn pick(&self, spec: &FolderSpec) -> Result<Arc<Folder>, ApiError> {
+        let unopened = lock(&self.shared.unopened).clone();
+        if let Some((path, why)) = unopened.iter().find_map(|(id, (path, why))| {
+            let id = id.to_string();
+            let only = unopened.len() == 1 && self.shared.folders().is_empty();
+            let meant = *spec != FolderSpec::Only || only;
+            (meant && spec.pick([(id.as_str(), path.as_path())]).is_ok()).then_some((path, why))
+        }) {
+            let what = format!("the folder {} is halted: {why}", opening::shown(path));
+            return Err(ApiError::failed(what, "dunlin status says more"));
+        }
         let all = self.shared.folders();
         let ids: Vec<String> = all.iter().map(|f| f.id.to_string()).collect();
         let at = spec.pick(ids.iter().map(String::as_str).zip(all.iter().map(|f| f.path.as_path())))?;
@@ -108,6 +118,23 @@ impl Node {
     }
 }
 
+/// A folder that could not be opened: nothing is known of it but why.
+fn unopened(id: &FolderId, path: &std::path::Path, why: &str) -> FolderStatus {
+    FolderStatus {
+        id: id.to_string(),
+        path: path.to_path_buf().into(),
+        state: State::Halted,
+        in_sync: false,
+        files: 0,
+        bytes: 0,
+        need_files: 0,
+        need_bytes: 0,
+        conflicts: 0,
+        problems: vec![Problem { path: Folder::any_path(&Default::default()), why: why.to_owned() }],
+        devices: Vec::new(),
+    }
+}
+
 impl Api for Node {
     async fn share(&self, path: PathBuf) -> Result<SharedFolder, ApiError> {
         let _one = self.shared.setup.lock().await;
@@ -147,6 +174,7 @@ impl Api for Node {
     async fn status(&self) -> Result<Status, ApiError> {
         let mut folders: Vec<FolderStatus> =
             self.shared.folders().iter().map(|f| self.folder_status(f)).collect();
+        folders.extend(lock(&self.shared.unopened).iter().map(|(id, (path, why))| unopened(id, path, why)));
         folders.sort_by(|a, b| a.path.as_path().cmp(b.path.as_path()));
         Ok(Status { device: self.shared.device.to_string(), name: self.shared.name.clone(), folders })
     }

@@ -99,18 +99,27 @@ pub(super) fn open_known(shared: &Arc<Shared>, id: &str) -> Result<(), ApiError>
     let Some(config) = Config::load(id, &dir).map_err(|e| cannot("open a folder's state", e))? else {
         return Ok(());
     };
-    open(shared, config, dir).map(|_| ())
+    let path = config.path.clone();
+    match open(shared, config, dir) {
+        Ok(_) => {
+            lock(&shared.unopened).remove(&id);
+            Ok(())
+        }
+        Err(e) => {
+            lock(&shared.unopened).insert(id, (path, e.message.clone()));
+            Err(e)
+        }
+    }
 }
 
-/// Says of a folder that could not be opened why, and tries again until it can be.
-pub(super) fn report_unopened(shared: &Arc<Shared>, id: &str, _why: &ApiError) {
+/// Tries again and again to open a folder, until its root is back.
+pub(super) fn keep_trying(shared: &Arc<Shared>, id: &str) {
     let (weak, id) = (Arc::downgrade(shared), id.to_owned());
     tokio::spawn(async move {
         loop {
             tokio::time::sleep(Duration::from_secs(2)).await;
             let Some(shared) = weak.upgrade() else { return };
             if tokio::task::block_in_place(|| open_known(&shared, &id)).is_ok() {
-                shared.raise();
                 return;
             }
         }
