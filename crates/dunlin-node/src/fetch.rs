@@ -11,7 +11,7 @@ use dunlin_core::plan::Fetch;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::mpsc;
 use tokio::task::{JoinSet, block_in_place};
 
@@ -25,6 +25,8 @@ const LARGE: usize = 2;
 const RANGE: u64 = 4 << 20;
 /// Ranges of one content under way at once.
 const RANGES: usize = 4;
+/// After so many bytes the disk is made to write.
+const SYNC_EVERY: u64 = 48 << 20;
 /// The most chunks of a content: what a list may make us remember.
 const CHUNKS_MAX: u64 = 1 << 26;
 
@@ -138,7 +140,7 @@ fn copy_from(folder: &Folder, fetch: &Fetch) -> Option<()> {
     for holder in &fetch.holders {
         let Ok(from) = folder.disk.open(holder) else { continue };
         // A copy that fails half-way leaves a part, which the fetch from a peer takes up.
-        let part = folder.stage.open_part(&fetch.content).ok()?;
+        let (part, _) = folder.stage.open_part(&fetch.content).ok()?;
         let (mut buffer, mut offset, mut hasher) = (vec![0; 256 << 10], 0, blake3::Hasher::new());
         while let Ok(n) = from.read_at(&mut buffer, offset) {
             if n == 0 || part.write_at(&buffer[..n], offset).is_err() {
@@ -272,6 +274,33 @@ impl From<io::Error> for Broken {
     }
 }
 
+/// The partial file of a content while it is filled.
+#[derive(Clone)]
+struct Part {
+    file: Arc<dyn WriteFile>,
+    /// Nothing was in it before: there is nothing to look for.
+    new: bool,
+    unsynced: Arc<AtomicU64>,
+}
+
+impl Part {
+    /// Writes, and now and then has the disk begin with what came so far: at the end only the last
+    /// part of it is waited for.
+    fn write(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.file.write_at(bytes, offset)?;
+        let before = self.unsynced.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        if before < SYNC_EVERY && before + bytes.len() as u64 >= SYNC_EVERY {
+            let part = self.clone();
+            tokio::task::spawn_blocking(move || {
+                // The sync that counts is the applier's, which sees its own error.
+                let _ = part.file.sync_data();
+                part.unsynced.store(0, Ordering::Relaxed);
+            });
+        }
+        Ok(())
+    }
+}
+
 /// A run of missing chunks.
 #[derive(Default)]
 struct Run {
@@ -288,8 +317,9 @@ async fn chunked(
     fetch: &Fetch,
     old: &Known,
 ) -> Result<bool, Broken> {
-    let part: Arc<dyn WriteFile> = Arc::from(folder.stage.open_part(&fetch.content)?);
-    part.set_len(fetch.size)?;
+    let (part, new) = folder.stage.open_part(&fetch.content)?;
+    let part = Part { file: Arc::from(part), new, unsynced: Arc::default() };
+    part.file.set_len(fetch.size)?;
     let request = Request::Chunks { folder: folder.id, content: fetch.content, size: fetch.size };
     let mut list = ask(peer, &request).await?;
     let (mut offset, mut run, mut tasks) = (0, Run::default(), JoinSet::new());
@@ -308,7 +338,7 @@ async fn chunked(
             {
                 return Err(StreamError::Protocol("a chunk list does not fit").into());
             }
-            let here = block_in_place(|| is_here(folder, part.as_ref(), old, offset, &chunk))?;
+            let here = block_in_place(|| is_here(folder, &part, old, offset, &chunk))?;
             if here || run.len >= RANGE {
                 flush(folder, peer, fetch, &part, &mut run, &mut tasks).await?;
             }
@@ -332,7 +362,7 @@ async fn chunked(
     if offset != fetch.size {
         return Err(StreamError::Protocol("a chunk list does not fit").into());
     }
-    finish(folder, part.as_ref(), fetch)
+    finish(folder, part.file.as_ref(), fetch)
 }
 
 /// The whole is verified once more before it counts: the list was only a hint of the peer's.
@@ -357,22 +387,20 @@ fn finish(folder: &Folder, part: &dyn WriteFile, fetch: &Fetch) -> Result<bool, 
 }
 
 /// Whether a chunk is in the partial file already, or can be copied from the old file.
-fn is_here(
-    folder: &Folder,
-    part: &dyn WriteFile,
-    old: &Known,
-    offset: u64,
-    chunk: &Chunk,
-) -> io::Result<bool> {
+fn is_here(folder: &Folder, part: &Part, old: &Known, offset: u64, chunk: &Chunk) -> io::Result<bool> {
+    if part.new && old.is_empty() {
+        return Ok(false);
+    }
     let mut bytes = vec![0; chunk.len as usize];
-    if read_full(|b, o| part.read_at(b, o), &mut bytes, offset)? && is_chunk(chunk, &bytes) {
+    if !part.new && read_full(|b, o| part.file.read_at(b, o), &mut bytes, offset)? && is_chunk(chunk, &bytes)
+    {
         return Ok(true);
     }
     let Some((path, at, len)) = old.get(&chunk.hash).filter(|k| k.2 == chunk.len) else { return Ok(false) };
     debug_assert_eq!(*len, chunk.len);
     let Ok(file) = folder.disk.open(path) else { return Ok(false) };
     if read_full(|b, o| file.read_at(b, o), &mut bytes, *at).unwrap_or(false) && is_chunk(chunk, &bytes) {
-        part.write_at(&bytes, offset)?;
+        part.write(&bytes, offset)?;
         return Ok(true);
     }
     Ok(false)
@@ -402,7 +430,7 @@ async fn flush(
     folder: &Arc<Folder>,
     peer: &Arc<PeerFolder>,
     fetch: &Fetch,
-    part: &Arc<dyn WriteFile>,
+    part: &Part,
     run: &mut Run,
     tasks: &mut JoinSet<Result<(), Broken>>,
 ) -> Result<(), Broken> {
@@ -421,12 +449,7 @@ async fn flush(
     Ok(())
 }
 
-async fn range(
-    peer: Arc<PeerFolder>,
-    part: Arc<dyn WriteFile>,
-    request: Request,
-    run: Run,
-) -> Result<(), Broken> {
+async fn range(peer: Arc<PeerFolder>, part: Part, request: Request, run: Run) -> Result<(), Broken> {
     let mut recv = ask(&peer, &request).await?;
     let body = read_frame(&mut recv).await?.ok_or(StreamError::Protocol("an answer is missing"))?;
     if read::<Header>(&body).map_err(|_| StreamError::Protocol("an answer cannot be read"))? != Header::Here {
@@ -440,7 +463,7 @@ async fn range(
             if !is_chunk(chunk, &bytes) {
                 return Err(Broken::from(StreamError::Protocol("a chunk does not fit its hash")));
             }
-            Ok(part.write_at(&bytes, offset)?)
+            Ok(part.write(&bytes, offset)?)
         })?;
         offset += u64::from(chunk.len);
     }

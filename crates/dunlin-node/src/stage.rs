@@ -115,12 +115,12 @@ impl Stage {
         Ok(())
     }
 
-    /// Opens (or creates) the partial file of a content.
-    pub fn open_part(&self, content: &ContentId) -> io::Result<Box<dyn WriteFile>> {
+    /// Opens (or creates) the partial file of a content; tells whether it is new, and so empty.
+    pub fn open_part(&self, content: &ContentId) -> io::Result<(Box<dyn WriteFile>, bool)> {
         let path = self.part_path(content);
         match self.disk.open_write(&path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => self.disk.create(&path),
-            other => other,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok((self.disk.create(&path)?, true)),
+            other => Ok((other?, false)),
         }
     }
 

@@ -40,9 +40,9 @@ const CLOSE: Duration = Duration::from_millis(1500);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Congestion {
     /// Backs off at every loss: fair, and slow on a lossy or long path.
+    #[default]
     Cubic,
     /// Models the path's bandwidth: keeps it at 1 % loss, where Cubic gets a hundredth.
-    #[default]
     Bbr3,
 }
 
