@@ -1,0 +1,152 @@
+//! The documents: links lead somewhere, named tests exist, and the map names every module.
+
+use super::source::{Source, files, root};
+use super::{caught, hold};
+use std::path::Path;
+
+/// Inline pieces of a document, outside code blocks: code spans, and text with them blanked.
+fn prose(text: &str) -> (String, Vec<String>) {
+    let (mut out, mut spans, mut in_block) = (String::new(), Vec::new(), false);
+    for line in text.lines() {
+        if line.trim_start().starts_with("```") {
+            in_block = !in_block;
+        } else if !in_block {
+            for (i, part) in line.split('`').enumerate() {
+                if i % 2 == 0 { out.push_str(part) } else { spans.push(part.to_owned()) }
+            }
+        }
+        out.push('\n');
+    }
+    (out, spans)
+}
+
+/// Where a document's relative links lead, without fragments.
+fn links(text: &str) -> Vec<String> {
+    let (prose, mut out) = (prose(text).0, Vec::new());
+    for (at, _) in prose.match_indices("](") {
+        let target = prose[at + 2..].split([')', ' ', '\n']).next().unwrap_or_default();
+        let target = target.split('#').next().unwrap_or_default();
+        if !target.is_empty() && !target.contains("://") && !target.starts_with("mailto:") {
+            out.push(target.to_owned());
+        }
+    }
+    out
+}
+
+fn check_links(documents: &[Source], exists: impl Fn(&Path) -> bool) -> Vec<String> {
+    let mut out = Vec::new();
+    for d in documents {
+        let dir = Path::new(&d.path).parent().unwrap_or(Path::new(""));
+        let dead = links(&d.text).into_iter().filter(|l| !exists(&dir.join(l)));
+        out.extend(dead.map(|l| format!("{}: the link to {l} leads nowhere", d.path)));
+    }
+    out
+}
+
+/// The tests a document names: code spans `path.rs::test`.
+fn named_tests(text: &str) -> Vec<(String, String)> {
+    let named = |span: String| {
+        let (path, test) = span.split_once(".rs::")?;
+        Some((format!("{path}.rs"), test.to_owned()))
+    };
+    prose(text).1.into_iter().filter_map(named).collect()
+}
+
+/// Whether a source has a test function of this name.
+fn has_test(source: &Source, name: &str) -> bool {
+    let lines: Vec<&str> = source.text.lines().collect();
+    lines.iter().enumerate().any(|(i, line)| {
+        line.contains(&format!("fn {name}("))
+            && lines[..i]
+                .iter()
+                .rev()
+                .take_while(|l| l.trim_start().starts_with("#["))
+                .any(|l| l.contains("test"))
+    })
+}
+
+fn check_tests(documents: &[Source], sources: &[Source]) -> Vec<String> {
+    let mut out = Vec::new();
+    for d in documents {
+        for (path, test) in named_tests(&d.text) {
+            let found = sources.iter().find(|s| s.path == format!("crates/{path}") || s.path == path);
+            if !found.is_some_and(|s| has_test(s, &test)) {
+                out.push(format!("{}: there is no test {path}::{test}", d.path));
+            }
+        }
+    }
+    out
+}
+
+/// Every row of the table of promises names a test.
+fn check_promises(document: &Source) -> Vec<String> {
+    let rows: Vec<&str> = document.text.lines().filter(|l| l.starts_with("| ")).skip(1).collect();
+    if rows.is_empty() {
+        return vec![format!("{}: no promise found", document.path)];
+    }
+    let bare = rows.into_iter().filter(|row| named_tests(row).is_empty());
+    bare.map(|row| format!("{}: no test holds this: {row}", document.path)).collect()
+}
+
+/// The map names each module of each crate, and no file that is not there.
+fn check_map(map: &Source, sources: &[Source]) -> Vec<String> {
+    let spans = prose(&map.text).1;
+    let mut out = Vec::new();
+    for s in sources {
+        let module = ["dunlin-core", "dunlin-node", "dunlin"].iter().find_map(|c| s.within(c));
+        let unnamed = module.filter(|m| !m.contains('/') && !spans.iter().any(|span| span == m));
+        if unnamed.is_some() {
+            out.push(format!("{}: the map does not name {}", map.path, s.path));
+        }
+    }
+    let is_file = |span: &&String| span.ends_with(".rs") && !span.contains([' ', '*', '<']);
+    for span in spans.iter().filter(is_file) {
+        if !sources.iter().any(|s| s.path == *span || s.path.ends_with(&format!("/{span}"))) {
+            out.push(format!("{}: there is no file {span}", map.path));
+        }
+    }
+    out
+}
+
+fn document(path: &str) -> Source {
+    let found = files("md").into_iter().find(|d| d.path == path);
+    found.unwrap_or_else(|| panic!("{path} is missing"))
+}
+
+#[test]
+fn links_lead_somewhere() {
+    hold(&check_links(&files("md"), |path| root().join(path).exists()));
+    let d = Source::sample(
+        "docs/a.md",
+        "[x](b.md#c) `[no](code.md)` [w](https://x/y) [s](#s)\n```\n[n](o.md)\n```\n",
+    );
+    caught(&check_links(&[d], |_| false), "b.md");
+}
+
+#[test]
+fn named_tests_exist() {
+    let (documents, sources) = (files("md"), files("rs"));
+    hold(&check_tests(&documents, &sources));
+    let source = Source::sample("crates/x/tests/y.rs", "fn helper() {}\n#[test]\n#[ignore]\nfn holds() {}\n");
+    let named = |test: &str| Source::sample("a.md", &format!("`x/tests/y.rs::{test}`"));
+    hold(&check_tests(&[named("holds")], std::slice::from_ref(&source)));
+    caught(&check_tests(&[named("helper")], std::slice::from_ref(&source)), "helper");
+    caught(&check_tests(&[named("gone")], &[source]), "gone");
+}
+
+#[test]
+fn every_promise_names_its_test() {
+    hold(&check_promises(&document("docs/promises.md")));
+    let table = "| promise | test |\n|---|---|\n| held | `a.rs::b` |\n| hoped | none |\n";
+    caught(&check_promises(&Source::sample("p.md", table)), "hoped");
+    caught(&check_promises(&Source::sample("p.md", "")), "no promise");
+}
+
+#[test]
+fn the_map_is_of_this_house() {
+    let sources = files("rs");
+    hold(&check_map(&document("ARCHITECTURE.md"), &sources));
+    let sources = [Source::sample("crates/dunlin/src/a.rs", "")];
+    caught(&check_map(&Source::sample("m.md", ""), &sources), "does not name");
+    caught(&check_map(&Source::sample("m.md", "`a.rs` `b.rs`"), &sources), "no file b.rs");
+}
