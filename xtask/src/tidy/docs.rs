@@ -20,27 +20,56 @@ fn prose(text: &str) -> (String, Vec<String>) {
     (out, spans)
 }
 
-/// Where a document's relative links lead, without fragments.
-fn links(text: &str) -> Vec<String> {
+/// Where a document's relative links lead: path and fragment, either may be empty.
+fn links(text: &str) -> Vec<(String, String)> {
     let (prose, mut out) = (prose(text).0, Vec::new());
     for (at, _) in prose.match_indices("](") {
         let target = prose[at + 2..].split([')', ' ', '\n']).next().unwrap_or_default();
-        let target = target.split('#').next().unwrap_or_default();
-        if !target.is_empty() && !target.contains("://") && !target.starts_with("mailto:") {
-            out.push(target.to_owned());
+        let (path, fragment) = target.split_once('#').unwrap_or((target, ""));
+        if !path.contains("://") && !path.starts_with("mailto:") {
+            out.push((path.to_owned(), fragment.to_owned()));
         }
     }
     out
+}
+
+/// The fragments that lead to the headings of a document.
+fn headings(text: &str) -> Vec<String> {
+    let heading = |line: &str| {
+        let words = line.trim_start_matches('#').trim().to_lowercase().replace(' ', "-");
+        words.chars().filter(|c| c.is_alphanumeric() || matches!(c, '-' | '_')).collect()
+    };
+    text.lines().filter(|l| l.starts_with('#')).map(heading).collect()
 }
 
 fn check_links(documents: &[Source], exists: impl Fn(&Path) -> bool) -> Vec<String> {
     let mut out = Vec::new();
     for d in documents {
         let dir = Path::new(&d.path).parent().unwrap_or(Path::new(""));
-        let dead = links(&d.text).into_iter().filter(|l| !exists(&dir.join(l)));
-        out.extend(dead.map(|l| format!("{}: the link to {l} leads nowhere", d.path)));
+        for (path, fragment) in links(&d.text) {
+            let to = if path.is_empty() { d.path.clone() } else { plain(&dir.join(&path)) };
+            let target = documents.iter().find(|d| d.path == to);
+            if !path.is_empty() && !exists(&dir.join(&path)) {
+                out.push(format!("{}: the link to {path} leads nowhere", d.path));
+            } else if !fragment.is_empty() && !target.is_some_and(|t| headings(&t.text).contains(&fragment)) {
+                out.push(format!("{}: {to} has no heading for #{fragment}", d.path));
+            }
+        }
     }
     out
+}
+
+/// The path without `.` and `..`.
+fn plain(path: &Path) -> String {
+    let mut out: Vec<String> = Vec::new();
+    for part in path.to_string_lossy().split('/') {
+        match part {
+            ".." => drop(out.pop()),
+            "." | "" => {}
+            part => out.push(part.into()),
+        }
+    }
+    out.join("/")
 }
 
 /// The tests a document names: code spans `path.rs::test`.
@@ -116,11 +145,11 @@ fn document(path: &str) -> Source {
 #[test]
 fn links_lead_somewhere() {
     hold(&check_links(&files("md"), |path| root().join(path).exists()));
-    let d = Source::sample(
-        "docs/a.md",
-        "[x](b.md#c) `[no](code.md)` [w](https://x/y) [s](#s)\n```\n[n](o.md)\n```\n",
-    );
-    caught(&check_links(&[d], |_| false), "b.md");
+    let text = "[x](b.md#c) `[no](code.md)` [w](https://x/y) [s](#a-b)\n```\n[n](o.md)\n```\n# A, b!\n";
+    let d = [Source::sample("docs/a.md", text), Source::sample("docs/b.md", "## c\n")];
+    hold(&check_links(&d, |path| path == Path::new("docs/b.md")));
+    caught(&check_links(&d, |_| false), "b.md");
+    caught(&check_links(&[Source::sample("a.md", "[x](#gone)")], |_| true), "#gone");
 }
 
 #[test]
