@@ -222,7 +222,15 @@ impl Session {
                 acked: std::sync::Mutex::new(0),
                 load: AtomicUsize::new(0),
             });
-            lock(&folder.peers).insert(self.peer.device, peer.clone());
+            {
+                // Another connection may have taken this one's place meanwhile; its entry is to stay.
+                let peers = lock(&self.shared.peers);
+                let mine = self.peer.conn.stable_id();
+                if peers.get(&self.peer.device).is_none_or(|p| p.conn.stable_id() != mine) {
+                    return Err(StreamError::Gone("replaced by another connection".into()));
+                }
+                lock(&folder.peers).insert(self.peer.device, peer.clone());
+            }
             folder.raise();
             folder.tell(Input::Peers).await;
             let id = folder.id;
@@ -342,6 +350,12 @@ async fn send_rows(
             ok = peer.out.send(Message::Status { folder: folder.id, digest, need, busy }).await.is_ok();
             said = Some(status);
         }
+        // Before addresses: those of devices that the peer does not know as members are lost on it.
+        if ok && members.has_changed().unwrap_or(false) {
+            members.mark_unchanged();
+            let statements = lock(&folder.config).statements.clone();
+            ok = peer.out.send(Message::Statements { folder: folder.id, statements }).await.is_ok();
+        }
         let known = addresses(&shared, &folder, peer.device);
         if ok && known != told {
             told.clone_from(&known);
@@ -356,10 +370,7 @@ async fn send_rows(
                 if done.is_err() {
                     return;
                 }
-                let statements = lock(&folder.config).statements.clone();
-                if peer.out.send(Message::Statements { folder: folder.id, statements }).await.is_err() {
-                    return;
-                }
+                members.mark_changed();
             }
             done = peers.changed() => if done.is_err() { return },
         }

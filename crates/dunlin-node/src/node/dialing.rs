@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 /// One attempt takes at most this long.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(4);
@@ -48,6 +48,8 @@ struct Attempts {
     /// The addresses tried last: new ones are tried at once.
     tried: Vec<SocketAddr>,
     under_way: bool,
+    /// Ends the dialling (not the connection) for one that knows more addresses.
+    restart: Arc<Notify>,
 }
 
 /// Dials every member that is not connected, again and again, ever less often.
@@ -65,8 +67,13 @@ pub(super) async fn dial(shared: Arc<Shared>) {
                 next: now,
                 tried: Vec::new(),
                 under_way: false,
+                restart: Arc::default(),
             });
             let news = addresses.iter().any(|x| !a.tried.contains(x));
+            if a.under_way && news {
+                // It would try addresses that may be stale for seconds.
+                a.restart.notify_one();
+            }
             if a.under_way || addresses.is_empty() || busy >= DIALS_MAX {
                 continue;
             }
@@ -74,9 +81,10 @@ pub(super) async fn dial(shared: Arc<Shared>) {
                 next = next.min(a.next);
                 continue;
             }
-            (a.under_way, a.tried) = (true, addresses.clone());
+            (a.under_way, a.tried, a.restart) = (true, addresses.clone(), Arc::default());
+            let restart = a.restart.clone();
             drop(all);
-            tokio::spawn(attempt(shared.clone(), attempts.clone(), device, addresses));
+            tokio::spawn(attempt(shared.clone(), attempts.clone(), device, addresses, restart));
         }
         let wait = next.saturating_duration_since(Instant::now());
         // Woken by news, or when somebody is due.
@@ -101,8 +109,18 @@ async fn attempt(
     attempts: Arc<Mutex<BTreeMap<DeviceId, Attempts>>>,
     device: DeviceId,
     addresses: Vec<SocketAddr>,
+    restart: Arc<Notify>,
 ) {
-    let result = shared.transport.connect(device.0, &addresses, ALPN, DIAL_TIMEOUT).await;
+    let result = tokio::select! {
+        result = shared.transport.connect(device.0, &addresses, ALPN, DIAL_TIMEOUT) => result,
+        () = restart.notified() => {
+            if let Some(a) = lock(&attempts).get_mut(&device) {
+                a.under_way = false;
+            }
+            shared.redial.notify_one();
+            return;
+        }
+    };
     let began = Instant::now();
     let mut lasted = false;
     if let Ok(conn) = result {
