@@ -48,8 +48,18 @@ fn long_name() -> String {
 }
 
 const FILES: [&str; 12] = [
-    "two", "three", "edit-delete", "delete-edit", "move-delete", "edit-move", "equal", "meta", "gone", "again",
-    "both-gone", "kind",
+    "two",
+    "three",
+    "edit-delete",
+    "delete-edit",
+    "move-delete",
+    "edit-move",
+    "equal",
+    "meta",
+    "gone",
+    "again",
+    "both-gone",
+    "kind",
 ];
 
 fn before(root: &Path) {

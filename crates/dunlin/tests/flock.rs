@@ -66,8 +66,20 @@ fn names_of_all_bytes(dir: &Path) {
     let bad = [0xff; 255];
     let dots = [b'.'; 255];
     let others: [&[u8]; 14] = [
-        &long, &bad, &dots, b"...", b"-rf", b"*", b"%2e%2e", b"CON", b"aux.txt", b" lead", b"trail ",
-        b"two\nlines\n", "\u{202e}gnp.exe".as_bytes(), "\u{ff0e}\u{ff0e}".as_bytes(),
+        &long,
+        &bad,
+        &dots,
+        b"...",
+        b"-rf",
+        b"*",
+        b"%2e%2e",
+        b"CON",
+        b"aux.txt",
+        b" lead",
+        b"trail ",
+        b"two\nlines\n",
+        "\u{202e}gnp.exe".as_bytes(),
+        "\u{ff0e}\u{ff0e}".as_bytes(),
     ];
     for other in others {
         write(dir.join(name(other)), other);
@@ -121,7 +133,12 @@ fn a_flock_stays_identical_through_everything() {
     let below = |e: &&serde_json::Value| e["path"].as_str().is_some_and(|p| p.starts_with("moved/"));
     assert_eq!(applied.iter().filter(below).count(), 0, "a moved directory is one change");
 
-    // One kind of thing in place of another.
+    kinds_replace_each_other(&f);
+    swaps_and_what_is_left_alone(&f);
+}
+
+/// One kind of thing in place of another.
+fn kinds_replace_each_other(f: &Flock) {
     fs::remove_file(f.a.path("none")).unwrap();
     fs::create_dir(f.a.path("none")).unwrap();
     write(f.a.path("none/inside"), b"x");
@@ -138,8 +155,10 @@ fn a_flock_stays_identical_through_everything() {
     fs::remove_dir_all(f.c.path("none")).unwrap();
     symlink("none", f.c.path("none")).unwrap();
     f.settle("the other replacements");
+}
 
-    // A swap of two files, and of names in a ring.
+/// A swap of two files, and of names in a ring.
+fn swaps_and_what_is_left_alone(f: &Flock) {
     fs::rename(f.a.path("docs/10.txt"), f.a.path("docs/tmp")).unwrap();
     fs::rename(f.a.path("docs/11.txt"), f.a.path("docs/10.txt")).unwrap();
     fs::rename(f.a.path("docs/tmp"), f.a.path("docs/11.txt")).unwrap();

@@ -293,7 +293,10 @@ fn collect(dir: &Path, prefix: &[u8], out: &mut Tree) {
             collect(&entry.path(), &[&path[..], b"/"].concat(), out);
             out.insert(path, Thing::Dir { mode });
         } else if meta.is_symlink() {
-            out.insert(path, Thing::Link { text: fs::read_link(entry.path()).unwrap().into_os_string().into_vec() });
+            out.insert(
+                path,
+                Thing::Link { text: fs::read_link(entry.path()).unwrap().into_os_string().into_vec() },
+            );
         } else if meta.is_file() {
             let mut hasher = blake3::Hasher::new();
             let mut file = fs::File::open(entry.path()).unwrap();
