@@ -15,6 +15,8 @@ use dunlin_core::state::{Content, Mtime};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
+/// What is said of a full disk.
+pub const DISK_FULL: &str = "the disk is full";
 /// Up to so many files (or directories) each is synced by itself; beyond, the file system as a whole.
 const SYNC_EACH_MAX: usize = 8;
 
@@ -88,7 +90,7 @@ fn finish(disk: &dyn Disk, step: &Step, result: Result<bool, Stop>, synced: &io:
 /// The error as a person would say it.
 fn said(e: &io::Error) -> String {
     match e.kind() {
-        io::ErrorKind::StorageFull => "the disk is full".into(),
+        io::ErrorKind::StorageFull => DISK_FULL.into(),
         io::ErrorKind::QuotaExceeded => "the disk quota is used up".into(),
         io::ErrorKind::PermissionDenied => "permission denied".into(),
         io::ErrorKind::ReadOnlyFilesystem => "the file system is read-only".into(),

@@ -127,7 +127,15 @@ impl Engine {
     pub(crate) fn run(mut self) {
         self.push_dir(ROOT, true);
         self.watch_control();
-        if let Err(fault) = self.rounds() {
+        let folder = self.folder.clone();
+        // A folder whose engine has died must never look as if all were well.
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.rounds()));
+        let Ok(ended) = ended else {
+            let failed = "the folder's engine failed (a bug); restart dunlin, and please report it";
+            folder.pulse.send_modify(|p| p.failed = Some(failed.into()));
+            return;
+        };
+        if let Err(fault) = ended {
             let failed = format!("{fault}; it is rebuilt at the next start");
             // The next start finds the mark, puts the index aside and unites.
             let _ = crate::home::write_atomic(&self.folder.dir.join("index.damaged"), failed.as_bytes());
@@ -402,6 +410,7 @@ impl Engine {
                 }
             }
             Fetched::Failed(why) => {
+                self.make_room(&why);
                 let path = self.path_of_node(node);
                 self.troubles.insert(node, (path, why));
                 self.back_off(node, false);

@@ -11,7 +11,7 @@ use dunlin_core::plan::Fetch;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::mpsc;
 use tokio::task::{JoinSet, block_in_place};
 
@@ -92,7 +92,7 @@ impl Drop for Load<'_> {
 
 fn said(e: &io::Error) -> Fetched {
     Fetched::Failed(match e.kind() {
-        io::ErrorKind::StorageFull => "the disk is full".into(),
+        io::ErrorKind::StorageFull => crate::apply::DISK_FULL.into(),
         io::ErrorKind::QuotaExceeded => "the disk quota is used up".into(),
         _ => format!("cannot be stored: {e}"),
     })
@@ -281,6 +281,8 @@ struct Part {
     /// Nothing was in it before: there is nothing to look for.
     new: bool,
     unsynced: Arc<AtomicU64>,
+    /// A sync failed: the system says so only once, and nobody knows what the disk holds.
+    lost: Arc<AtomicBool>,
 }
 
 impl Part {
@@ -292,8 +294,9 @@ impl Part {
         if before < SYNC_EVERY && before + bytes.len() as u64 >= SYNC_EVERY {
             let part = self.clone();
             tokio::task::spawn_blocking(move || {
-                // The sync that counts is the applier's, which sees its own error.
-                let _ = part.file.sync_data();
+                if part.file.sync_data().is_err() {
+                    part.lost.store(true, Ordering::Relaxed);
+                }
                 part.unsynced.store(0, Ordering::Relaxed);
             });
         }
@@ -318,7 +321,7 @@ async fn chunked(
     old: &Known,
 ) -> Result<bool, Broken> {
     let (part, new) = folder.stage.open_part(&fetch.content)?;
-    let part = Part { file: Arc::from(part), new, unsynced: Arc::default() };
+    let part = Part { file: Arc::from(part), new, unsynced: Arc::default(), lost: Arc::default() };
     part.file.set_len(fetch.size)?;
     let request = Request::Chunks { folder: folder.id, content: fetch.content, size: fetch.size };
     let mut list = ask(peer, &request).await?;
@@ -362,15 +365,20 @@ async fn chunked(
     if offset != fetch.size {
         return Err(StreamError::Protocol("a chunk list does not fit").into());
     }
-    finish(folder, part.file.as_ref(), fetch)
+    finish(folder, &part, fetch)
 }
 
 /// The whole is verified once more before it counts: the list was only a hint of the peer's.
-fn finish(folder: &Folder, part: &dyn WriteFile, fetch: &Fetch) -> Result<bool, Broken> {
+fn finish(folder: &Folder, part: &Part, fetch: &Fetch) -> Result<bool, Broken> {
     block_in_place(|| {
+        // Synced through the handle that wrote, so that no error goes to somebody else.
+        if part.file.sync_data().is_err() || part.lost.load(Ordering::Relaxed) {
+            folder.stage.drop_part(&fetch.content)?;
+            return Err(Broken::Disk(io::Error::other("what was written could not be made durable")));
+        }
         let (mut hasher, mut buffer, mut offset) = (blake3::Hasher::new(), vec![0; 1 << 20], 0);
         loop {
-            let n = part.read_at(&mut buffer, offset)?;
+            let n = part.file.read_at(&mut buffer, offset)?;
             if n == 0 {
                 break;
             }

@@ -65,13 +65,40 @@ impl Stage {
             }
         }
         for entry in disk.list(&control(&["swap"]))? {
+            let path = control(&["swap"]).join(&entry.name);
             let is_dir = entry.stat.is_ok_and(|s| s.kind == FileKind::Dir);
             // What the planner parked (its names hold a dash) is still in the index, and goes on.
-            if !is_dir && !entry.name.as_bytes().contains(&b'-') {
-                self.keep(&control(&["swap"]).join(&entry.name), &entry.name)?;
+            if !is_dir
+                && !entry.name.as_bytes().contains(&b'-')
+                && !self.return_unplaced(&path, &entry.name)?
+            {
+                self.keep(&path, &entry.name)?;
             }
         }
         Ok(())
+    }
+
+    /// A staged content that was taken out and not placed goes back, to be verified like any part.
+    /// Anything else under such a name is what it was exchanged with: somebody's work.
+    fn return_unplaced(&self, path: &RelPath, name: &Name) -> io::Result<bool> {
+        let id = name.as_bytes().get(..64).and_then(|b| std::str::from_utf8(b).ok());
+        let Some(content) = id.and_then(ContentId::from_hex) else { return Ok(false) };
+        let Ok(file) = self.disk.open(path) else { return Ok(false) };
+        let (mut hasher, mut buffer, mut offset) = (blake3::Hasher::new(), vec![0; 256 << 10], 0);
+        loop {
+            let n = file.read_at(&mut buffer, offset)?;
+            if n == 0 {
+                break;
+            }
+            hasher.update(&buffer[..n]);
+            offset += n as u64;
+        }
+        let part = self.part_path(&content);
+        if *hasher.finalize().as_bytes() != content.0 || self.disk.stat(&part)?.is_some() {
+            return Ok(false);
+        }
+        self.disk.rename(path, &part, Rename::NoReplace)?;
+        Ok(true)
     }
 
     fn whole(&self) -> std::sync::MutexGuard<'_, BTreeSet<ContentId>> {
@@ -145,7 +172,9 @@ impl Stage {
 
     /// Takes a staged content out for placing: it is at the returned path in `swap/` afterwards.
     pub fn take(&self, content: &ContentId) -> io::Result<RelPath> {
-        let to = self.swap_path();
+        // The name tells after a crash whether this was placed already.
+        let number = self.counter.fetch_add(1, Ordering::Relaxed);
+        let to = control(&["swap", &format!("{content}.{number:016x}")]);
         self.disk.rename(&self.path(content), &to, Rename::NoReplace)?;
         self.whole().remove(content);
         Ok(to)
@@ -173,6 +202,19 @@ impl Stage {
     /// A new name in `swap/`.
     pub fn swap_path(&self) -> RelPath {
         control(&["swap", &format!("{:016x}", self.counter.fetch_add(1, Ordering::Relaxed))])
+    }
+
+    /// Makes room on a full disk: the oldest of the history goes until `bytes` are free or it is empty.
+    pub fn make_room(&self, bytes: u64) -> io::Result<()> {
+        let history = control(&["history"]);
+        // Names begin with a number that grows: in their order the oldest come first.
+        for entry in self.disk.list(&history)? {
+            if self.disk.space()?.free >= bytes {
+                break;
+            }
+            self.disk.unlink(&history.join(&entry.name))?;
+        }
+        Ok(())
     }
 
     /// Moves a file or link into the history. `name` is what it was called.

@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 const STEPS_MAX: usize = 1024;
 /// The most contents that are being fetched at once.
 const FETCHES_MAX: usize = 4096;
+/// So much is made free at once when the disk is full.
+const ROOM_BYTES: u64 = 64 << 20;
 /// At most so many bytes are placed (and made durable) in one go.
 const BATCH_BYTES: u64 = 64 << 20;
 
@@ -84,6 +86,7 @@ impl Engine {
                     self.back_off(step.node, false);
                 }
                 Applied::Failed(why) => {
+                    self.make_room(&why);
                     let trouble = (step.path.clone(), why.clone());
                     if self.troubles.insert(step.node, trouble).is_none() {
                         let folder = self.folder.id.to_string();
@@ -99,6 +102,14 @@ impl Engine {
             self.watch_new(&snapshot, step)?;
         }
         Ok(done)
+    }
+
+    /// On a full disk the oldest of the history yields.
+    pub(super) fn make_room(&self, why: &str) {
+        if why == crate::apply::DISK_FULL {
+            // What cannot be removed now is tried again with the next failure.
+            let _ = self.folder.stage.make_room(ROOM_BYTES);
+        }
     }
 
     /// The disk was not as expected: everything the step is about is looked at.
