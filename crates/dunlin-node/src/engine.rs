@@ -379,7 +379,12 @@ impl Engine {
         for row in rows {
             match decode_state(&row.state) {
                 Ok(state) if row.node != ROOT && row.node != PARKED => {
-                    self.replan |= work.hear(row.node, &state, peer.number)?;
+                    let news = work.hear(row.node, &state, peer.number)?;
+                    self.replan |= news;
+                    // That nobody had its old content says nothing of the new one.
+                    if news && self.backoff.get(&row.node).is_some_and(|b| b.nowhere) {
+                        self.backoff.remove(&row.node);
+                    }
                 }
                 _ => {
                     from.conn.close(crate::session::CODE_PROTOCOL, b"a row cannot be read");

@@ -14,6 +14,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A time stamp younger than this when it was read may be that of a later change too.
 const RACY_MS: i64 = 12;
+/// Small contents younger than this are kept in memory for a while.
+const RECENT_MS: i64 = 3000;
 const BUFFER: usize = 256 << 10;
 /// Files up to this size are read in one go, and kept in memory for a while if they change often.
 pub const SMALL: u64 = 64 << 10;
@@ -155,8 +157,9 @@ fn look(
 /// How reading a file for its hash ended.
 #[derive(Debug)]
 pub enum Hashed {
-    /// Its content; its bytes too if it is small and its time stamp too young to be trusted: another
-    /// change may have the same stamp, so that it is to be looked at again.
+    /// Its content; its bytes too if it is small and changed a moment ago, so that it may well change
+    /// again before anybody asked for this version. And whether its time stamp is too young to be
+    /// trusted: another change may have the same stamp, so that it is to be looked at again.
     Seen(Observation, Option<Vec<u8>>, bool),
     /// It changed while it was read.
     Restless(Position),
@@ -206,8 +209,9 @@ fn try_hash(disk: &dyn Disk, file: &ToHash) -> io::Result<Hashed> {
     let id = ContentId(*hasher.finalize().as_bytes());
     let mut seen = stamp(&before);
     seen.size = offset;
-    let young = !rests || is_young(&after);
-    let bytes = (young && offset <= SMALL).then(|| buffer[..usize::try_from(offset).unwrap_or(0)].to_vec());
+    let young = !rests || is_younger(&after, RACY_MS);
+    let keep = young || is_younger(&after, RECENT_MS);
+    let bytes = (keep && offset <= SMALL).then(|| buffer[..usize::try_from(offset).unwrap_or(0)].to_vec());
     let seen = Seen::File(id, before.mode & 0o777, seen);
     Ok(Hashed::Seen(Observation { at: file.at.clone(), seen }, bytes, young))
 }
@@ -224,12 +228,12 @@ fn read_rest(file: &dyn crate::disk::ReadFile, buffer: &mut [u8], have: usize) -
     Ok(have as u64)
 }
 
-/// Whether another change could still get the same time stamp.
-fn is_young(s: &Stat) -> bool {
+/// Whether a time stamp is younger than this.
+fn is_younger(s: &Stat, than_ms: i64) -> bool {
     let Ok(now) = SystemTime::now().duration_since(UNIX_EPOCH) else { return false };
     let ms = |t: FileTime| t.secs.saturating_mul(1000).saturating_add(i64::from(t.nanos / 1_000_000));
     let now = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
-    (now - ms(s.ctime)).abs() < RACY_MS
+    (now - ms(s.ctime)).abs() < than_ms
 }
 
 /// Hashes many files on all cores.
