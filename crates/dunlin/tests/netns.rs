@@ -55,14 +55,17 @@ fn devices_on_a_lan_find_each_other_whatever_happens_to_it() {
     write(c.path("second"), b"by c");
     settle("on the LAN", &[&a, &b, &c]);
 
-    // A restart: connected to both that are up.
-    c.kill();
-    let begun = Instant::now();
-    c.run();
-    c.until_connected(2, PATIENCE);
-    let took = begun.elapsed();
-    eprintln!("restarted after kill -9, connected to two after {took:?}");
-    assert!(took < Duration::from_secs(2), "{took:?}");
+    // A restart: connected to both, who still believe the old connection alive. Several times: all have
+    // the same port, and the invitations loopback addresses too, where everybody meets only himself.
+    for _ in 0..5 {
+        c.kill();
+        let begun = Instant::now();
+        c.run();
+        c.until_connected(2, PATIENCE);
+        let took = begun.elapsed();
+        eprintln!("restarted after kill -9, connected to two after {took:?}");
+        assert!(took < Duration::from_secs(2), "{took:?}");
+    }
 
     // All off, with other addresses when they come back: nothing that was remembered helps.
     for node in [&mut a, &mut b, &mut c] {
@@ -99,7 +102,8 @@ fn devices_on_a_lan_find_each_other_whatever_happens_to_it() {
     // The power of c fails: no word to anybody.
     lan.on("c", &["link", "delete", "eth0"]);
     c.kill();
-    let noticed = until("c's death is noticed", Duration::from_secs(10), || !connected(&a, "c") && !connected(&b, "c"));
+    let noticed =
+        until("c's death is noticed", Duration::from_secs(10), || !connected(&a, "c") && !connected(&b, "c"));
     eprintln!("a device without power was noticed after {noticed:?}");
     write(a.path("after c"), b"x");
     settle("without c", &[&a, &b]);

@@ -197,10 +197,12 @@ impl Transport {
             return Err(ConnectError::BadKey);
         }
         let mut seen = BTreeSet::new();
+        let here = addrs::interfaces().unwrap_or_default();
         let usable = addrs
             .iter()
             .map(|a| canonical(*a))
             .filter(can_dial)
+            .filter(|a| !self.is_own(a, &here))
             .filter(|a| seen.insert(*a))
             .take(MAX_DIAL_ADDRS);
         let target = EndpointAddr::from_parts(id, usable.map(TransportAddr::Ip));
@@ -212,6 +214,18 @@ impl Transport {
             Ok(Ok(conn)) => Ok(Connection::new(conn)),
             Ok(Err(e)) => Err(connect_error(&e)),
         }
+    }
+
+    /// Whether an address is one of this device's own. Another device's loopback address (they are in
+    /// invitations, for nodes on one machine) with the same port is: this device would answer itself,
+    /// faster than anybody else, with the wrong key, and that ends the whole attempt.
+    fn is_own(&self, addr: &SocketAddr, here: &[addrs::LocalAddr]) -> bool {
+        let ip = addr.ip();
+        let local = ip.is_loopback() || here.iter().any(|i| i.ip == ip);
+        self.bound().iter().any(|b| {
+            let any = b.ip().is_unspecified() && b.is_ipv4() == addr.is_ipv4() && local;
+            b.port() == addr.port() && (any || b.ip() == ip)
+        })
     }
 
     /// The next device that dialled and proved its key; nothing once the transport is closed.
