@@ -28,11 +28,19 @@ fn an_edit_is_there_at_once() {
             let (name, bytes) = (format!("by {}", from.name), noise(i, 1024));
             let begun = Instant::now();
             write(from.path(&name), &bytes);
-            until("a small edit", Duration::from_secs(5), || fs::read(to.path(&name)).ok().as_ref() == Some(&bytes));
+            until("a small edit", Duration::from_secs(5), || {
+                fs::read(to.path(&name)).ok().as_ref() == Some(&bytes)
+            });
             took.push(begun.elapsed());
         }
         took.sort();
-        eprintln!("1 KiB {} -> {}: median {:?}, worst {:?}", from.name, to.name, took[took.len() / 2], took[took.len() - 1]);
+        eprintln!(
+            "1 KiB {} -> {}: median {:?}, worst {:?}",
+            from.name,
+            to.name,
+            took[took.len() / 2],
+            took[took.len() - 1]
+        );
     }
 }
 

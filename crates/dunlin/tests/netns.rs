@@ -99,7 +99,8 @@ fn devices_on_a_lan_find_each_other_whatever_happens_to_it() {
     // The power of c fails: no word to anybody.
     lan.on("c", &["link", "delete", "eth0"]);
     c.kill();
-    let noticed = until("c's death is noticed", Duration::from_secs(10), || !connected(&a, "c") && !connected(&b, "c"));
+    let noticed =
+        until("c's death is noticed", Duration::from_secs(10), || !connected(&a, "c") && !connected(&b, "c"));
     eprintln!("a device without power was noticed after {noticed:?}");
     write(a.path("after c"), b"x");
     settle("without c", &[&a, &b]);

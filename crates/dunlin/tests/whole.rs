@@ -49,7 +49,9 @@ fn kills_in_mid_transfer_show_no_partial_file() {
         b.join(&ticket);
         // The receiver, and the sender, each at several stages.
         for (i, percent) in [10, 25, 40, 55, 70, 85].into_iter().enumerate() {
-            until(&format!("{percent} % of the transfer"), PATIENCE, || staged(&b.dir) >= SIZE * percent / 100);
+            until(&format!("{percent} % of the transfer"), PATIENCE, || {
+                staged(&b.dir) >= SIZE * percent / 100
+            });
             assert!(!shown.exists(), "too quick to be killed at {percent} %");
             let victim = if i % 2 == 0 { &mut b } else { &mut a };
             victim.kill();
@@ -59,7 +61,8 @@ fn kills_in_mid_transfer_show_no_partial_file() {
         settle("after the kills", &[&a, &b]);
     });
     assert!(fs::read(&shown).unwrap() == content);
-    let left: Vec<_> = fs::read_dir(b.path(".dunlin/stage")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    let left: Vec<_> =
+        fs::read_dir(b.path(".dunlin/stage")).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert!(left.is_empty(), "left in the stage: {left:?}");
     eprintln!("looked {} times", looks.into_inner());
 }
@@ -101,7 +104,12 @@ fn a_kill_at_half_costs_little_more_than_the_rest() {
     settle("after the kill", &[&a, &b]);
     let again = lan.received("b") - before;
     let mib = |n: u64| n >> 20;
-    eprintln!("of {} MiB, {} were there at the kill; {} MiB crossed the wire after it", mib(SIZE), mib(have), mib(again));
+    eprintln!(
+        "of {} MiB, {} were there at the kill; {} MiB crossed the wire after it",
+        mib(SIZE),
+        mib(have),
+        mib(again)
+    );
     assert!(again <= SIZE * 6 / 10, "{again} bytes were fetched again, of {SIZE}");
     // A change in the middle of a large file moves little more than itself.
     let before = lan.received("b");
@@ -184,7 +192,9 @@ fn check_order(log: &str, dir: &Path) -> (usize, usize, usize) {
         let data = call.name.contains("write");
         let on = paths(&if data { format!("{described}>") } else { call.args.clone() });
         match call.name.as_str() {
-            "pwrite64" | "write" | "ftruncate" | "fallocate" if on.first().is_some_and(|p| p.starts_with(dir)) => {
+            "pwrite64" | "write" | "ftruncate" | "fallocate"
+                if on.first().is_some_and(|p| p.starts_with(dir)) =>
+            {
                 unsynced.insert(on[0].clone());
             }
             "syncfs" => {
@@ -203,7 +213,10 @@ fn check_order(log: &str, dir: &Path) -> (usize, usize, usize) {
             }
             "renameat2" | "renameat" | "rename" => {
                 let [from, to] = &on[..] else { panic!("line {at}: {}({})", call.name, call.args) };
-                assert!(!(inside(to) && unsynced.contains(from)), "line {at}: {to:?} placed before its data was synced");
+                assert!(
+                    !(inside(to) && unsynced.contains(from)),
+                    "line {at}: {to:?} placed before its data was synced"
+                );
                 if unsynced.remove(from) {
                     unsynced.insert(to.clone());
                 }

@@ -460,7 +460,9 @@ impl Lan {
 
     fn plug_into(&self, ns: &str, port: &str, device: &str) {
         let (switch, port) = (self.ns("switch"), &format!("port-{port}"));
-        ip(&["-n", &switch, "link", "add", "name", port, "type", "veth", "peer", "name", device, "netns", ns]);
+        ip(&[
+            "-n", &switch, "link", "add", "name", port, "type", "veth", "peer", "name", device, "netns", ns,
+        ]);
         self.on("switch", &["link", "set", port, "master", "br0"]);
         self.on("switch", &["link", "set", port, "up"]);
         ip(&["-n", ns, "link", "set", device, "up"]);
@@ -479,7 +481,8 @@ impl Lan {
 
     /// Bytes that a host's `eth0` has received.
     pub fn received(&self, host: &str) -> u64 {
-        let output = Command::new("ip").args(["netns", "exec", &self.ns(host), "cat", "/proc/net/dev"]).output();
+        let output =
+            Command::new("ip").args(["netns", "exec", &self.ns(host), "cat", "/proc/net/dev"]).output();
         let text = String::from_utf8(output.unwrap().stdout).unwrap();
         let line = text.lines().find_map(|l| l.trim().strip_prefix("eth0:")).unwrap();
         line.split_whitespace().next().unwrap().parse().unwrap()
