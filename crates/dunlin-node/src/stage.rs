@@ -55,7 +55,7 @@ impl Stage {
             let part = Name::new(&[entry.name.as_bytes(), b".part"].concat());
             match part {
                 // Large ones are worth checking chunk by chunk; small ones are fetched again.
-                Ok(part) if size >= crate::transfer::CHUNKED_MIN => {
+                Ok(part) if size >= crate::chunks::CHUNKED_MIN => {
                     let to = control(&["stage"]).join(&part);
                     if disk.rename(&path, &to, Rename::NoReplace).is_err() {
                         disk.unlink(&path)?;
