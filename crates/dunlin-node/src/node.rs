@@ -156,7 +156,7 @@ impl Shared {
         lock(&self.addresses).get(device).cloned().unwrap_or_default()
     }
 
-    fn remember_addresses(&self) {
+    pub(crate) fn remember_addresses(&self) {
         let all = lock(&self.addresses).clone();
         // Hints only: a start without them looks around anew.
         let _ = crate::config::save_addresses(self.home.dir(), &all);

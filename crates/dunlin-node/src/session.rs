@@ -63,6 +63,11 @@ pub(crate) async fn run(shared: Arc<Shared>, conn: Connection) {
         return;
     }
     shared.event(Event::Connected { device: device.to_string(), name: peer.name.clone() });
+    if let Some(address) = conn.remote_addr() {
+        shared.sighted(device, vec![address]);
+    }
+    // Now and not at the end: a program that is killed has none.
+    block_in_place(|| shared.remember_addresses());
     let writer = tokio::spawn(write(send, queue, conn.clone()));
     let server = tokio::spawn(serve_streams(shared.clone(), peer.clone()));
     let mut session = Session { shared: shared.clone(), peer: peer.clone(), folders: BTreeMap::new() };

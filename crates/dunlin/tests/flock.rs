@@ -241,3 +241,32 @@ fn a_flock_survives_kills_and_the_loss_of_the_first() {
     eprintln!("three nodes connected {:?} after their start", begun.elapsed());
     settle("after a rest", &[&f.b, &f.c, &d]);
 }
+
+#[test]
+fn without_discovery_remembered_addresses_are_enough() {
+    let temp = tempfile::tempdir().unwrap();
+    let base = temp.path().canonicalize().unwrap();
+    let [mut a, mut b, mut c] = ["a", "b", "c"].map(|n| Node::new(&base, n));
+    for node in [&mut a, &mut b, &mut c] {
+        // A port that was free a moment ago: the same one after a restart.
+        let free = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        (node.listen, node.discovery) = (Some(free.to_string()), false);
+    }
+    b.join(&a.share());
+    c.join(&b.invite());
+    write(c.path("x"), b"by c");
+    settle("joined", &[&a, &b, &c]);
+    // Whoever is killed had no time to write anything down.
+    for node in [&mut a, &mut b, &mut c] {
+        node.kill();
+    }
+    for node in [&mut c, &mut a, &mut b] {
+        node.run();
+    }
+    let begun = Instant::now();
+    for node in [&a, &b, &c] {
+        node.until_connected(2, Duration::from_secs(10));
+    }
+    eprintln!("without discovery connected {:?} after the last one's start", begun.elapsed());
+    settle("again", &[&a, &b, &c]);
+}

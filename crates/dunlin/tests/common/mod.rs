@@ -37,6 +37,7 @@ pub struct Node {
     /// The network namespace it runs in.
     pub netns: Option<String>,
     pub listen: Option<String>,
+    pub discovery: bool,
     /// What to run it with, such as strace.
     pub wrapper: Vec<OsString>,
     child: Option<Child>,
@@ -53,6 +54,7 @@ impl Node {
             dir: base.join(name),
             netns: None,
             listen: Some("127.0.0.1:0".to_owned()),
+            discovery: true,
             wrapper: Vec::new(),
             child: None,
             told: Arc::default(),
@@ -96,6 +98,9 @@ impl Node {
         all.extend(["--json", "--stop-with-stdin", "--name", &self.name].map(OsString::from));
         if let Some(listen) = &self.listen {
             all.extend(["--listen", listen].map(OsString::from));
+        }
+        if !self.discovery {
+            all.push("--no-discovery".into());
         }
         all.extend(args.iter().map(OsString::from));
         let mut command = Command::new(&all[0]);
