@@ -393,3 +393,6 @@ fn placed_file(step: &Step) -> Option<(ContentId, u64, u16, Mtime)> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

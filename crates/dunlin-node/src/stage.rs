@@ -258,6 +258,47 @@ mod tests {
     }
 
     #[test]
+    fn a_full_disk_takes_the_oldest_of_the_history() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk: Arc<dyn Disk> = Arc::new(PosixDisk::open(dir.path()).unwrap());
+        let stage = Stage::open(disk.clone()).unwrap();
+        let count = || std::fs::read_dir(dir.path().join(".dunlin/history")).unwrap().count();
+        for i in 0..3 {
+            std::fs::write(dir.path().join("f"), [i]).unwrap();
+            let name = Name::new(b"f").unwrap();
+            stage.keep(&RelPath::parse(b"f").unwrap(), &name).unwrap();
+        }
+        stage.make_room(0).unwrap();
+        assert_eq!(count(), 3, "nothing goes while there is room");
+        // More than any disk has: all of it goes, and nothing else.
+        std::fs::write(dir.path().join("stays"), b"x").unwrap();
+        stage.make_room(u64::MAX).unwrap();
+        assert_eq!(count(), 0);
+        assert!(dir.path().join("stays").exists());
+    }
+
+    #[test]
+    fn a_content_taken_out_and_never_placed_is_a_part_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk: Arc<dyn Disk> = Arc::new(PosixDisk::open(dir.path()).unwrap());
+        let stage = Stage::open(disk.clone()).unwrap();
+        let content = ContentId(*blake3::hash(b"new").as_bytes());
+        stage.put(content, b"new").unwrap();
+        stage.take(&content).unwrap();
+        // Another one was exchanged with what a user had.
+        let other = ContentId(*blake3::hash(b"placed").as_bytes());
+        stage.put(other, b"placed").unwrap();
+        let at = stage.take(&other).unwrap();
+        std::fs::write(dir.path().join(at.to_string()), b"a user's old file").unwrap();
+        drop(stage);
+        Stage::open(disk).unwrap();
+        let part = dir.path().join(format!(".dunlin/stage/{content}.part"));
+        assert_eq!(std::fs::read(part).unwrap(), b"new");
+        let kept: Vec<_> = std::fs::read_dir(dir.path().join(".dunlin/history")).unwrap().collect();
+        assert_eq!(kept.len(), 1);
+    }
+
+    #[test]
     fn taken_and_put_back() {
         let dir = tempfile::tempdir().unwrap();
         let disk: Arc<dyn Disk> = Arc::new(PosixDisk::open(dir.path()).unwrap());
