@@ -22,8 +22,9 @@ pub trait Store {
 
 pub fn open(name: &str, dir: &Path) -> Box<dyn Store> {
     match name {
-        "redb" => Box::new(Redb::open(dir, false)),
-        "redb-quick" => Box::new(Redb::open(dir, true)),
+        "redb" => Box::new(Redb::open(dir, false, false)),
+        "redb-quick" => Box::new(Redb::open(dir, true, false)),
+        "redb-cursor" => Box::new(Redb::open(dir, false, true)),
         "fjall" => Box::new(Fjall::open(dir)),
         "sqlite" => Box::new(Sqlite::open(dir)),
         "none" => Box::new(Nothing),
@@ -53,22 +54,25 @@ impl View for Nothing {
     }
 }
 
+type Changed = [(Vec<u8>, Option<Vec<u8>>)];
+
 const ROWS: redb::TableDefinition<&[u8], &[u8]> = redb::TableDefinition::new("rows");
 
 struct Redb {
     db: redb::Database,
     quick: bool,
+    cursor: bool,
 }
 
 impl Redb {
-    fn open(dir: &Path, quick: bool) -> Redb {
+    fn open(dir: &Path, quick: bool, cursor: bool) -> Redb {
         let mut builder = redb::Database::builder();
         builder.set_cache_size(CACHE);
         let db = builder.create(dir.join("index.redb")).expect("open");
         let tx = db.begin_write().expect("begin");
         tx.open_table(ROWS).expect("table");
         tx.commit().expect("commit");
-        Redb { db, quick }
+        Redb { db, quick, cursor }
     }
 }
 
@@ -79,7 +83,16 @@ impl Store for Redb {
         tx.set_quick_repair(self.quick);
         {
             let mut rows = tx.open_table(ROWS).expect("table");
-            for (key, value) in changes {
+            let mut rest = changes.as_slice();
+            while let Some(((key, value), after)) = rest.split_first() {
+                if self.cursor && alike(rest) {
+                    let run = insert_run(&mut rows, rest);
+                    rest = &rest[run..];
+                    if run > 0 {
+                        continue;
+                    }
+                }
+                rest = after;
                 match value {
                     Some(value) => rows.insert(key.as_slice(), value.as_slice()).expect("insert"),
                     None => rows.remove(key.as_slice()).expect("remove"),
@@ -98,6 +111,31 @@ impl Store for Redb {
     fn compact(&mut self) {
         self.db.compact().expect("compact");
     }
+}
+
+/// Whether the first two changes add rows that may well be neighbours.
+fn alike(changes: &Changed) -> bool {
+    let [(a, Some(_)), (b, Some(_)), ..] = changes else { return false };
+    // A table and six bytes: one directory, or one range of numbers.
+    a.len() > 7 && b.len() > 7 && a[..7] == b[..7]
+}
+
+/// Adds the changes that all belong between the same two rows; returns how many they were. They fill their
+/// pages, where single inserts leave them half empty.
+fn insert_run(rows: &mut redb::Table<&'static [u8], &'static [u8]>, changes: &Changed) -> usize {
+    let from = std::ops::Bound::Included(changes[0].0.as_slice());
+    let mut cursor = rows.lower_bound_mut(from).expect("cursor");
+    let mut count = 0;
+    for (key, value) in changes {
+        let Some(value) = value else { break };
+        match cursor.insert_before(key.as_slice(), value.as_slice()) {
+            Ok(()) => count += 1,
+            Err(redb::CursorError::UnorderedKey) => break,
+            Err(e) => panic!("{e}"),
+        }
+    }
+    cursor.close().expect("cursor");
+    count
 }
 
 struct RedbView(redb::ReadOnlyTable<&'static [u8], &'static [u8]>);
