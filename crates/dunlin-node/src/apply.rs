@@ -4,8 +4,7 @@
 //! Nothing is replaced blindly: a file is exchanged, and what came out is looked at. If it is not what
 //! was expected, somebody edited it in between, and it goes back.
 
-use crate::disk::{Disk, FileKind, Rename, Stat};
-use crate::scan::stamp;
+use crate::disk::{Disk, FileKind, Rename, Stat, explain};
 use crate::stage::{Stage, control};
 use dunlin_core::ids::ContentId;
 use dunlin_core::path::{Name, RelPath};
@@ -15,8 +14,6 @@ use dunlin_core::state::{Content, Mtime};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
-/// What is said of a full disk.
-pub const DISK_FULL: &str = "the disk is full";
 /// Up to so many files (or directories) each is synced by itself; beyond, the file system as a whole.
 const SYNC_EACH_MAX: usize = 8;
 
@@ -76,25 +73,14 @@ fn finish(disk: &dyn Disk, step: &Step, result: Result<bool, Stop>, synced: &io:
     let outcome = match (result, synced) {
         (Ok(_), Err(e)) => return Applied::Failed(format!("cannot be made durable: {e}")),
         (Err(Stop::Changed), _) => return Applied::Changed,
-        (Err(Stop::Io(e)), _) => return Applied::Failed(said(&e)),
+        (Err(Stop::Io(e)), _) => return Applied::Failed(explain(&e)),
         (Ok(false), Ok(())) => return Applied::Ended(Outcome::Kept),
         (Ok(true), Ok(())) => stamps(disk, step),
     };
     match outcome {
         Ok(Some(outcome)) => Applied::Ended(outcome),
         Ok(None) => Applied::Changed,
-        Err(e) => Applied::Failed(said(&e)),
-    }
-}
-
-/// The error as a person would say it.
-fn said(e: &io::Error) -> String {
-    match e.kind() {
-        io::ErrorKind::StorageFull => DISK_FULL.into(),
-        io::ErrorKind::QuotaExceeded => "the disk quota is used up".into(),
-        io::ErrorKind::PermissionDenied => "permission denied".into(),
-        io::ErrorKind::ReadOnlyFilesystem => "the file system is read-only".into(),
-        _ => e.to_string(),
+        Err(e) => Applied::Failed(explain(&e)),
     }
 }
 
@@ -105,15 +91,15 @@ fn stamps(disk: &dyn Disk, step: &Step) -> io::Result<Option<Outcome>> {
     }
     let Some(here) = disk.stat(&step.path)? else { return Ok(None) };
     let there = match &step.action {
-        Action::Move { from_path, swap: Some(_), .. } => disk.stat(from_path)?.map(|s| stamp(&s)),
+        Action::Move { from_path, swap: Some(_), .. } => disk.stat(from_path)?.map(|s| s.stamp()),
         _ => None,
     };
-    Ok(Some(Outcome::Done(stamp(&here), there)))
+    Ok(Some(Outcome::Done(here.stamp(), there)))
 }
 
 /// Whether `s` is the inode of `row`, not written to since.
 fn is_it(row: &LocalRow, s: &Stat) -> bool {
-    let now = stamp(s);
+    let now = s.stamp();
     let kind = match row.content {
         Content::Dir => s.kind == FileKind::Dir,
         Content::File { .. } => s.kind == FileKind::File,
@@ -283,12 +269,12 @@ impl Applier<'_> {
             return Ok(self.writable(parent, || self.disk.rename(from, &step.path, Rename::NoReplace))?);
         };
         let now = self.disk.stat(&step.path)?.ok_or(Stop::Changed)?;
-        if stamp(&now) != *expected {
+        if now.stamp() != *expected {
             return Err(Stop::Changed);
         }
         self.writable(parent, || self.disk.rename(from, &step.path, Rename::Exchange))?;
         let out = self.disk.stat(from)?;
-        if !out.is_some_and(|s| same_bytes(&stamp(&s), expected)) {
+        if !out.is_some_and(|s| same_bytes(&s.stamp(), expected)) {
             // Somebody wrote or renamed in between: theirs goes back where it was.
             self.disk.rename(from, &step.path, Rename::Exchange)?;
             return Err(Stop::Changed);
@@ -407,3 +393,6 @@ fn placed_file(step: &Step) -> Option<(ContentId, u64, u16, Mtime)> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

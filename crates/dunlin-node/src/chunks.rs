@@ -8,6 +8,8 @@ use dunlin_core::message::Chunk;
 use fastcdc::v2020::StreamCDC;
 use std::io::{self, Read};
 
+/// Contents of this size and above are moved chunk by chunk, and resumed.
+pub const CHUNKED_MIN: u64 = 1 << 20;
 /// The shortest chunk in bytes (the last of a file may be shorter).
 pub const CHUNK_MIN: usize = 16 << 10;
 /// The nominal chunk in bytes.

@@ -7,6 +7,8 @@ pub mod posix;
 pub mod probe;
 
 use dunlin_core::path::{Name, RelPath};
+use dunlin_core::rows::Stamp;
+use dunlin_core::state::Mtime;
 use std::io;
 
 /// A point in time as the file system keeps it: seconds since 1970 and nanoseconds.
@@ -50,6 +52,21 @@ pub struct Stat {
     pub nlink: u32,
     /// Permission bits, 0o7777.
     pub mode: u16,
+}
+
+impl Stat {
+    /// What identifies the inode and tells whether it was touched, as the index keeps it.
+    pub fn stamp(&self) -> Stamp {
+        let time = |t: FileTime| Mtime { secs: t.secs, nanos: t.nanos };
+        Stamp {
+            ino: self.ino,
+            btime: self.btime.map(time),
+            ctime: time(self.ctime),
+            mtime: time(self.mtime),
+            size: self.size,
+            nlink: self.nlink,
+        }
+    }
 }
 
 /// One entry of a directory.
@@ -150,4 +167,18 @@ pub struct RootIdentity {
     pub ino: u64,
     /// Whether the path the folder was opened by still names this directory.
     pub in_place: bool,
+}
+
+/// What is said of a full disk.
+pub const DISK_FULL: &str = "the disk is full";
+
+/// An error of the disk as a person would say it.
+pub fn explain(e: &io::Error) -> String {
+    match e.kind() {
+        io::ErrorKind::StorageFull => DISK_FULL.into(),
+        io::ErrorKind::QuotaExceeded => "the disk quota is used up".into(),
+        io::ErrorKind::PermissionDenied => "permission denied".into(),
+        io::ErrorKind::ReadOnlyFilesystem => "the file system is read-only".into(),
+        _ => e.to_string(),
+    }
 }

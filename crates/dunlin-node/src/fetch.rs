@@ -1,9 +1,10 @@
 //! Brings contents into the staging area: from another file of this disk, else from whoever is
 //! connected and holds them. Every byte is verified before the content counts as staged.
 
-use crate::disk::{Disk, WriteFile};
+use crate::chunks::CHUNKED_MIN;
+use crate::disk::{Disk, WriteFile, explain};
 use crate::folder::{Fetched, Folder, Input, PeerFolder};
-use crate::transfer::{CHUNKED_MIN, StreamError, read_exact, read_frame, send_frame};
+use crate::transfer::{StreamError, read_exact, read_frame, send_frame};
 use dunlin_core::ids::ContentId;
 use dunlin_core::message::{Chunk, ChunkPage, Header, Piece, Request, read};
 use dunlin_core::path::RelPath;
@@ -91,11 +92,7 @@ impl Drop for Load<'_> {
 }
 
 fn said(e: &io::Error) -> Fetched {
-    Fetched::Failed(match e.kind() {
-        io::ErrorKind::StorageFull => crate::apply::DISK_FULL.into(),
-        io::ErrorKind::QuotaExceeded => "the disk quota is used up".into(),
-        _ => format!("cannot be stored: {e}"),
-    })
+    Fetched::Failed(explain(e))
 }
 
 async fn batch(folder: Arc<Folder>, wanted: Vec<Fetch>) {

@@ -6,8 +6,8 @@ use dunlin_core::ids::{ContentId, NodeId, ROOT};
 use dunlin_core::kv::{Read, View};
 use dunlin_core::observe::{Observation, Seen};
 use dunlin_core::path::{CONTROL_DIR, Name, RelPath};
-use dunlin_core::rows::{LocalRow, Position, Rows, Stamp};
-use dunlin_core::state::{Content, Mtime};
+use dunlin_core::rows::{LocalRow, Position, Rows};
+use dunlin_core::state::Content;
 use std::collections::BTreeMap;
 use std::io;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -46,23 +46,6 @@ pub struct ToHash {
     pub size: u64,
 }
 
-/// The core's form of a time stamp.
-pub fn mtime(t: FileTime) -> Mtime {
-    Mtime { secs: t.secs, nanos: t.nanos }
-}
-
-/// The core's form of what identifies an inode.
-pub fn stamp(s: &Stat) -> Stamp {
-    Stamp {
-        ino: s.ino,
-        btime: s.btime.map(mtime),
-        ctime: mtime(s.ctime),
-        mtime: mtime(s.mtime),
-        size: s.size,
-        nlink: s.nlink,
-    }
-}
-
 /// Whether the index's row may be trusted to tell the content of what is on the disk.
 fn unchanged(row: &LocalRow, s: &Stat) -> bool {
     let kind = matches!(
@@ -71,7 +54,7 @@ fn unchanged(row: &LocalRow, s: &Stat) -> bool {
             | (Content::Dir, FileKind::Dir)
             | (Content::Link(_), FileKind::Link)
     );
-    let same = if s.kind == FileKind::Dir { row.stamp.ino == s.ino } else { row.stamp == stamp(s) };
+    let same = if s.kind == FileKind::Dir { row.stamp.ino == s.ino } else { row.stamp == s.stamp() };
     kind && same && (s.kind == FileKind::Link || row.mode == s.mode & 0o777)
 }
 
@@ -142,11 +125,11 @@ fn look(
     }
     match stat.kind {
         FileKind::Other => out.absent.extend(row.map(|_| at)),
-        FileKind::Dir => out.seen.push(Observation { at, seen: Seen::Dir(stat.mode & 0o777, stamp(&stat)) }),
+        FileKind::Dir => out.seen.push(Observation { at, seen: Seen::Dir(stat.mode & 0o777, stat.stamp()) }),
         FileKind::File => out.hash.push(ToHash { at, path, size: stat.size }),
         FileKind::Link => match disk.read_link(&path) {
             Ok(text) => {
-                out.seen.push(Observation { at, seen: Seen::Link(text.into(), stamp(&stat)) });
+                out.seen.push(Observation { at, seen: Seen::Link(text.into(), stat.stamp()) });
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => out.again.push(at),
             Err(e) => out.problems.push((path, e.to_string())),
@@ -201,13 +184,13 @@ fn try_hash(disk: &dyn Disk, file: &ToHash) -> io::Result<Hashed> {
         }
     }
     let after = open.stat()?;
-    let rests = stamp(&before) == stamp(&after) && offset == after.size;
+    let rests = before.stamp() == after.stamp() && offset == after.size;
     if !rests && offset > SMALL {
         return Ok(Hashed::Restless(file.at.clone()));
     }
     // A small file was read in one go: what was read is what any reader would have seen just then.
     let id = ContentId(*hasher.finalize().as_bytes());
-    let mut seen = stamp(&before);
+    let mut seen = before.stamp();
     seen.size = offset;
     let young = !rests || is_younger(&after, RACY_MS);
     let keep = young || is_younger(&after, RECENT_MS);

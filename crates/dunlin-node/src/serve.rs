@@ -5,7 +5,6 @@ use crate::chunks::chunks;
 use crate::disk::{Disk, ReadFile};
 use crate::folder::{Folder, lock};
 use crate::net::connection::{RecvStream, SendStream};
-use crate::scan::stamp;
 use crate::transfer::{StreamError, read_frame, send_frame};
 use dunlin_core::ids::ContentId;
 use dunlin_core::message::{ChunkPage, Header, PIECE_MAX, PIECES_MAX, Piece, Request, read};
@@ -66,7 +65,7 @@ fn source(folder: &Folder, content: &ContentId) -> Option<Source> {
         let holds = matches!(&row.content, Content::File { id, .. } if id == content);
         if let Ok(file) = folder.disk.open(&path)
             && holds
-            && file.stat().is_ok_and(|s| stamp(&s) == row.stamp)
+            && file.stat().is_ok_and(|s| s.stamp() == row.stamp)
         {
             return Some(Source::File(file));
         }

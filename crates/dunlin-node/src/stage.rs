@@ -55,7 +55,7 @@ impl Stage {
             let part = Name::new(&[entry.name.as_bytes(), b".part"].concat());
             match part {
                 // Large ones are worth checking chunk by chunk; small ones are fetched again.
-                Ok(part) if size >= crate::transfer::CHUNKED_MIN => {
+                Ok(part) if size >= crate::chunks::CHUNKED_MIN => {
                     let to = control(&["stage"]).join(&part);
                     if disk.rename(&path, &to, Rename::NoReplace).is_err() {
                         disk.unlink(&path)?;
@@ -255,6 +255,47 @@ mod tests {
         let kept: Vec<_> = std::fs::read_dir(dir.path().join(".dunlin/history")).unwrap().collect();
         assert_eq!(kept.len(), 1);
         assert_eq!(std::fs::read(kept[0].as_ref().unwrap().path()).unwrap(), b"old work");
+    }
+
+    #[test]
+    fn a_full_disk_takes_the_oldest_of_the_history() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk: Arc<dyn Disk> = Arc::new(PosixDisk::open(dir.path()).unwrap());
+        let stage = Stage::open(disk.clone()).unwrap();
+        let count = || std::fs::read_dir(dir.path().join(".dunlin/history")).unwrap().count();
+        for i in 0..3 {
+            std::fs::write(dir.path().join("f"), [i]).unwrap();
+            let name = Name::new(b"f").unwrap();
+            stage.keep(&RelPath::parse(b"f").unwrap(), &name).unwrap();
+        }
+        stage.make_room(0).unwrap();
+        assert_eq!(count(), 3, "nothing goes while there is room");
+        // More than any disk has: all of it goes, and nothing else.
+        std::fs::write(dir.path().join("stays"), b"x").unwrap();
+        stage.make_room(u64::MAX).unwrap();
+        assert_eq!(count(), 0);
+        assert!(dir.path().join("stays").exists());
+    }
+
+    #[test]
+    fn a_content_taken_out_and_never_placed_is_a_part_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk: Arc<dyn Disk> = Arc::new(PosixDisk::open(dir.path()).unwrap());
+        let stage = Stage::open(disk.clone()).unwrap();
+        let content = ContentId(*blake3::hash(b"new").as_bytes());
+        stage.put(content, b"new").unwrap();
+        stage.take(&content).unwrap();
+        // Another one was exchanged with what a user had.
+        let other = ContentId(*blake3::hash(b"placed").as_bytes());
+        stage.put(other, b"placed").unwrap();
+        let at = stage.take(&other).unwrap();
+        std::fs::write(dir.path().join(at.to_string()), b"a user's old file").unwrap();
+        drop(stage);
+        Stage::open(disk).unwrap();
+        let part = dir.path().join(format!(".dunlin/stage/{content}.part"));
+        assert_eq!(std::fs::read(part).unwrap(), b"new");
+        let kept: Vec<_> = std::fs::read_dir(dir.path().join(".dunlin/history")).unwrap().collect();
+        assert_eq!(kept.len(), 1);
     }
 
     #[test]

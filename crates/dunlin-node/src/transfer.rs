@@ -4,8 +4,6 @@ use crate::net::connection::{ReadExactError, RecvStream, SendStream};
 use dunlin_core::message::{FRAME_MAX, frame};
 use std::time::Duration;
 
-/// Contents of this size and above are moved chunk by chunk, and resumed.
-pub const CHUNKED_MIN: u64 = 1 << 20;
 /// How long a peer may take for the next bytes before somebody else is asked.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 

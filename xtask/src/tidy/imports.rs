@@ -31,11 +31,10 @@ const STAGES: &[(&str, &[&str])] = &[
     ("scan", &["disk"]),
     ("watch", &["disk"]),
     ("transfer", &["net"]),
-    // Of `transfer` only the size from which contents are resumed.
-    ("stage", &["disk", "transfer"]),
-    // Of `scan` only the form of a stamp.
-    ("apply", &["disk", "scan", "stage"]),
-    ("serve", &["chunks", "disk", "folder", "net", "scan", "transfer"]),
+    // Of `chunks` only the size from which contents are resumed.
+    ("stage", &["chunks", "disk"]),
+    ("apply", &["disk", "stage"]),
+    ("serve", &["chunks", "disk", "folder", "net", "transfer"]),
     ("fetch", &["chunks", "disk", "folder", "net", "transfer"]),
 ];
 

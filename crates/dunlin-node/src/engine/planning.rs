@@ -106,7 +106,7 @@ impl Engine {
 
     /// On a full disk the oldest of the history yields.
     pub(super) fn make_room(&self, why: &str) {
-        if why == crate::apply::DISK_FULL {
+        if why == crate::disk::DISK_FULL {
             // What cannot be removed now is tried again with the next failure.
             let _ = self.folder.stage.make_room(ROOM_BYTES);
         }

@@ -1,0 +1,232 @@
+//! Steps on a real file system, with somebody else at work in the worst moment.
+
+use super::*;
+use crate::disk::posix::PosixDisk;
+use crate::disk::{Entry, FileTime, ReadFile, RootIdentity, Space, WriteFile};
+use dunlin_core::ids::{NodeId, ROOT};
+use dunlin_core::rows::Position;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// A disk on which something happens just before a rename into the folder.
+struct Racing<F: Fn() + Send + Sync> {
+    disk: Arc<PosixDisk>,
+    before_rename: F,
+}
+
+impl<F: Fn() + Send + Sync> Disk for Racing<F> {
+    fn list(&self, dir: &RelPath) -> io::Result<Vec<Entry>> {
+        self.disk.list(dir)
+    }
+    fn stat(&self, path: &RelPath) -> io::Result<Option<Stat>> {
+        self.disk.stat(path)
+    }
+    fn open(&self, path: &RelPath) -> io::Result<Box<dyn ReadFile>> {
+        self.disk.open(path)
+    }
+    fn read_link(&self, path: &RelPath) -> io::Result<Vec<u8>> {
+        self.disk.read_link(path)
+    }
+    fn create(&self, path: &RelPath) -> io::Result<Box<dyn WriteFile>> {
+        self.disk.create(path)
+    }
+    fn open_write(&self, path: &RelPath) -> io::Result<Box<dyn WriteFile>> {
+        self.disk.open_write(path)
+    }
+    fn mkdir(&self, path: &RelPath, mode: u16) -> io::Result<()> {
+        self.disk.mkdir(path, mode)
+    }
+    fn symlink(&self, text: &[u8], path: &RelPath) -> io::Result<()> {
+        self.disk.symlink(text, path)
+    }
+    fn rename(&self, from: &RelPath, to: &RelPath, how: Rename) -> io::Result<()> {
+        (self.before_rename)();
+        self.disk.rename(from, to, how)
+    }
+    fn unlink(&self, path: &RelPath) -> io::Result<()> {
+        self.disk.unlink(path)
+    }
+    fn rmdir(&self, path: &RelPath) -> io::Result<()> {
+        self.disk.rmdir(path)
+    }
+    fn set_mode(&self, path: &RelPath, mode: u16) -> io::Result<()> {
+        self.disk.set_mode(path, mode)
+    }
+    fn set_mtime(&self, path: &RelPath, mtime: FileTime) -> io::Result<()> {
+        self.disk.set_mtime(path, mtime)
+    }
+    fn sync_file(&self, path: &RelPath) -> io::Result<()> {
+        self.disk.sync_file(path)
+    }
+    fn sync_dir(&self, dir: &RelPath) -> io::Result<()> {
+        self.disk.sync_dir(dir)
+    }
+    fn sync_all(&self) -> io::Result<()> {
+        self.disk.sync_all()
+    }
+    fn space(&self) -> io::Result<Space> {
+        self.disk.space()
+    }
+    fn root_identity(&self) -> io::Result<RootIdentity> {
+        self.disk.root_identity()
+    }
+}
+
+struct Scene {
+    root: PathBuf,
+    disk: Arc<PosixDisk>,
+    stage: Stage,
+    _dir: tempfile::TempDir,
+}
+
+fn scene() -> Scene {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Arc::new(PosixDisk::open(dir.path()).unwrap());
+    let stage = Stage::open(disk.clone()).unwrap();
+    Scene { root: dir.path().to_path_buf(), disk, stage, _dir: dir }
+}
+
+fn content(bytes: &[u8]) -> Content {
+    Content::File { id: ContentId(*blake3::hash(bytes).as_bytes()), size: bytes.len() as u64 }
+}
+
+impl Scene {
+    fn path(&self, name: &str) -> RelPath {
+        RelPath::parse(name.as_bytes()).unwrap()
+    }
+
+    fn step(&self, name: &str, action: Action) -> Step {
+        Step {
+            node: NodeId([1; 16]),
+            dot: None,
+            seen: Default::default(),
+            at: Position::new(ROOT, Name::new(name.as_bytes()).unwrap()),
+            path: self.path(name),
+            action,
+        }
+    }
+
+    fn row(&self, name: &str, content: Content) -> LocalRow {
+        let stat = self.disk.stat(&self.path(name)).unwrap().unwrap();
+        LocalRow {
+            node: NodeId([1; 16]),
+            dot: None,
+            seen: None,
+            content,
+            mode: stat.mode,
+            mtime: Mtime::default(),
+            stamp: stat.stamp(),
+            kept: false,
+        }
+    }
+
+    fn place(&self, name: &str, bytes: &[u8], replaces: Option<Stamp>) -> Step {
+        let Content::File { id, .. } = content(bytes) else { unreachable!() };
+        self.stage.put(id, bytes).unwrap();
+        let mtime = Mtime { secs: 5, nanos: 6 };
+        self.step(name, Action::Place { content: content(bytes), mode: 0o640, mtime, replaces })
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) {
+        std::fs::write(self.root.join(name), bytes).unwrap();
+    }
+
+    fn history(&self) -> Vec<Vec<u8>> {
+        let entries = std::fs::read_dir(self.root.join(".dunlin/history")).unwrap();
+        let mut all: Vec<_> = entries.map(|e| std::fs::read(e.unwrap().path()).unwrap()).collect();
+        all.sort();
+        all
+    }
+
+    fn read(&self, name: &str) -> Vec<u8> {
+        std::fs::read(self.root.join(name)).unwrap()
+    }
+}
+
+#[test]
+fn what_is_replaced_or_removed_is_kept() {
+    let s = scene();
+    s.write("f", b"old");
+    s.write("g", b"goes");
+    let stamp = s.row("f", content(b"old")).stamp;
+    let steps = [
+        s.place("f", b"new", Some(stamp)),
+        s.place("h", b"another", None),
+        s.step("g", Action::Remove { row: s.row("g", content(b"goes")) }),
+    ];
+    let applied = apply(s.disk.as_ref(), &s.stage, &steps);
+    assert!(applied.iter().all(|a| matches!(a, Applied::Ended(Outcome::Done(..)))), "{applied:?}");
+    assert_eq!((s.read("f"), s.read("h")), (b"new".to_vec(), b"another".to_vec()));
+    assert!(!s.root.join("g").exists());
+    assert_eq!(s.history(), [b"goes".to_vec(), b"old".to_vec()]);
+    let stat = s.disk.stat(&s.path("f")).unwrap().unwrap();
+    assert_eq!((stat.mode & 0o777, stat.mtime), (0o640, FileTime { secs: 5, nanos: 6 }));
+}
+
+#[test]
+fn an_edit_in_the_last_moment_goes_back_where_it_was() {
+    let s = scene();
+    s.write("f", b"old");
+    s.write("g", b"old too");
+    let stamp = s.row("f", content(b"old")).stamp;
+    let steps = [
+        s.place("f", b"new", Some(stamp)),
+        s.step("g", Action::Remove { row: s.row("g", content(b"old too")) }),
+    ];
+    let root = s.root.clone();
+    let racing = Racing {
+        disk: s.disk.clone(),
+        before_rename: move || {
+            std::fs::write(root.join("f"), b"edited meanwhile").unwrap();
+            if root.join("g").exists() {
+                std::fs::write(root.join("g"), b"edited too").unwrap();
+            }
+        },
+    };
+    let applied = apply(&racing, &s.stage, &steps);
+    assert_eq!(applied, [Applied::Changed, Applied::Changed]);
+    assert_eq!(s.read("f"), b"edited meanwhile");
+    assert_eq!(s.read("g"), b"edited too");
+    assert!(s.history().is_empty());
+    // The new version waits in the stage for the next plan.
+    let Content::File { id, .. } = content(b"new") else { unreachable!() };
+    assert!(s.stage.has(&id));
+}
+
+#[test]
+fn what_is_there_already_is_left_alone() {
+    let s = scene();
+    s.write("f", b"somebody's");
+    std::fs::create_dir(s.root.join("d")).unwrap();
+    s.write("d/inside", b"x");
+    let row = s.row("d", Content::Dir);
+    let steps = [
+        s.place("f", b"new", None),
+        s.step("f", Action::MakeDir { mode: 0o755 }),
+        s.step("d", Action::Remove { row }),
+    ];
+    let applied = apply(s.disk.as_ref(), &s.stage, &steps);
+    assert_eq!(applied, [Applied::Changed, Applied::Changed, Applied::Changed]);
+    assert_eq!((s.read("f"), s.read("d/inside")), (b"somebody's".to_vec(), b"x".to_vec()));
+}
+
+#[test]
+fn a_directory_with_only_a_fifo_in_it_is_kept() {
+    let s = scene();
+    std::fs::create_dir(s.root.join("d")).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(s.root.join("d/fifo")).status().unwrap().success());
+    let step = s.step("d", Action::Remove { row: s.row("d", Content::Dir) });
+    let applied = apply(s.disk.as_ref(), &s.stage, &[step]);
+    assert_eq!(applied, [Applied::Ended(Outcome::Kept)]);
+    assert!(s.root.join("d/fifo").exists());
+}
+
+#[test]
+fn one_content_fills_many_places() {
+    let s = scene();
+    let steps: Vec<Step> = (0..20).map(|i| s.place(&format!("f{i}"), b"same", None)).collect();
+    let applied = apply(s.disk.as_ref(), &s.stage, &steps);
+    assert!(applied.iter().all(|a| matches!(a, Applied::Ended(Outcome::Done(..)))), "{applied:?}");
+    assert!((0..20).all(|i| s.read(&format!("f{i}")) == b"same"));
+    assert_eq!(std::fs::read_dir(s.root.join(".dunlin/swap")).unwrap().count(), 0);
+}
