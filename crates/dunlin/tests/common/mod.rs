@@ -16,6 +16,11 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
+mod lan;
+
+#[allow(unused_imports, reason = "each test uses a part")]
+pub use lan::Lan;
+
 /// What a slow machine may take for what takes a fast one no time.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -413,91 +418,4 @@ pub fn can(what: &str, program: &str, args: &[&str]) -> bool {
 pub fn conflicts(tree: &Tree) -> Vec<String> {
     let is = |p: &&Vec<u8>| p.windows(8).any(|w| w == b"conflict");
     tree.keys().filter(is).map(|p| p.escape_ascii().to_string()).collect()
-}
-
-/// Network namespaces, one a host, joined by a switch of their own; gone when dropped. Needs root.
-pub struct Lan {
-    prefix: String,
-    hosts: Vec<String>,
-}
-
-fn ip(args: &[&str]) {
-    let output = Command::new("ip").args(args).output().unwrap();
-    assert!(output.status.success(), "ip {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr));
-}
-
-impl Lan {
-    /// Hosts with loopback and an `eth0` each, without any address of IPv4.
-    pub fn new(hosts: &[&str]) -> Lan {
-        static COUNTER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-        let n = COUNTER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let mut lan = Lan { prefix: format!("dl{}x{n}", std::process::id()), hosts: Vec::new() };
-        lan.add_ns("switch");
-        lan.on("switch", &["link", "add", "br0", "type", "bridge"]);
-        lan.on("switch", &["link", "set", "br0", "up"]);
-        for host in hosts {
-            lan.add_ns(host);
-            lan.plug(host, "eth0");
-        }
-        lan
-    }
-
-    fn add_ns(&mut self, host: &str) {
-        ip(&["netns", "add", &self.ns(host)]);
-        self.hosts.push(host.to_owned());
-        self.on(host, &["link", "set", "lo", "up"]);
-    }
-
-    /// The namespace of a host.
-    pub fn ns(&self, host: &str) -> String {
-        format!("{}-{host}", self.prefix)
-    }
-
-    /// Runs `ip` in the namespace of a host.
-    pub fn on(&self, host: &str, args: &[&str]) {
-        ip(&[&["-n", &self.ns(host)], args].concat());
-    }
-
-    /// Connects a host to the switch.
-    fn plug(&self, host: &str, device: &str) {
-        self.plug_into(&self.ns(host), host, device);
-    }
-
-    fn plug_into(&self, ns: &str, port: &str, device: &str) {
-        let (switch, port) = (self.ns("switch"), &format!("port-{port}"));
-        ip(&[
-            "-n", &switch, "link", "add", "name", port, "type", "veth", "peer", "name", device, "netns", ns,
-        ]);
-        self.on("switch", &["link", "set", port, "master", "br0"]);
-        self.on("switch", &["link", "set", port, "up"]);
-        ip(&["-n", ns, "link", "set", device, "up"]);
-    }
-
-    /// Connects a host of another network to this one's switch too.
-    pub fn plug_other(&self, other: &Lan, host: &str, device: &str) {
-        self.plug_into(&other.ns(host), &format!("{host}2"), device);
-    }
-
-    /// Gives a host's `eth0` this address (such as `10.0.0.1/24`) and no other.
-    pub fn address(&self, host: &str, address: &str) {
-        self.on(host, &["-4", "address", "flush", "dev", "eth0"]);
-        self.on(host, &["address", "add", address, "dev", "eth0"]);
-    }
-
-    /// Bytes that a host's `eth0` has received.
-    pub fn received(&self, host: &str) -> u64 {
-        let output =
-            Command::new("ip").args(["netns", "exec", &self.ns(host), "cat", "/proc/net/dev"]).output();
-        let text = String::from_utf8(output.unwrap().stdout).unwrap();
-        let line = text.lines().find_map(|l| l.trim().strip_prefix("eth0:")).unwrap();
-        line.split_whitespace().next().unwrap().parse().unwrap()
-    }
-}
-
-impl Drop for Lan {
-    fn drop(&mut self) {
-        for host in &self.hosts {
-            let _ = Command::new("ip").args(["netns", "delete", &self.ns(host)]).output();
-        }
-    }
 }
