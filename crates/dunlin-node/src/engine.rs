@@ -49,6 +49,13 @@ struct Dirty {
     force: bool,
 }
 
+/// Copies of a large file that changes while it is read.
+#[derive(Default)]
+struct Restless {
+    tries: u32,
+    kept: VecDeque<ContentId>,
+}
+
 struct Backoff {
     until: Instant,
     tries: u32,
@@ -68,6 +75,7 @@ pub(crate) struct Engine {
     queued: BTreeSet<(NodeId, bool)>,
     /// Positions found empty, and when that is to be believed.
     absent: BTreeMap<Position, Instant>,
+    restless: BTreeMap<Position, Restless>,
     fetching: BTreeMap<ContentId, NodeId>,
     backoff: BTreeMap<NodeId, Backoff>,
     /// Problems of steps and fetches, by node.
@@ -108,6 +116,7 @@ impl Engine {
             dirs: VecDeque::new(),
             queued: BTreeSet::new(),
             absent: BTreeMap::new(),
+            restless: BTreeMap::new(),
             fetching: BTreeMap::new(),
             backoff: BTreeMap::new(),
             troubles: BTreeMap::new(),

@@ -145,7 +145,7 @@ pub enum Hashed {
     /// trusted: another change may have the same stamp, so that it is to be looked at again.
     Seen(Observation, Option<Vec<u8>>, bool),
     /// It changed while it was read.
-    Restless(Position),
+    Restless(ToHash),
     /// It is not there (any more), or no regular file.
     Gone(Position),
     /// It cannot be read.
@@ -186,7 +186,7 @@ fn try_hash(disk: &dyn Disk, file: &ToHash) -> io::Result<Hashed> {
     let after = open.stat()?;
     let rests = before.stamp() == after.stamp() && offset == after.size;
     if !rests && offset > SMALL {
-        return Ok(Hashed::Restless(file.at.clone()));
+        return Ok(Hashed::Restless(file.clone()));
     }
     // A small file was read in one go: what was read is what any reader would have seen just then.
     let id = ContentId(*hasher.finalize().as_bytes());
@@ -197,6 +197,32 @@ fn try_hash(disk: &dyn Disk, file: &ToHash) -> io::Result<Hashed> {
     let bytes = (keep && offset <= SMALL).then(|| buffer[..usize::try_from(offset).unwrap_or(0)].to_vec());
     let seen = Seen::File(id, before.mode & 0o777, seen);
     Ok(Hashed::Seen(Observation { at: file.at.clone(), seen }, bytes, young))
+}
+
+/// Copies a file that never rests, so that one version of it can be served whatever it becomes. What is
+/// in the copy is what any reader would have got. Returns it as an observation with a stamp that no
+/// later state of the file has.
+pub fn snapshot(
+    disk: &dyn Disk,
+    file: &ToHash,
+    copy: &dyn crate::disk::WriteFile,
+) -> io::Result<Observation> {
+    let open = disk.open(&file.path)?;
+    let before = open.stat()?;
+    let (mut hasher, mut buffer, mut offset) = (blake3::Hasher::new(), vec![0; BUFFER], 0);
+    loop {
+        let n = open.read_at(&mut buffer, offset)?;
+        if n == 0 {
+            break;
+        }
+        copy.write_at(&buffer[..n], offset)?;
+        hasher.update(&buffer[..n]);
+        offset += n as u64;
+    }
+    let mut stamp = before.stamp();
+    stamp.size = offset;
+    let id = ContentId(*hasher.finalize().as_bytes());
+    Ok(Observation { at: file.at.clone(), seen: Seen::File(id, before.mode & 0o777, stamp) })
 }
 
 fn read_rest(file: &dyn crate::disk::ReadFile, buffer: &mut [u8], have: usize) -> io::Result<u64> {

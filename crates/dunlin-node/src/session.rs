@@ -13,7 +13,7 @@ use dunlin_core::rows::Rows;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::block_in_place;
 
@@ -28,6 +28,8 @@ pub(crate) const CODE_STOPPED: u32 = 4;
 /// The peer speaks no common version.
 pub(crate) const CODE_VERSION: u32 = 5;
 
+/// Two connections made within this time may be one of each side's dialling.
+const CROSSING: Duration = Duration::from_secs(4);
 const HELLO_WAIT: Duration = Duration::from_secs(5);
 /// Messages that wait for the control stream.
 const OUT_QUEUE: usize = 1024;
@@ -41,6 +43,7 @@ pub(crate) struct Peer {
     pub conn: Connection,
     /// Drawn by the peer's program when it started.
     nonce: u64,
+    since: Instant,
     out: mpsc::Sender<Message>,
 }
 
@@ -57,7 +60,7 @@ pub(crate) async fn run(shared: Arc<Shared>, conn: Connection) {
         return;
     };
     let (out, queue) = mpsc::channel(OUT_QUEUE);
-    let peer = Arc::new(Peer { device, name, conn: conn.clone(), nonce, out });
+    let peer = Arc::new(Peer { device, name, conn: conn.clone(), nonce, since: Instant::now(), out });
     if !register(&shared, &peer) {
         conn.close(CODE_REPLACED, b"");
         return;
@@ -122,7 +125,9 @@ fn register(shared: &Shared, peer: &Arc<Peer>) -> bool {
     let dialler = |conn: &Connection| if conn.is_dialler() { shared.device } else { peer.device };
     let mut peers = lock(&shared.peers);
     if let Some(old) = peers.get(&peer.device) {
-        let same_run = old.nonce == peer.nonce && old.conn.close_reason().is_none();
+        // Who dials again long after has lost the old connection, even if it looks alive from here.
+        let crossing = old.since.elapsed() < CROSSING;
+        let same_run = old.nonce == peer.nonce && old.conn.close_reason().is_none() && crossing;
         if same_run && dialler(&old.conn) < dialler(&peer.conn) {
             return false;
         }

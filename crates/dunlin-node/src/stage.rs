@@ -162,6 +162,21 @@ impl Stage {
         Ok(())
     }
 
+    /// A new file in `swap/` for a copy whose content is not known before it is made.
+    pub fn begin_copy(&self) -> io::Result<(RelPath, Box<dyn WriteFile>)> {
+        let path = self.swap_path();
+        let file = self.disk.create(&path)?;
+        Ok((path, file))
+    }
+
+    /// Stages a copy under the content it turned out to hold; `None` throws it away.
+    pub fn end_copy(&self, path: &RelPath, content: Option<ContentId>) -> io::Result<()> {
+        match content {
+            Some(content) if !self.has(&content) => self.put_back(content, path),
+            _ => self.disk.unlink(path),
+        }
+    }
+
     /// Throws a partial file away (it did not hold what it was to hold).
     pub fn drop_part(&self, content: &ContentId) -> io::Result<()> {
         match self.disk.unlink(&self.part_path(content)) {

@@ -6,6 +6,7 @@ mod common;
 
 use common::*;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -163,4 +164,60 @@ fn an_unreadable_root_halts_and_no_delete_leaves_it() {
     until("halted", Duration::from_secs(20), || a.folder()["state"] == "halted");
     std::thread::sleep(Duration::from_millis(500));
     assert!(tree(&b.dir) == before, "a folder without its marker must delete nothing elsewhere");
+}
+
+/// Asks to wait in the very moment after an edit: nothing but the barrier through the watcher can
+/// know of it by then.
+#[test]
+fn wait_sees_an_edit_of_the_same_moment() {
+    use std::io::{Read, Write};
+    let (_temp, a, b) = pair();
+    for i in 0..100 {
+        let mut socket = std::os::unix::net::UnixStream::connect(a.home.join("control.sock")).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let text = format!("moment {i}");
+        write(a.path("f"), &text);
+        let head = "POST /v1/wait HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
+        socket
+            .write_all(format!("{head}Connection: close\r\nContent-Length: 2\r\n\r\n{{}}").as_bytes())
+            .unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        let there = fs::read_to_string(b.path("f")).unwrap_or_default();
+        assert!(answer.starts_with("HTTP/1.1 2"), "{answer}");
+        assert_eq!(there, text, "wait was early");
+    }
+}
+
+/// A large file that is written to without a pause travels as copies of what it was at some moment.
+#[test]
+fn a_large_file_that_never_rests_travels_meanwhile() {
+    use std::os::unix::fs::FileExt;
+    const SIZE: usize = 3 << 20;
+    let (_temp, a, b) = pair();
+    write(a.path("log"), noise(1, SIZE));
+    settle("before", &[&a, &b]);
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let mut versions = std::collections::BTreeSet::new();
+    std::thread::scope(|s| {
+        s.spawn(|| {
+            let file = fs::File::options().write(true).open(a.path("log")).unwrap();
+            for i in 0u64.. {
+                if done.load(std::sync::atomic::Ordering::Relaxed) {
+                    return;
+                }
+                file.write_all_at(&i.to_le_bytes(), i % SIZE as u64 / 8 * 8).unwrap();
+                std::thread::sleep(Duration::from_micros(300));
+            }
+        });
+        let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            until("three versions of a file that never rests", PATIENCE, || {
+                versions.insert(fs::metadata(b.path("log")).unwrap().ino());
+                versions.len() > 3
+            })
+        }));
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        eprintln!("three versions after {:?}", found.unwrap());
+    });
+    settle("at rest", &[&a, &b]);
 }

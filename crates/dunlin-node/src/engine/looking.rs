@@ -23,6 +23,8 @@ const ENTRIES_PER_ROUND: usize = 1000;
 const BYTES_PER_ROUND: u64 = 64 << 20;
 /// A file that changed a moment ago is looked at once more after this.
 const RACY_AGAIN: Duration = Duration::from_millis(20);
+/// Larger files that never rest wait until they do.
+const RESTLESS_MAX: u64 = 256 << 20;
 /// A large file that changed while it was read is tried again after this.
 const RESTLESS_AGAIN: Duration = Duration::from_millis(700);
 
@@ -143,8 +145,8 @@ impl Engine {
             self.absent.entry(at).or_insert(now + HOLD_ABSENT);
         }
         let mut seen = scanned.seen;
-        for (file, hashed) in self.hash(scanned.hash) {
-            self.hashed(&file, hashed, &mut seen);
+        for hashed in scan::hash_all(self.folder.disk.as_ref(), &scanned.hash) {
+            self.hashed(hashed, &mut seen);
         }
         for o in &seen {
             self.absent.remove(&o.at);
@@ -152,12 +154,7 @@ impl Engine {
         self.observe(seen)
     }
 
-    fn hash(&self, files: Vec<ToHash>) -> Vec<(RelPath, Hashed)> {
-        let all = scan::hash_all(self.folder.disk.as_ref(), &files);
-        all.into_iter().map(|h| (RelPath::root(), h)).collect()
-    }
-
-    fn hashed(&mut self, _: &RelPath, hashed: Hashed, seen: &mut Vec<Observation>) {
+    fn hashed(&mut self, hashed: Hashed, seen: &mut Vec<Observation>) {
         match hashed {
             Hashed::Seen(o, bytes, young) => {
                 if young {
@@ -166,15 +163,44 @@ impl Engine {
                 if let (Some(bytes), Seen::File(id, ..)) = (bytes, &o.seen) {
                     lock(&self.folder.recent).put(*id, bytes);
                 }
+                if let Some(rested) = self.restless.remove(&o.at) {
+                    rested.kept.iter().for_each(|old| self.folder.stage.forget(old));
+                }
                 seen.push(o);
             }
-            Hashed::Restless(at) => self.mark(at, RESTLESS_AGAIN, false),
+            Hashed::Restless(file) => self.restless(&file, seen),
             Hashed::Gone(at) => {
                 self.absent.entry(at).or_insert(Instant::now() + HOLD_ABSENT);
             }
             Hashed::Failed(path, why) => {
                 self.unreadable.insert(path, why);
             }
+        }
+    }
+
+    /// A large file changed while it was read. The first time it is tried again; one that goes on like
+    /// this travels as a copy, which is served while the file itself is something else already.
+    fn restless(&mut self, file: &ToHash, seen: &mut Vec<Observation>) {
+        self.mark(file.at.clone(), RESTLESS_AGAIN, false);
+        let copies = self.restless.entry(file.at.clone()).or_default();
+        copies.tries += 1;
+        if copies.tries < 2 || file.size > RESTLESS_MAX {
+            return;
+        }
+        let stage = &self.folder.stage;
+        let Ok((path, copy)) = stage.begin_copy() else { return };
+        let made = scan::snapshot(self.folder.disk.as_ref(), file, copy.as_ref());
+        let id =
+            made.as_ref().ok().and_then(|o| if let Seen::File(id, ..) = o.seen { Some(id) } else { None });
+        if stage.end_copy(&path, id).is_err() {
+            return;
+        }
+        if let (Some(id), Ok(o)) = (id, made) {
+            copies.kept.push_back(id);
+            while copies.kept.len() > 2 {
+                copies.kept.pop_front().iter().for_each(|old| stage.forget(old));
+            }
+            seen.push(o);
         }
     }
 
@@ -239,8 +265,8 @@ impl Engine {
                 self.absent.remove(&at);
                 seen.push(Observation { at, seen: Seen::Absent });
             }
-            for (file, hashed) in self.hash(found.hash) {
-                self.hashed(&file, hashed, seen);
+            for hashed in scan::hash_all(self.folder.disk.as_ref(), &found.hash) {
+                self.hashed(hashed, seen);
             }
         }
         Ok(())
