@@ -78,7 +78,8 @@ pub struct Observation {
 /// What the writer of the index should look at next.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Observed {
-    /// Directories that are new to this disk's rows: their contents were not seen yet.
+    /// Directories that are new to this disk's rows, or came from elsewhere: what is in them was not
+    /// seen yet, or not since.
     pub new_dirs: Vec<NodeId>,
 }
 
@@ -136,7 +137,7 @@ impl Work<'_> {
     /// Takes over a batch of observations. Absences must be evident: from a complete listing.
     pub fn observe(&mut self, batch: &[Observation]) -> Read<Observed> {
         let mut out = Observed::default();
-        let moved = self.observe_moves(batch)?;
+        let moved = self.observe_moves(batch, &mut out)?;
         for o in batch.iter().filter(|o| o.seen != Seen::Absent && !moved.contains(&o.at)) {
             self.observe_one(&o.at, &o.seen, &mut out)?;
         }
@@ -146,7 +147,7 @@ impl Work<'_> {
     }
 
     /// Finds what was moved and records it; returns the positions that need nothing more.
-    fn observe_moves(&mut self, batch: &[Observation]) -> Read<BTreeSet<Position>> {
+    fn observe_moves(&mut self, batch: &[Observation], out: &mut Observed) -> Read<BTreeSet<Position>> {
         let seen: BTreeMap<&Position, &Seen> = batch.iter().map(|o| (&o.at, &o.seen)).collect();
         let mut moves: BTreeMap<Position, &Observation> = BTreeMap::new();
         for o in batch.iter().filter(|o| o.seen != Seen::Absent) {
@@ -171,6 +172,15 @@ impl Work<'_> {
         }
         let mut done = BTreeSet::new();
         for (from, row, o) in carried {
+            if row.content == Content::Dir {
+                if self.leads_through(o.at.dir, row.node)? {
+                    // Seen half-way: below itself it cannot be. The next look sees the rest.
+                    self.set_local(&from, Some(&row))?;
+                    continue;
+                }
+                // What happened in it while the index still had it elsewhere was told of no place.
+                out.new_dirs.push(row.node);
+            }
             self.vanish([&o.at])?;
             self.arrive(row, &from, o)?;
             done.insert(o.at.clone());
@@ -194,10 +204,24 @@ impl Work<'_> {
             let dot = self.relocate(row.node, &o.at, row.seen.as_ref())?;
             note(&mut row.seen, dot);
         }
-        let (seen, stamp) = (o.seen.clone(), row.stamp);
         self.set_local(&o.at, Some(&row))?;
-        debug_assert_eq!(seen.stamp(), stamp);
-        self.attributes_changed(&o.at, row, &seen)
+        match row.content {
+            Content::Dir => self.attributes_changed(&o.at, row, &o.seen),
+            _ => self.changed(&o.at, row, &o.seen),
+        }
+    }
+
+    /// Whether the way from the root to `dir` on this disk leads through `node`.
+    fn leads_through(&self, dir: NodeId, node: NodeId) -> Read<bool> {
+        let (mut at, mut steps) = (dir, 0);
+        while at != node {
+            match self.tx.dir_position(at)? {
+                Some(up) if steps < 4096 => at = up.dir,
+                _ => return Ok(false),
+            }
+            steps += 1;
+        }
+        Ok(true)
     }
 
     /// The wanted version that a row on the disk is.
@@ -232,7 +256,8 @@ impl Work<'_> {
         match self.tx.local(at)? {
             None => self.appear(at, seen, out),
             Some(row) if row.content == Content::Dir && matches!(seen, Seen::Dir(..)) => {
-                if row.stamp.ino != seen.stamp().ino {
+                // Another directory in its place; or one that perhaps could not be entered before.
+                if row.stamp.ino != seen.stamp().ino || row.mode != seen.mode() {
                     out.new_dirs.push(row.node);
                 }
                 self.attributes_changed(at, row, seen)

@@ -50,12 +50,15 @@ struct Applier<'a> {
     /// Where the file of each placing step lies ready, by the step's number.
     ready: BTreeMap<usize, (RelPath, Option<ContentId>)>,
     dirs: BTreeSet<RelPath>,
+    /// What was put in place, as it was just before: what a user makes of it afterwards is not ours.
+    placed: BTreeMap<usize, Stamp>,
 }
 
 /// Carries out `steps`, all of them independent of each other; everything done is durable when this
 /// returns. One result a step, in order.
 pub fn apply(disk: &dyn Disk, stage: &Stage, steps: &[Step]) -> Vec<Applied> {
-    let mut a = Applier { disk, stage, ready: BTreeMap::new(), dirs: BTreeSet::new() };
+    let mut a =
+        Applier { disk, stage, ready: BTreeMap::new(), dirs: BTreeSet::new(), placed: BTreeMap::new() };
     let mut failed = a.prepare(steps);
     let mut done = Vec::with_capacity(steps.len());
     for (i, step) in steps.iter().enumerate() {
@@ -66,35 +69,61 @@ pub fn apply(disk: &dyn Disk, stage: &Stage, steps: &[Step]) -> Vec<Applied> {
     }
     a.put_rest_back();
     let synced = a.sync_dirs();
-    steps.iter().zip(done).map(|(step, result)| finish(disk, step, result, &synced)).collect()
+    let mut out = Vec::with_capacity(steps.len());
+    for (i, (step, result)) in steps.iter().zip(done).enumerate() {
+        out.push(finish(disk, step, result, a.placed.get(&i), &synced));
+    }
+    out
 }
 
-fn finish(disk: &dyn Disk, step: &Step, result: Result<bool, Stop>, synced: &io::Result<()>) -> Applied {
+fn finish(
+    disk: &dyn Disk,
+    step: &Step,
+    result: Result<bool, Stop>,
+    placed: Option<&Stamp>,
+    synced: &io::Result<()>,
+) -> Applied {
     let outcome = match (result, synced) {
         (Ok(_), Err(e)) => return Applied::Failed(format!("cannot be made durable: {e}")),
         (Err(Stop::Changed), _) => return Applied::Changed,
         (Err(Stop::Io(e)), _) => return Applied::Failed(explain(&e)),
         (Ok(false), Ok(())) => return Applied::Ended(Outcome::Kept),
-        (Ok(true), Ok(())) => stamps(disk, step),
+        (Ok(true), Ok(())) => stamps(disk, step, placed),
     };
     match outcome {
-        Ok(Some(outcome)) => Applied::Ended(outcome),
-        Ok(None) => Applied::Changed,
+        Ok(outcome) => Applied::Ended(outcome),
         Err(e) => Applied::Failed(explain(&e)),
     }
 }
 
-/// The stamps of what a finished step left on the disk; `None` if it is gone again.
-fn stamps(disk: &dyn Disk, step: &Step) -> io::Result<Option<Outcome>> {
-    if matches!(step.action, Action::Remove { .. }) {
-        return Ok(Some(Outcome::Done(Stamp::default(), None)));
-    }
-    let Some(here) = disk.stat(&step.path)? else { return Ok(None) };
-    let there = match &step.action {
-        Action::Move { from_path, swap: Some(_), .. } => disk.stat(from_path)?.map(|s| s.stamp()),
-        _ => None,
+/// The stamps of what a finished step left on the disk. If somebody was at it since, the stamp is the
+/// one of what was put there, so that the next look sees the difference: the index must never hold
+/// our content with a user's stamp.
+fn stamps(disk: &dyn Disk, step: &Step, placed: Option<&Stamp>) -> io::Result<Outcome> {
+    let ours = |path: &RelPath, expected: &Stamp| -> io::Result<Stamp> {
+        let now = disk.stat(path)?.map(|s| s.stamp());
+        Ok(now.filter(|now| same_bytes(now, expected)).unwrap_or(*expected))
     };
-    Ok(Some(Outcome::Done(here.stamp(), there)))
+    let anything =
+        |path: &RelPath| Ok::<_, io::Error>(disk.stat(path)?.map(|s| s.stamp()).unwrap_or_default());
+    let is_dir = |row: &LocalRow| row.content == Content::Dir;
+    Ok(match &step.action {
+        Action::Remove { .. } => Outcome::Done(Stamp::default(), None),
+        Action::MakeDir { .. } => Outcome::Done(anything(&step.path)?, None),
+        Action::Place { .. } => Outcome::Done(ours(&step.path, placed.unwrap_or(&Stamp::default()))?, None),
+        Action::Meta { row, .. } if is_dir(row) => Outcome::Done(anything(&step.path)?, None),
+        Action::Meta { row, mtime, .. } => {
+            let expected = Stamp { mtime: mtime.unwrap_or(row.stamp.mtime), ..row.stamp };
+            Outcome::Done(ours(&step.path, &expected)?, None)
+        }
+        Action::Move { from_path, row, swap, .. } => {
+            let of = |path: &RelPath, row: &LocalRow| {
+                if is_dir(row) { Ok(row.stamp) } else { ours(path, &row.stamp) }
+            };
+            let there = swap.as_ref().map(|other| of(from_path, other)).transpose()?;
+            Outcome::Done(of(&step.path, row)?, there)
+        }
+    })
 }
 
 /// Whether `s` is the inode of `row`, not written to since.
@@ -224,7 +253,14 @@ impl Applier<'_> {
             }
             Action::Place { content, replaces, .. } => {
                 let from = self.to_place(i, content)?;
-                self.place(&from, step, &parent, name, replaces.as_ref())?;
+                let stamp = self.disk.stat(&from)?.ok_or(Stop::Changed)?.stamp();
+                let placed = self.place(&from, step, &parent, name, replaces.as_ref());
+                if placed.is_err() && matches!(content, Content::Link(_)) {
+                    // A link is made anew by the next plan.
+                    let _ = self.disk.unlink(&from);
+                }
+                placed?;
+                self.placed.insert(i, stamp);
                 self.ready.remove(&i);
                 true
             }

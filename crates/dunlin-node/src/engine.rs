@@ -33,6 +33,8 @@ const NEVER_RESTS: Duration = Duration::from_secs(1);
 const HOLD_ABSENT: Duration = Duration::from_millis(120);
 /// How often everything is looked through when the watcher cannot watch everything.
 const RESCAN_UNWATCHED: Duration = Duration::from_secs(10);
+/// How often everything is looked through anyway: the watcher only gives hints.
+const RESCAN: Duration = Duration::from_secs(3600);
 /// How often the root is looked at while it is not right.
 const RECHECK_ROOT: Duration = Duration::from_secs(1);
 /// How long a device that joins waits for the members' tree before it looks at its own disk.
@@ -326,7 +328,7 @@ impl Engine {
         for d in self.dirty.values_mut() {
             d.due = now;
         }
-        if self.halted.is_none() {
+        if self.check_root() {
             match (self.unwatched, crate::watch::barrier(self.folder.disk.as_ref(), &control(&[]))) {
                 (false, Ok(name)) => return self.barriers.push((Some(name), done)),
                 _ => self.push_dir(ROOT, true),

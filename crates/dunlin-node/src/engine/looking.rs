@@ -1,6 +1,6 @@
 //! The engine's way from the disk into the index.
 
-use super::{Engine, HOLD_ABSENT, RESCAN_UNWATCHED};
+use super::{Engine, HOLD_ABSENT, RESCAN, RESCAN_UNWATCHED};
 use crate::control::Event;
 use crate::disk::Disk;
 use crate::folder::{Folder, lock};
@@ -62,6 +62,10 @@ impl Engine {
             let Some(names) = snapshot.disk_path(at.dir)? else { continue };
             let dir = RelPath::from(names);
             self.unreadable.remove(&dir.join(&at.name));
+            if !self.is_at(&snapshot, at.dir, &dir)? {
+                self.ask_parent(&snapshot, at.dir)?;
+                continue;
+            }
             scan::scan_entry(self.folder.disk.as_ref(), &snapshot, &at, &dir, force, &mut scanned)?;
         }
         Ok(scanned)
@@ -80,6 +84,10 @@ impl Engine {
             }
             let Some(names) = snapshot.disk_path(dir)? else { continue };
             let path = RelPath::from(names);
+            if !self.is_at(&snapshot, dir, &path)? {
+                self.ask_parent(&snapshot, dir)?;
+                continue;
+            }
             // Watched first, then listed: what happens in between is seen by one or the other.
             self.watch(dir, &path);
             self.forget_problems_in(&path);
@@ -92,8 +100,11 @@ impl Engine {
                     out.problems.extend(found.problems);
                     out.again.extend(found.again);
                 }
-                // It went between its parent's listing and now: its parent tells.
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
+                // It went, or became something else, since its parent was listed: its parent tells.
+                Err(e) if is_gone(&e) => {
+                    self.ask_parent(&snapshot, dir)?;
+                    continue;
+                }
                 Err(e) => out.problems.push((path, e.to_string())),
             }
             if deep {
@@ -110,12 +121,32 @@ impl Engine {
         Ok(())
     }
 
+    /// Whether the directory at a path is the one that the index knows there: events come by
+    /// directory, and a directory may have moved since the index was written.
+    fn is_at(&self, snapshot: &crate::store::Snapshot, dir: NodeId, path: &RelPath) -> Read<bool> {
+        if dir == ROOT {
+            return Ok(true);
+        }
+        let row = snapshot.dir_position(dir)?.map(|at| snapshot.local(&at)).transpose()?.flatten();
+        let now = self.folder.disk.stat(path).ok().flatten();
+        Ok(row.zip(now).is_some_and(|(row, now)| row.stamp.ino == now.ino))
+    }
+
+    /// A directory is not where it was: whatever happened is seen by listing the directory above it.
+    fn ask_parent(&mut self, snapshot: &crate::store::Snapshot, dir: NodeId) -> Read<()> {
+        if let Some(at) = snapshot.dir_position(dir)? {
+            self.mark(at, Duration::ZERO, false);
+        }
+        Ok(())
+    }
+
     fn watch(&mut self, dir: NodeId, path: &RelPath) {
         match self.watcher.add(&self.folder.disk, path, dir.0) {
-            Ok(()) | Err(WatchError::Gone) => {}
-            Err(_) => {
+            // What cannot be opened cannot be listed either, which is the problem that is told.
+            Ok(()) | Err(WatchError::Gone | WatchError::Io(_)) => {}
+            Err(WatchError::Exhausted) => {
                 self.unwatched = true;
-                self.next_rescan.get_or_insert_with(|| Instant::now() + RESCAN_UNWATCHED);
+                self.next_rescan = Some(Instant::now() + RESCAN_UNWATCHED);
             }
         }
     }
@@ -151,6 +182,7 @@ impl Engine {
         for o in &seen {
             self.absent.remove(&o.at);
         }
+        self.look_at_other_links(&seen)?;
         self.observe(seen)
     }
 
@@ -176,6 +208,23 @@ impl Engine {
                 self.unreadable.insert(path, why);
             }
         }
+    }
+
+    /// A file with several names was written through one of them: the others have changed too, and
+    /// nothing tells of it.
+    fn look_at_other_links(&mut self, seen: &[Observation]) -> Read<()> {
+        for o in seen {
+            if let Seen::File(_, _, stamp) = &o.seen
+                && stamp.nlink > 1
+            {
+                for at in self.folder.store.snapshot()?.places_of_inode(stamp.ino)? {
+                    if at != o.at {
+                        self.mark(at, Duration::ZERO, false);
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     /// A large file changed while it was read. The first time it is tried again; one that goes on like
@@ -313,8 +362,9 @@ impl Engine {
 
     /// Everything that was queued has been looked at.
     fn end_of_scan(&mut self) -> Read<()> {
-        if self.unwatched && self.next_rescan.is_none() {
-            self.next_rescan = Some(Instant::now() + RESCAN_UNWATCHED);
+        if self.next_rescan.is_none() {
+            let wait = if self.unwatched { RESCAN_UNWATCHED } else { RESCAN };
+            self.next_rescan = Some(Instant::now() + wait);
         }
         if self.scanning && self.halted.is_none() {
             self.scanning = false;
@@ -338,4 +388,10 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+fn is_gone(e: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{NotADirectory, NotFound};
+    matches!(e.kind(), NotFound | NotADirectory)
+        || e.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error())
 }

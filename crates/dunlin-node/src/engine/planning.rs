@@ -79,6 +79,10 @@ impl Engine {
                     self.backoff.remove(&step.node);
                     self.troubles.remove(&step.node);
                     self.tell(step);
+                    if matches!(&step.action, Action::Meta { row, .. } if row.content != Content::Dir) {
+                        // A write just before the time was set would be hidden by it.
+                        self.mark(step.at.clone(), Duration::from_millis(20), true);
+                    }
                     done |= matches!(outcome, Outcome::Done(..));
                 }
                 Applied::Changed => {

@@ -1,0 +1,118 @@
+//! What happens in the same moment as something of ours, or of the user's own.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+mod common;
+
+use common::*;
+use std::fs;
+
+fn pair() -> (tempfile::TempDir, Node, Node) {
+    let temp = tempfile::tempdir().unwrap();
+    let base = temp.path().canonicalize().unwrap();
+    let [mut a, mut b] = ["a", "b"].map(|n| Node::new(&base, n));
+    b.join(&a.share());
+    settle("joined", &[&a, &b]);
+    (temp, a, b)
+}
+
+#[test]
+fn what_happens_in_a_directory_that_just_moved_is_seen() {
+    let (_temp, a, b) = pair();
+    for i in 0..10 {
+        let (d, e) = (a.path(format!("d{i}")), a.path(format!("e{i}")));
+        fs::create_dir_all(d.join("s")).unwrap();
+        write(d.join("f"), format!("f {i}"));
+        a.wait();
+        match i % 5 {
+            0 => write(d.join("before"), "written, then moved"),
+            _ => {}
+        }
+        fs::rename(&d, &e).unwrap();
+        match i % 5 {
+            1 => write(e.join("new"), "moved, then written"),
+            2 => write(e.join("s/new"), "deeper"),
+            3 => fs::rename(e.join("f"), e.join("h")).unwrap(),
+            4 => fs::create_dir_all(e.join("q/r")).unwrap(),
+            _ => {}
+        }
+        a.wait();
+        identical(&format!("round {i}"), &[&a, &b]);
+    }
+}
+
+#[test]
+fn a_save_right_after_a_version_was_placed_is_announced() {
+    let (_temp, a, b) = pair();
+    for i in 0..30 {
+        let name = format!("f{}", i % 3);
+        let theirs = format!("from a, {i}");
+        write(a.path(&name), &theirs);
+        until("the version of a", PATIENCE, || fs::read_to_string(b.path(&name)).is_ok_and(|t| t == theirs));
+        // Not a moment is lost: what was placed is not even recorded yet.
+        write(b.path(&name), format!("from b, {i}"));
+        b.wait();
+        a.wait();
+        let all = identical(&format!("round {i}"), &[&a, &b]);
+        assert!(
+            conflicts(&all).is_empty(),
+            "an edit of what was there is no conflict: {:?}",
+            conflicts(&all)
+        );
+        assert_eq!(fs::read_to_string(a.path(&name)).unwrap(), format!("from b, {i}"));
+    }
+}
+
+#[test]
+fn a_tree_turned_inside_out_stays_whole() {
+    let (_temp, mut a, b) = pair();
+    for stopped in [false, true] {
+        let x = a.path(format!("x{stopped}"));
+        let y = a.path(format!("y{stopped}"));
+        fs::create_dir_all(x.join("y")).unwrap();
+        write(x.join("f"), "f");
+        write(x.join("y/g"), "g");
+        settle("before", &[&a, &b]);
+        if stopped {
+            a.stop();
+        }
+        fs::rename(x.join("y"), &y).unwrap();
+        fs::rename(&x, y.join("x")).unwrap();
+        if stopped {
+            a.run();
+        }
+        a.until_connected(1, PATIENCE);
+        let all = settle("inside out", &[&a, &b]);
+        assert!(all.contains_key(format!("y{stopped}/x/f").as_bytes()), "{all:?}");
+    }
+}
+
+#[test]
+fn a_directory_that_became_something_else_while_nobody_looked_is_no_problem() {
+    let (_temp, mut a, b) = pair();
+    fs::create_dir_all(a.path("d/e")).unwrap();
+    fs::create_dir_all(a.path("l/e")).unwrap();
+    settle("before", &[&a, &b]);
+    a.stop();
+    fs::remove_dir_all(a.path("d")).unwrap();
+    write(a.path("d"), "a file now");
+    fs::remove_dir_all(a.path("l")).unwrap();
+    std::os::unix::fs::symlink("d", a.path("l")).unwrap();
+    a.run();
+    a.until_connected(1, PATIENCE);
+    settle("after", &[&a, &b]);
+}
+
+#[test]
+fn a_file_with_two_names_changes_under_both() {
+    let (_temp, a, b) = pair();
+    fs::create_dir_all(a.path("p")).unwrap();
+    write(a.path("p/f"), "one");
+    fs::hard_link(a.path("p/f"), a.path("g")).unwrap();
+    settle("before", &[&a, &b]);
+    let file = fs::File::options().append(true).open(a.path("p/f")).unwrap();
+    std::io::Write::write_all(&mut &file, b" and two").unwrap();
+    drop(file);
+    settle("after", &[&a, &b]);
+    assert_eq!(fs::read_to_string(b.path("g")).unwrap(), "one and two");
+}
