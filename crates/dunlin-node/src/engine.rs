@@ -37,12 +37,13 @@ const RESCAN_UNWATCHED: Duration = Duration::from_secs(10);
 const RESCAN: Duration = Duration::from_secs(3600);
 /// How often the root is looked at while it is not right.
 const RECHECK_ROOT: Duration = Duration::from_secs(1);
+/// How often the root is looked at while all is well: nothing tells when another file system is mounted
+/// over it.
+const CHECK_ROOT: Duration = Duration::from_secs(5);
 /// How long a device that joins waits for the members' tree before it looks at its own disk.
 const WAIT_FOR_TREE: Duration = Duration::from_secs(60);
 /// After so many vain attempts a content that nobody connected holds is named in status.
 const NOWHERE_TRIES: u32 = 4;
-/// How long an idle engine sleeps.
-const IDLE: Duration = Duration::from_secs(600);
 
 struct Dirty {
     first: Instant,
@@ -90,6 +91,7 @@ pub(crate) struct Engine {
     unwatched: bool,
     next_rescan: Option<Instant>,
     halted: Option<(String, Instant)>,
+    next_root_check: Instant,
     /// Until when the members' tree is waited for.
     waits_for_tree: Option<Instant>,
     uniting: bool,
@@ -129,6 +131,7 @@ impl Engine {
             unwatched: false,
             next_rescan: None,
             halted: None,
+            next_root_check: Instant::now() + CHECK_ROOT,
             waits_for_tree: wait,
             uniting: totals.uniting,
         })
@@ -205,7 +208,13 @@ impl Engine {
         let absent = self.absent.values().copied();
         let backoff = self.backoff.values().map(|b| b.until);
         let others = self.waits_for_tree.into_iter().chain(self.next_rescan);
-        dirty.chain(absent).chain(backoff).chain(others).min().unwrap_or(now + IDLE)
+        dirty
+            .chain(absent)
+            .chain(backoff)
+            .chain(others)
+            .min()
+            .unwrap_or(now + CHECK_ROOT)
+            .min(self.next_root_check)
     }
 
     fn round(&mut self) -> Read<()> {
@@ -215,6 +224,12 @@ impl Engine {
                 return Ok(());
             }
             self.push_dir(ROOT, true);
+        }
+        if now >= self.next_root_check {
+            self.next_root_check = now + CHECK_ROOT;
+            if !self.check_root() {
+                return Ok(());
+            }
         }
         if self.waits_for_tree.is_some_and(|until| now >= until) {
             self.waits_for_tree = None;
