@@ -11,15 +11,6 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-fn pair() -> (tempfile::TempDir, Node, Node) {
-    let temp = tempfile::tempdir().unwrap();
-    let base = temp.path().canonicalize().unwrap();
-    let [mut a, mut b] = ["a", "b"].map(|n| Node::new(&base, n));
-    b.join(&a.share());
-    settle("joined", &[&a, &b]);
-    (temp, a, b)
-}
-
 #[test]
 fn an_edit_is_there_at_once() {
     let (_temp, a, b) = pair();

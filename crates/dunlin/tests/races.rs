@@ -7,15 +7,6 @@ mod common;
 use common::*;
 use std::fs;
 
-fn pair() -> (tempfile::TempDir, Node, Node) {
-    let temp = tempfile::tempdir().unwrap();
-    let base = temp.path().canonicalize().unwrap();
-    let [mut a, mut b] = ["a", "b"].map(|n| Node::new(&base, n));
-    b.join(&a.share());
-    settle("joined", &[&a, &b]);
-    (temp, a, b)
-}
-
 #[test]
 fn what_happens_in_a_directory_that_just_moved_is_seen() {
     let (_temp, a, b) = pair();

@@ -342,6 +342,16 @@ pub fn settle(what: &str, nodes: &[&Node]) -> Tree {
     identical(what, nodes)
 }
 
+/// Two nodes that have joined and are in sync.
+pub fn pair() -> (tempfile::TempDir, Node, Node) {
+    let temp = tempfile::tempdir().unwrap();
+    let base = temp.path().canonicalize().unwrap();
+    let [mut a, mut b] = ["a", "b"].map(|n| Node::new(&base, n));
+    b.join(&a.share());
+    settle("joined", &[&a, &b]);
+    (temp, a, b)
+}
+
 /// Identical on the disk, now.
 pub fn identical(what: &str, nodes: &[&Node]) -> Tree {
     let first = tree(&nodes[0].dir);
