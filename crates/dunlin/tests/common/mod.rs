@@ -139,7 +139,7 @@ impl Node {
                 return first.clone();
             }
             if let Some(status) = self.child.as_mut().unwrap().try_wait().unwrap() {
-                panic!("{} ended with {status}: {}", self.name, self.errors.lock().unwrap());
+                panic!("{} ended with {status}: {}", self.name, self.errors());
             }
             assert!(begun.elapsed() < PATIENCE, "{} is not ready", self.name);
             std::thread::sleep(Duration::from_millis(2));
@@ -197,7 +197,7 @@ impl Node {
             }
             std::thread::sleep(Duration::from_millis(5));
         };
-        assert!(status.success(), "{} ended with {status}: {}", self.name, self.errors.lock().unwrap());
+        assert!(status.success(), "{} ended with {status}: {}", self.name, self.errors());
         // 2 s are promised; half a second more for a busy machine.
         assert!(begun.elapsed() < Duration::from_millis(2500), "{} took {:?}", self.name, begun.elapsed());
     }
@@ -252,7 +252,8 @@ impl Node {
     }
 
     pub fn errors(&self) -> String {
-        self.errors.lock().unwrap().clone()
+        // Asked for while a test fails: what was told before a panic still counts.
+        self.errors.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 }
 
