@@ -90,9 +90,12 @@ def merge(a, b):
     both = lambda x, y: {**keep(x, y, b.vec), **keep(y, x, a.vec)}
     return State({k: max(a.vec.get(k, 0), b.vec.get(k, 0)) for k in {*a.vec, *b.vec}}, both(a.place, b.place), both(a.content, b.content), both(a.gone, b.gone))
 
-def alive(s):
-    """Every delete is outlived by some change that it had not seen: edit (or move) beats delete."""
-    return bool(s.content) and all(any(not covers(v, d) for d in (*s.content, *s.place)) for v in s.gone.values())
+def showing(s):
+    """The versions that no delete took away: one that a delete had seen comes back only with a move that the delete had not seen (to write
+    something else at the same path, even where a directory is created anew, is no reason to bring back what was deleted)."""
+    outlived = lambda v: any(p[3] and not covers(v, d) for d, p in s.place.items())
+    return {d: c for d, c in s.content.items() if all(outlived(v) or not covers(v, d) for v in s.gone.values())}
+def alive(s): return bool(showing(s))                     # edit and move beat delete
 def weight(kv): return (kv[1][0], value_hash(kv[1][1:]), kv[0])   # rank, then a hash, then the dot: total
 def top(store): return max(store.items(), key=weight)
 
@@ -131,7 +134,7 @@ def view(nodes):
         wanted = []                                       # (name, is not a directory, how far from the top, node, dot, what the derived name hangs on)
         for n in kids.get(parent, []):
             s = nodes[n]; name = where[n][1]; isdir = n in kids
-            cs = sorted(s.content.items(), key=weight, reverse=True) if n in live else []
+            cs = sorted(showing(s).items(), key=weight, reverse=True)
             cs = [c for i, c in enumerate(cs) if c[1][1:] not in [x[1][1:] for x in cs[:i]]]     # equal content is no conflict
             if isdir or any(v[1] == "dir" for _, v in cs): wanted.append((name, 0, 0, n, next((d for d, v in cs if v[1] == "dir"), None), dir_tail(n)))
             for i, (d, v) in enumerate(c for c in cs if c[1][1] != "dir"): wanted.append((name, 1, i if not isdir else i + 1, n, d, copy_tail(n, d) if i else file_tail(n)))
@@ -149,8 +152,9 @@ class Replica:
     def dot(self): self.n += 1; return (self.inc, self.n)
     def write(self, n, **fields):
         """One local change: a new dot; the given stores replaced (based on what is applied here, hence seen)."""
-        s = self.nodes[n].copy() if n in self.nodes else State(); d = self.dot(); s.vec[self.inc] = d[1]
+        s = self.nodes[n].copy() if n in self.nodes else State(); d = self.dot(); s.vec[self.inc] = d[1]; shown = showing(s)
         for f, fn in fields.items(): setattr(s, f, fn(getattr(s, f), d, dict(s.vec)))
+        if "gone" in fields and s.gone.get(d) is None: s.content = {k: v for k, v in s.content.items() if k == d or k in shown}      # to outlive a delete does not bring back what it took away
         self.nodes[n] = s
     def rank(self, store): return max((v[0] for v in store.values()), default=0) + 1
     def fresh(self, parent, name):
@@ -168,7 +172,7 @@ class Replica:
     def take(self, n, old): self.write(n, content=lambda o, d, v: self.others(o, old))      # this version goes, others stay
     def drop(self, n, old):
         if old is None: return
-        if self.others(self.nodes[n].content, old): self.take(n, old)
+        if self.others(showing(self.nodes[n]), old): self.take(n, old)
         else: self.write(n, gone=lambda o, d, v: {d: v})
     def move(self, n, parent, name):
         """What the user saw on the ways to the root, old and new, is written too: else a cut placement could close or leave a loop, and show again."""
@@ -191,7 +195,7 @@ def do(r, t, op, p, *rest):
     folder = lambda p: t[p][0] if p else ROOT
     if op == "c": r.create(folder(p[:-1]), p[-1], *rest); return
     n, dot, kind, value = t[p]
-    copy = kind != "dir" and (dot != top(r.nodes[n].content)[0] or any(e[0] == n and e[2] == "dir" for e in t.values()))   # a version that lost its name; touched, it becomes a node of its own
+    copy = kind != "dir" and (dot != top(showing(r.nodes[n]))[0] or any(e[0] == n and e[2] == "dir" for e in t.values()))   # a version that lost its name; touched, it becomes a node of its own
     if op == "d":
         for q in below(t, p): r.drop(t[q][0], t[q][1])
     elif copy: to, k, v = (p, *rest) if op == "e" else (rest[0], kind, value); r.create(folder(to[:-1]), to[-1], k, v, split_id(n, dot)); r.take(n, dot)

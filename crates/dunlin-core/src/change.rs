@@ -97,6 +97,7 @@ impl Work<'_> {
         self.write(node, |s, dot| {
             let applied = applied.cloned().unwrap_or_else(|| s.seen.clone());
             let rank = s.content.rank(|d| applied.covers(d)) + 1;
+            s.settle_deletes(|s, d| !s.shows(d));
             s.content.retain(|d, v| v.value != *old || !applied.covers(d));
             s.content.insert(dot, Ranked::new(rank, content));
             s.gone = DotStore::default();
@@ -123,7 +124,9 @@ impl Work<'_> {
     pub(crate) fn drop_version(&mut self, node: NodeId, old: &Content, applied: Option<&Vector>) -> Read<()> {
         let Some(row) = self.tx.node(node)? else { return Ok(()) };
         let seen = applied.cloned().unwrap_or_else(|| row.state.seen.clone());
-        if row.state.content.entries().iter().any(|(d, c)| c.value != *old || !seen.covers(*d)) {
+        let state = &row.state;
+        let stays = |d: Dot, c: &Content| state.shows(d) && (c != old || !seen.covers(d));
+        if state.content.entries().iter().any(|(d, c)| stays(*d, &c.value)) {
             return self.take_version(node, old, applied);
         }
         self.write(node, |s, dot| {
@@ -161,6 +164,8 @@ impl Work<'_> {
             let earlier: Option<(NodeId, Name)> =
                 s.placed().map(|(_, p)| (p.value.parent, p.value.name.clone()));
             let rank = s.place.rank(|d| applied.covers(d)) + 1;
+            // What was moved outlives the deletes that were not applied here yet, and no others.
+            s.settle_deletes(|s, d| s.taken_by(d, |gone| applied.covers(gone)));
             s.place.retain(|d, _| !applied.covers(d));
             let place = Place { parent: to.dir, name: to.name.clone(), earlier };
             s.place.insert(dot, Ranked::new(rank, place));

@@ -275,14 +275,33 @@ impl State {
         self.seen.entries().is_empty()
     }
 
-    /// Whether the node lives: every delete is outlived by a change of place or content that it had
-    /// not seen (edit and move beat delete).
-    pub fn alive(&self) -> bool {
-        let outlived = |seen: &Vector| {
-            self.content.entries().iter().any(|(d, _)| !seen.covers(*d))
-                || self.place.entries().iter().any(|(d, _)| !seen.covers(*d))
+    /// Whether the version `dot` shows: no delete took it away. A version that a delete had seen comes back
+    /// only with a move that the delete had not seen (move beats delete). That something else was written at
+    /// the same path is no reason to bring it back.
+    pub fn shows(&self, dot: Dot) -> bool {
+        !self.taken_by(dot, |_| true)
+    }
+
+    /// Whether one of the deletes for which `among` holds took the version `dot` away.
+    pub(crate) fn taken_by(&self, dot: Dot, among: impl Fn(Dot) -> bool) -> bool {
+        let moved = |seen: &Vector| {
+            self.place.entries().iter().any(|(d, p)| p.value.earlier.is_some() && !seen.covers(*d))
         };
-        !self.content.is_empty() && self.gone.entries().iter().all(|(_, seen)| outlived(seen))
+        self.gone.entries().iter().any(|(gone, seen)| among(*gone) && seen.covers(dot) && !moved(seen))
+    }
+
+    /// Whether the node lives: some version of it shows (edit and move beat delete).
+    pub fn alive(&self) -> bool {
+        self.content.entries().iter().any(|(d, _)| self.shows(*d))
+    }
+
+    /// Drops the versions that `took` says were taken away by a delete: before a change that outlives
+    /// deletes is written, so that it does not bring them back.
+    pub(crate) fn settle_deletes(&mut self, took: impl Fn(&State, Dot) -> bool) {
+        if !self.gone.is_empty() {
+            let before = self.clone();
+            self.content.retain(|d, _| !took(&before, d));
+        }
     }
 
     /// The top placement with its dot.
@@ -293,7 +312,7 @@ impl State {
     /// The contents that show, from the top down; equal values count once (equal content is no conflict).
     pub fn versions(&self) -> Vec<(Dot, &Content)> {
         let mut out: Vec<(Dot, &Content)> = Vec::new();
-        for (dot, ranked) in self.content.ordered() {
+        for (dot, ranked) in self.content.ordered().into_iter().filter(|(d, _)| self.shows(*d)) {
             if out.iter().all(|(_, c)| **c != ranked.value) {
                 out.push((*dot, &ranked.value));
             }
@@ -375,6 +394,41 @@ mod tests {
         assert!(!s.alive());
         let edit = state(&[(dot(2, 1), 2, file(2))]);
         assert!(s.merge(&edit).alive());
+    }
+
+    fn place(dot: Dot, earlier: bool) -> State {
+        let name = || Name::new(b"a").unwrap();
+        let earlier = earlier.then(|| (crate::ids::ROOT, name()));
+        let mut s = State::default();
+        s.seen.add(dot);
+        s.place.insert(dot, Ranked::new(1, Place { parent: crate::ids::ROOT, name: name(), earlier }));
+        s
+    }
+
+    fn deleted() -> State {
+        let mut s = state(&[(dot(1, 1), 1, file(1))]);
+        let seen = s.seen.clone();
+        s.gone.insert(dot(1, 2), seen);
+        s.seen.add(dot(1, 2));
+        s
+    }
+
+    #[test]
+    fn something_else_created_at_its_path_does_not_bring_back_what_was_deleted() {
+        let mut created = state(&[(dot(2, 1), 1, file(2))]);
+        created.place = place(dot(2, 1), false).place;
+        let all = deleted().merge(&created);
+        assert_eq!(all.versions(), [(dot(2, 1), &file(2))]);
+    }
+
+    #[test]
+    fn a_move_that_a_delete_had_not_seen_brings_back_what_was_moved() {
+        let all = deleted().merge(&place(dot(2, 1), true));
+        assert_eq!(all.versions(), [(dot(1, 1), &file(1))]);
+        // One that it had seen does not.
+        let mut seen = deleted();
+        seen.place.insert(dot(1, 1), place(dot(1, 1), true).place.entries()[0].1.clone());
+        assert!(!seen.alive());
     }
 
     #[test]

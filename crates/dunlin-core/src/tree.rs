@@ -10,7 +10,7 @@ use crate::ids::{Dot, NodeId, ROOT, state_hash};
 use crate::kv::{Changes, Read, Tx, View};
 use crate::names;
 use crate::rows::{NodeRow, Position, Rows};
-use crate::state::{Content, State};
+use crate::state::{Content, Ranked, State};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
@@ -115,8 +115,9 @@ impl<'v> Work<'v> {
         while at != ROOT && met.insert(at) {
             let Some(row) = self.tx.node(at)? else { return Ok(()) };
             let (alive, settled) = (row.state.alive(), row.settled());
-            let is_dir = row.state.content.entries().iter().any(|(_, c)| c.value == Content::Dir);
-            if !(is_dir && alive) {
+            let state = &row.state;
+            let dir = |(d, c): &(Dot, Ranked<Content>)| c.value == Content::Dir && state.shows(*d);
+            if !state.content.entries().iter().any(dir) {
                 self.groups.extend(settled.clone());
                 self.touched.insert(at);
             }
@@ -340,7 +341,7 @@ mod tests {
     use crate::ids::Incarnation;
     use crate::kv::Memory;
     use crate::path::Name;
-    use crate::state::{Place, Ranked};
+    use crate::state::Place;
 
     fn id(n: u8) -> NodeId {
         if n == 0 { ROOT } else { NodeId([n; 16]) }
