@@ -16,6 +16,7 @@ pub mod observe;
 pub mod path;
 pub mod plan;
 pub mod rows;
+pub mod session;
 pub mod state;
 pub mod ticket;
 pub mod tree;

@@ -14,6 +14,7 @@ use dunlin_core::message::{Message, RowBytes, Statement};
 use dunlin_core::path::RelPath;
 use dunlin_core::plan::Fetch;
 use dunlin_core::rows::Totals;
+use dunlin_core::session::{Known, Standing};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::PathBuf;
@@ -48,6 +49,11 @@ impl Pulse {
 
     pub(crate) fn need(&self) -> u64 {
         self.totals.need_files + self.problems
+    }
+
+    /// The same, as peers are told.
+    pub(crate) fn standing(&self) -> Standing {
+        Standing { digest: self.totals.digest, need: self.need(), busy: self.busy() }
     }
 }
 
@@ -92,10 +98,8 @@ pub(crate) struct PeerFolder {
     pub conn: Connection,
     /// Messages to the peer; a single task writes them.
     pub out: mpsc::Sender<Message>,
-    /// What the peer last said of itself: digest, need, busy.
-    pub said: Mutex<Option<([u64; 4], u64, bool)>>,
-    /// The highest of my sequence numbers it has committed.
-    pub acked: Mutex<u64>,
+    /// What it is known to have.
+    pub known: Mutex<Known>,
     /// How many fetches are under way from it.
     pub load: std::sync::atomic::AtomicUsize,
 }
@@ -213,8 +217,7 @@ impl Folder {
 
     /// Whether this device and a peer are known to hold the same, and lack nothing.
     pub(crate) fn in_sync_with(&self, peer: &PeerFolder, pulse: &Pulse) -> bool {
-        let Some((digest, need, busy)) = *lock(&peer.said) else { return false };
-        digest == pulse.totals.digest && need == 0 && !busy && *lock(&peer.acked) >= pulse.totals.seq
+        lock(&peer.known).in_sync(pulse.totals.digest, pulse.totals.seq)
     }
 
     /// Whether this device lacks nothing and all connected ones hold the same.

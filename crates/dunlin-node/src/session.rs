@@ -7,9 +7,8 @@ use crate::net::connection::{Connection, RecvStream, SendStream};
 use crate::node::Shared;
 use crate::transfer::{StreamError, read_frame, send_frame};
 use dunlin_core::ids::{DeviceId, FolderId, Incarnation};
-use dunlin_core::kv::Read;
-use dunlin_core::message::{DeviceAddress, Message, ROWS_BYTES, RowBytes, VERSION, read_message};
-use dunlin_core::rows::Rows;
+use dunlin_core::message::{DeviceAddress, Message, VERSION, read_message};
+use dunlin_core::session::{Link, Outgoing, Standing, old_stays, opening};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -33,8 +32,6 @@ const CROSSING: Duration = Duration::from_secs(4);
 const HELLO_WAIT: Duration = Duration::from_secs(5);
 /// Messages that wait for the control stream.
 const OUT_QUEUE: usize = 1024;
-/// Rows looked up at a time.
-const ROWS_PAGE: usize = 512;
 
 /// A connected device.
 pub(crate) struct Peer {
@@ -118,17 +115,17 @@ async fn open(shared: &Shared, conn: &Connection) -> Result<Opened, StreamError>
     }
 }
 
-/// Makes this the connection to its device, unless another one is to stay. Both sides decide alike: of
-/// two connections between the same runs of both programs, the one dialled by the smaller key stays; a
-/// connection to an earlier run of the peer's program always goes.
+/// Makes this the connection to its device, unless another one is to stay.
 fn register(shared: &Shared, peer: &Arc<Peer>) -> bool {
-    let dialler = |conn: &Connection| if conn.is_dialler() { shared.device } else { peer.device };
+    let link = |p: &Peer| Link {
+        dialler: if p.conn.is_dialler() { shared.device } else { p.device },
+        nonce: p.nonce,
+        open: p.conn.close_reason().is_none(),
+        crossing: p.since.elapsed() < CROSSING,
+    };
     let mut peers = lock(&shared.peers);
     if let Some(old) = peers.get(&peer.device) {
-        // Who dials again long after has lost the old connection, even if it looks alive from here.
-        let crossing = old.since.elapsed() < CROSSING;
-        let same_run = old.nonce == peer.nonce && old.conn.close_reason().is_none() && crossing;
-        if same_run && dialler(&old.conn) < dialler(&peer.conn) {
+        if old_stays(&link(old), &link(peer)) {
             return false;
         }
         old.conn.close(CODE_REPLACED, b"");
@@ -221,15 +218,14 @@ impl Session {
             if self.folders.contains_key(&folder.id) || !folder.is_member(&self.peer.device) {
                 continue;
             }
-            let mine = block_in_place(|| my_side(&folder, self.peer.device));
-            let Ok((inc, of, received)) = mine else { continue };
+            let mine = block_in_place(|| opening(&folder.store.snapshot()?, folder.id, self.peer.device));
+            let Ok(opening) = mine else { continue };
             let statements = lock(&folder.config).statements.clone();
             let peer = Arc::new(PeerFolder {
                 device: self.peer.device,
                 conn: self.peer.conn.clone(),
                 out: self.peer.out.clone(),
-                said: std::sync::Mutex::new(None),
-                acked: std::sync::Mutex::new(0),
+                known: std::sync::Mutex::default(),
                 load: AtomicUsize::new(0),
             });
             {
@@ -246,7 +242,7 @@ impl Session {
             let id = folder.id;
             self.folders.insert(id, Exchange { folder, peer, inc: None, sender: None });
             self.say(Message::Statements { folder: id, statements }).await?;
-            self.say(Message::Open { folder: id, inc, of, received }).await?;
+            self.say(opening).await?;
         }
         Ok(())
     }
@@ -287,11 +283,11 @@ impl Session {
                 folder.tell(Input::Rows { device: self.peer.device, inc, upto, last, rows, from }).await;
             }
             Message::Ack { received, .. } => {
-                *lock(&exchange.peer.acked) = received;
+                lock(&exchange.peer.known).acked = received;
                 folder.raise();
             }
             Message::Status { digest, need, busy, .. } => {
-                *lock(&exchange.peer.said) = Some((digest, need, busy));
+                lock(&exchange.peer.known).standing = Some(Standing { digest, need, busy });
                 folder.raise();
             }
             Message::Statements { statements, .. } => {
@@ -327,13 +323,6 @@ impl Session {
     }
 }
 
-/// My incarnation, and how much of the peer's rows is committed here.
-fn my_side(folder: &Folder, device: DeviceId) -> Read<(Incarnation, Incarnation, u64)> {
-    let snapshot = folder.store.snapshot()?;
-    let peer = snapshot.peer(device)?.unwrap_or_default();
-    Ok((snapshot.totals()?.inc, peer.inc, peer.received))
-}
-
 /// Sends rows as they change, and how the folder stands, until the connection ends.
 async fn send_rows(
     shared: Arc<Shared>,
@@ -345,21 +334,13 @@ async fn send_rows(
     let mut pulse = folder.pulse.subscribe();
     let mut members = folder.members.subscribe();
     let mut peers = folder.peers_changed.subscribe();
-    let mine = folder.store.snapshot().and_then(|s| s.totals()).map(|t| t.inc);
-    let mut cursor = if mine.is_ok_and(|inc| inc == of) { received } else { 0 };
-    *lock(&peer.acked) = cursor;
-    let (mut said, mut told, mut first) = (None, Vec::new(), true);
+    let start = || Outgoing::new(&folder.store.snapshot()?, folder.id, peer.device, of, received);
+    let Ok(mut outgoing) = block_in_place(start) else { return };
+    lock(&peer.known).acked = outgoing.acked();
+    let mut told = Vec::new();
     loop {
         pulse.mark_unchanged();
-        let sent = send_new_rows(&folder, &peer, &mut cursor, &mut first).await;
-        let now = pulse.borrow().clone();
-        let status = (now.totals.digest, now.need(), now.busy());
-        let mut ok = sent;
-        if ok && said != Some(status) {
-            let (digest, need, busy) = status;
-            ok = peer.out.send(Message::Status { folder: folder.id, digest, need, busy }).await.is_ok();
-            said = Some(status);
-        }
+        let mut ok = say_all(&folder, &peer, &mut outgoing).await;
         // Before addresses: those of devices that the peer does not know as members are lost on it.
         if ok && members.has_changed().unwrap_or(false) {
             members.mark_unchanged();
@@ -396,43 +377,19 @@ fn addresses(shared: &Shared, folder: &Folder, except: DeviceId) -> Vec<DeviceAd
         .collect()
 }
 
-async fn send_new_rows(folder: &Folder, peer: &PeerFolder, cursor: &mut u64, first: &mut bool) -> bool {
+/// Sends everything there is to say of the folder; `false` if the connection or the index ended.
+async fn say_all(folder: &Folder, peer: &PeerFolder, outgoing: &mut Outgoing) -> bool {
     loop {
-        let page = block_in_place(|| next_rows(folder, peer.device, *cursor));
-        let Ok((rows, upto, last)) = page else { return false };
-        if upto == *cursor && !*first {
-            return true;
-        }
-        (*cursor, *first) = (upto, false);
-        if peer.out.send(Message::Rows { folder: folder.id, upto, last, rows }).await.is_err() {
-            return false;
-        }
-        if last {
-            return true;
-        }
-    }
-}
-
-/// The rows changed after `cursor` that the peer does not have from itself; how far they reach; whether
-/// nothing is left.
-fn next_rows(folder: &Folder, device: DeviceId, cursor: u64) -> Read<(Vec<RowBytes>, u64, bool)> {
-    let snapshot = folder.store.snapshot()?;
-    let number = snapshot.peer(device)?.map_or(0, |p| p.number);
-    let (mut rows, mut upto, mut bytes) = (Vec::new(), cursor, 0);
-    let page = snapshot.changed_since(cursor, ROWS_PAGE)?;
-    let mut complete = page.len() < ROWS_PAGE;
-    for (seq, node) in page {
-        if bytes > ROWS_BYTES {
-            complete = false;
-            break;
-        }
-        upto = seq;
-        let Some(row) = snapshot.node(node)? else { continue };
-        if number == 0 || row.from != number {
-            let state = dunlin_core::codec::encode_state(&row.state);
-            bytes += state.len() + 24;
-            rows.push(RowBytes { node, state });
+        let standing = folder.pulse.borrow().standing();
+        let next = || outgoing.next(&folder.store.snapshot()?, standing);
+        match block_in_place(next) {
+            Ok(Some(message)) => {
+                if peer.out.send(message).await.is_err() {
+                    return false;
+                }
+            }
+            Ok(None) => return true,
+            Err(_) => return false,
         }
     }
-    Ok((rows, upto, complete))
 }

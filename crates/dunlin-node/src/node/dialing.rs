@@ -5,6 +5,7 @@ use crate::folder::lock;
 use crate::net::beacon::Sighting;
 use dunlin_core::ids::DeviceId;
 use dunlin_core::message::{ALPN, ALPN_JOIN};
+use dunlin_core::session::{RETRY_LONGEST_MS, retry_after_ms};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -13,9 +14,7 @@ use tokio::sync::{Notify, mpsc};
 
 /// One attempt takes at most this long.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(4);
-/// The wait after the first failed attempt; it doubles up to the longest.
-const RETRY_FIRST: Duration = Duration::from_millis(300);
-const RETRY_LONGEST: Duration = Duration::from_secs(20);
+const RETRY_LONGEST: Duration = Duration::from_millis(RETRY_LONGEST_MS);
 /// Attempts under way at once.
 const DIALS_MAX: usize = 16;
 
@@ -133,8 +132,7 @@ async fn attempt(
     if let Some(a) = all.get_mut(&device) {
         a.under_way = false;
         a.failed = if lasted { 0 } else { a.failed.saturating_add(1) };
-        let wait = RETRY_FIRST.saturating_mul(1 << a.failed.min(7)).min(RETRY_LONGEST);
-        a.next = Instant::now() + if lasted { RETRY_FIRST } else { wait };
+        a.next = Instant::now() + Duration::from_millis(retry_after_ms(a.failed));
     }
     drop(all);
     shared.redial.notify_one();

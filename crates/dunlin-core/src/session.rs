@@ -1,0 +1,338 @@
+//! What two devices say to each other of one folder, and when; and which of two connections between
+//! them stays. One side's part of the exchange, without sockets or clocks.
+
+use crate::codec::{Malformed, decode_state, encode_state};
+use crate::ids::{DeviceId, FolderId, Incarnation, NodeId, PARKED, ROOT};
+use crate::kv::{Read, View};
+use crate::message::{Message, ROWS_BYTES, RowBytes};
+use crate::rows::{PeerRow, Rows};
+use crate::tree::Work;
+use alloc::vec::Vec;
+
+/// Rows looked up at a time.
+const ROWS_PAGE: usize = 512;
+/// The wait after the first failed attempt to reach a device, in milliseconds; it doubles.
+const RETRY_FIRST_MS: u64 = 300;
+/// The longest wait between two attempts, in milliseconds.
+pub const RETRY_LONGEST_MS: u64 = 20_000;
+
+/// How a device's folder stands, as it says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The digest of all its states.
+    pub digest: [u64; 4],
+    /// How much it lacks, problems included.
+    pub need: u64,
+    /// Whether it is still looking at its disk, or halted.
+    pub busy: bool,
+}
+
+/// What is known of a peer of a folder.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// What it last said of itself.
+    pub standing: Option<Standing>,
+    /// The highest of my sequence numbers that it has committed.
+    pub acked: u64,
+}
+
+impl Known {
+    /// Whether the peer is known to hold just what an index with this digest and last sequence number
+    /// holds, and to lack nothing.
+    pub fn in_sync(&self, digest: [u64; 4], seq: u64) -> bool {
+        let holds = |s: Standing| s.digest == digest && s.need == 0 && !s.busy;
+        self.standing.is_some_and(holds) && self.acked >= seq
+    }
+}
+
+/// The first message of the exchange of a folder with a device.
+pub fn opening(view: &dyn View, folder: FolderId, device: DeviceId) -> Read<Message> {
+    let peer = view.peer(device)?.unwrap_or_default();
+    let inc = view.totals()?.inc;
+    Ok(Message::Open { folder, inc, of: peer.inc, received: peer.received })
+}
+
+/// What one device is still to be told of a folder.
+#[derive(Clone, Debug)]
+pub struct Outgoing {
+    folder: FolderId,
+    device: DeviceId,
+    /// Rows up to this sequence number were sent, or are the peer's already.
+    cursor: u64,
+    /// Whether a last page of rows was sent: even an empty one tells that there is nothing more.
+    opened: bool,
+    said: Option<Standing>,
+}
+
+impl Outgoing {
+    /// After the peer's opening message: it has the rows of my incarnation `of` up to `received`.
+    pub fn new(
+        view: &dyn View,
+        folder: FolderId,
+        device: DeviceId,
+        of: Incarnation,
+        received: u64,
+    ) -> Read<Self> {
+        let cursor = if view.totals()?.inc == of { received } else { 0 };
+        Ok(Outgoing { folder, device, cursor, opened: false, said: None })
+    }
+
+    /// What the peer is known to have committed at the start.
+    pub fn acked(&self) -> u64 {
+        self.cursor
+    }
+
+    /// The next message, if anything is to be said: rows first, then how things stand here.
+    pub fn next(&mut self, view: &dyn View, standing: Standing) -> Read<Option<Message>> {
+        let (rows, upto, last) = self.page(view)?;
+        if upto != self.cursor || !self.opened {
+            self.cursor = upto;
+            self.opened |= last;
+            return Ok(Some(Message::Rows { folder: self.folder, upto, last, rows }));
+        }
+        if self.said == Some(standing) {
+            return Ok(None);
+        }
+        self.said = Some(standing);
+        let Standing { digest, need, busy } = standing;
+        Ok(Some(Message::Status { folder: self.folder, digest, need, busy }))
+    }
+
+    /// The rows changed since that the peer does not have from itself; how far they reach; whether
+    /// nothing is left.
+    fn page(&self, view: &dyn View) -> Read<(Vec<RowBytes>, u64, bool)> {
+        let number = view.peer(self.device)?.map_or(0, |p| p.number);
+        let (mut rows, mut upto, mut bytes) = (Vec::new(), self.cursor, 0);
+        let page = view.changed_since(self.cursor, ROWS_PAGE)?;
+        let mut complete = page.len() < ROWS_PAGE;
+        for (seq, node) in page {
+            if bytes > ROWS_BYTES {
+                complete = false;
+                break;
+            }
+            upto = seq;
+            let Some(row) = view.node(node)? else { continue };
+            if number == 0 || row.from != number {
+                let state = encode_state(&row.state);
+                bytes += state.len() + 24;
+                rows.push(RowBytes { node, state });
+            }
+        }
+        Ok((rows, upto, complete))
+    }
+}
+
+/// What came of a message with rows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// The nodes of which something new was learnt.
+    pub news: Vec<NodeId>,
+    /// What is to be acknowledged.
+    pub received: u64,
+}
+
+impl Work<'_> {
+    /// A peer opened the exchange: rows of an earlier incarnation of it count no more.
+    pub fn opened(&mut self, device: DeviceId, inc: Incarnation) -> Read<PeerRow> {
+        let mut row = self.peer_row(device)?;
+        if row.inc != inc {
+            row = PeerRow { number: row.number, inc, received: 0, acked: row.acked };
+            self.tx.put_peer(device, &row);
+        }
+        Ok(row)
+    }
+
+    /// Takes in rows of a peer. The outer error is the index's; the inner one says that a row is not
+    /// what the protocol allows, and then nothing of this batch may be committed.
+    pub fn take_rows(
+        &mut self,
+        device: DeviceId,
+        inc: Incarnation,
+        upto: u64,
+        rows: &[RowBytes],
+    ) -> Read<Result<Taken, Malformed>> {
+        let mut peer = self.opened(device, inc)?;
+        let mut taken = Taken::default();
+        for row in rows {
+            if row.node == ROOT || row.node == PARKED {
+                return Ok(Err(Malformed("a row of a node that has none")));
+            }
+            let state = match decode_state(&row.state) {
+                Ok(state) => state,
+                Err(e) => return Ok(Err(e)),
+            };
+            if self.hear(row.node, &state, peer.number)? {
+                taken.news.push(row.node);
+            }
+        }
+        peer.received = peer.received.max(upto);
+        self.tx.put_peer(device, &peer);
+        taken.received = peer.received;
+        Ok(Ok(taken))
+    }
+
+    /// What is known of the exchange with a device; a new one gets the next number.
+    fn peer_row(&self, device: DeviceId) -> Read<PeerRow> {
+        if let Some(row) = self.tx.peer(device)? {
+            return Ok(row);
+        }
+        let highest = self.tx.peers()?.iter().map(|(_, r)| r.number).max().unwrap_or(0);
+        Ok(PeerRow { number: highest + 1, ..PeerRow::default() })
+    }
+}
+
+/// One of two connections to the same device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Who dialled.
+    pub dialler: DeviceId,
+    /// Drawn by the peer's program when it started.
+    pub nonce: u64,
+    /// Whether it is still open, as far as can be told here.
+    pub open: bool,
+    /// Whether it is so young that both sides may have dialled at once.
+    pub crossing: bool,
+}
+
+/// Whether the old of two connections stays and the new one goes. Both sides decide alike: of two
+/// between the same runs of both programs, the one dialled by the smaller key stays. A connection to an
+/// earlier run of the peer's program goes; and who dials again long after has lost the old connection,
+/// even if it looks alive from here.
+pub fn old_stays(old: &Link, new: &Link) -> bool {
+    old.nonce == new.nonce && old.open && old.crossing && old.dialler < new.dialler
+}
+
+/// How long to wait after so many failed attempts in a row to reach a device, in milliseconds.
+pub fn retry_after_ms(failed: u32) -> u64 {
+    (RETRY_FIRST_MS << failed.min(7)).min(RETRY_LONGEST_MS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::change::Attributes;
+    use crate::kv::Memory;
+    use crate::path::Name;
+    use crate::rows::Position;
+    use crate::state::Content;
+    use alloc::format;
+
+    const FOLDER: FolderId = FolderId([9; 32]);
+
+    fn device(n: u8) -> DeviceId {
+        DeviceId([n; 32])
+    }
+
+    /// An index of one incarnation with `nodes` directories.
+    fn index(n: u8, nodes: usize) -> Memory {
+        let mut index = Memory::default();
+        let mut work = Work::new(&index);
+        let mut totals = work.tx.totals().unwrap();
+        totals.inc = Incarnation([n; 16]);
+        work.tx.put_totals(&totals);
+        for i in 0..nodes {
+            let at = Position::new(ROOT, Name::new(format!("{n}-{i}").as_bytes()).unwrap());
+            work.create(&at, None, Content::Dir, Attributes { mode: None, mtime: None }).unwrap();
+        }
+        let changes = work.finish().unwrap();
+        index.apply(changes);
+        index
+    }
+
+    fn standing(view: &dyn View) -> Standing {
+        Standing { digest: view.totals().unwrap().digest, need: 0, busy: false }
+    }
+
+    /// Tells `to` everything; returns how many messages with rows, and rows, it took.
+    fn tell(from: &Memory, me: u8, to: &mut Memory, you: u8) -> (usize, usize) {
+        let Message::Open { of, received, .. } = opening(to, FOLDER, device(me)).unwrap() else { panic!() };
+        let inc = from.totals().unwrap().inc;
+        let mut out = Outgoing::new(from, FOLDER, device(you), of, received).unwrap();
+        let (mut messages, mut count, mut done) = (0, 0, false);
+        while let Some(message) = out.next(from, standing(from)).unwrap() {
+            match message {
+                Message::Rows { upto, last, rows, .. } => {
+                    assert!(!done, "rows after the last");
+                    done = last;
+                    (messages, count) = (messages + 1, count + rows.len());
+                    let mut work = Work::new(to);
+                    let taken = work.take_rows(device(me), inc, upto, &rows).unwrap().unwrap();
+                    assert_eq!(taken.received, upto);
+                    let changes = work.finish().unwrap();
+                    to.apply(changes);
+                }
+                Message::Status { need: 0, busy: false, .. } => {
+                    assert!(done, "the status comes after the rows")
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(done);
+        (messages, count)
+    }
+
+    #[test]
+    fn rows_travel_in_pages_and_only_once() {
+        let (from, mut to) = (index(1, 1300), index(2, 0));
+        let (messages, rows) = tell(&from, 1, &mut to, 2);
+        assert_eq!(rows, 1300);
+        assert!(messages >= 3, "{messages}");
+        assert_eq!(from.totals().unwrap().digest, to.totals().unwrap().digest);
+        // Again: an empty last page, and what came from there is not sent back.
+        assert_eq!(tell(&from, 1, &mut to, 2), (1, 0));
+        let mut from = from;
+        assert_eq!(tell(&to, 2, &mut from, 1).1, 0);
+    }
+
+    #[test]
+    fn another_incarnation_of_the_peer_is_told_from_the_start() {
+        let (from, mut to) = (index(1, 3), index(2, 0));
+        tell(&from, 1, &mut to, 2);
+        assert_eq!(tell(&index(3, 2), 1, &mut to, 2).1, 2);
+    }
+
+    #[test]
+    fn a_bad_row_is_an_error_of_the_peer() {
+        let to = index(2, 0);
+        let row = |node, state: &[u8]| RowBytes { node, state: state.to_vec() };
+        let good = encode_state(&Default::default());
+        for bad in [row(ROOT, &good), row(PARKED, &good), row(NodeId([5; 16]), b"junk")] {
+            let taken = Work::new(&to).take_rows(device(1), Incarnation([1; 16]), 1, &[bad]).unwrap();
+            assert!(taken.is_err());
+        }
+    }
+
+    #[test]
+    fn in_sync_takes_equal_digests_no_need_rest_and_an_acknowledgement() {
+        let known = Known { standing: Some(Standing { digest: [1; 4], need: 0, busy: false }), acked: 7 };
+        assert!(known.in_sync([1; 4], 7));
+        let but = |s: Standing| Known { standing: Some(s), ..known }.in_sync([1; 4], 7);
+        let s = Standing { digest: [1; 4], need: 0, busy: false };
+        assert!(!but(Standing { digest: [2; 4], ..s }) && !but(Standing { need: 1, ..s }));
+        assert!(!but(Standing { busy: true, ..s }) && !known.in_sync([1; 4], 8));
+        assert!(!Known { standing: None, ..known }.in_sync([1; 4], 7));
+    }
+
+    #[test]
+    fn both_sides_of_two_crossing_connections_keep_the_same() {
+        let (a, b) = (device(1), device(2));
+        let link = |dialler| Link { dialler, nonce: 5, open: true, crossing: true };
+        // Whichever came first at each side, the one that the smaller key dialled stays.
+        assert!(old_stays(&link(a), &link(b)) && !old_stays(&link(b), &link(a)));
+        for gone in [
+            Link { nonce: 4, ..link(a) },
+            Link { open: false, ..link(a) },
+            Link { crossing: false, ..link(a) },
+        ] {
+            assert!(!old_stays(&gone, &link(b)));
+        }
+    }
+
+    #[test]
+    fn attempts_come_ever_less_often_up_to_a_bound() {
+        let waits: Vec<u64> = (0..12).map(retry_after_ms).collect();
+        assert!(waits.windows(2).all(|w| w[0] <= w[1]) && waits[0] == RETRY_FIRST_MS);
+        assert_eq!(waits.last(), Some(&RETRY_LONGEST_MS));
+        assert_eq!(retry_after_ms(u32::MAX), RETRY_LONGEST_MS);
+    }
+}
