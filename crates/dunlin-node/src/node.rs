@@ -77,7 +77,9 @@ pub(crate) struct Shared {
     /// Where devices were seen, the latest first. Hints: who answers is whoever proves the key.
     addresses: Mutex<BTreeMap<DeviceId, Vec<SocketAddr>>>,
     /// Inviters that are being looked for, and where discovery saw them.
-    expected: Mutex<BTreeMap<DeviceId, Vec<SocketAddr>>>,
+    expected: Mutex<BTreeMap<DeviceId, watch::Sender<Vec<SocketAddr>>>>,
+    /// Discovery, while it runs.
+    beacon: Mutex<Option<Beacon>>,
     /// Raised when folders or members change.
     pub changed: watch::Sender<u64>,
     /// Somebody may be worth dialling now.
@@ -98,7 +100,6 @@ struct Open {
 pub struct Node {
     shared: Arc<Shared>,
     tasks: Mutex<Vec<tokio::task::JoinHandle<()>>>,
-    beacon: tokio::sync::Mutex<Option<Beacon>>,
 }
 
 /// The most addresses remembered of one device.
@@ -112,9 +113,18 @@ impl Shared {
         let _ = self.events.send(event);
     }
 
+    /// Folders or members changed. Who was a stranger when discovery saw it may be a member now.
     pub(crate) fn raise(&self) {
         self.changed.send_modify(|n| *n += 1);
         self.redial.notify_one();
+        self.look_around();
+    }
+
+    /// Lets discovery ask again, as often as it may.
+    pub(crate) fn look_around(&self) {
+        if let Some(beacon) = &*lock(&self.beacon) {
+            beacon.ask();
+        }
     }
 
     pub(crate) fn folder(&self, id: &FolderId) -> Option<Arc<Folder>> {
@@ -193,12 +203,13 @@ pub async fn start(options: NodeOptions) -> Result<Arc<Node>, StartError> {
         peers: Mutex::default(),
         addresses: Mutex::new(addresses),
         expected: Mutex::default(),
+        beacon: Mutex::default(),
         changed: watch::channel(0).0,
         redial: Notify::new(),
         events,
         setup: tokio::sync::Mutex::new(()),
     });
-    let node = Arc::new(Node { shared, tasks: Mutex::default(), beacon: tokio::sync::Mutex::new(None) });
+    let node = Arc::new(Node { shared, tasks: Mutex::default() });
     for id in node.shared.home.folder_ids()? {
         if let Err(why) = opening::open_known(&node.shared, &id) {
             // The other folders go on; status tells of this one until it can be opened.
@@ -206,12 +217,12 @@ pub async fn start(options: NodeOptions) -> Result<Arc<Node>, StartError> {
             opening::keep_trying(&node.shared, &id);
         }
     }
-    node.run(options.listen, options.discovery).await;
+    node.run(options.listen, options.discovery);
     Ok(node)
 }
 
 impl Node {
-    async fn run(&self, listen: Option<SocketAddr>, discovery: bool) {
+    fn run(&self, listen: Option<SocketAddr>, discovery: bool) {
         let (found, sightings) = mpsc::channel(64);
         if discovery {
             let options = BeaconOptions {
@@ -220,7 +231,7 @@ impl Node {
                 mode: BeaconMode::for_listen(listen),
             };
             match Beacon::start(options, found) {
-                Ok(beacon) => *self.beacon.lock().await = Some(beacon),
+                Ok(beacon) => *lock(&self.shared.beacon) = Some(beacon),
                 Err(e) => {
                     let text = format!("devices on the local network cannot be looked for: {e}");
                     self.shared.event(Event::Note { text });
@@ -242,7 +253,8 @@ impl Node {
         for task in std::mem::take(&mut *lock(&self.tasks)) {
             task.abort();
         }
-        if let Some(beacon) = self.beacon.lock().await.take() {
+        let beacon = lock(&self.shared.beacon).take();
+        if let Some(beacon) = beacon {
             // Its sockets close in any case when it is dropped.
             let _ = tokio::time::timeout(Duration::from_millis(200), beacon.stop()).await;
         }

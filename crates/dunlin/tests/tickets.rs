@@ -134,6 +134,26 @@ fn an_unreachable_inviter_costs_nothing_but_time() {
     settle("joined later", &[&p.a, &b]);
 }
 
+/// The node heard the inviter when nobody asked for it, and the inviter says no more by itself for 20 s.
+#[test]
+fn an_inviter_that_moved_is_found_by_a_node_that_runs_already() {
+    let mut p = Place::new();
+    p.a.stop();
+    p.a.run();
+    until("a runs", PATIENCE, || p.a.asks(&["status"]).0 == 0);
+    let mut b = p.node("b");
+    b.run();
+    until("b runs", PATIENCE, || b.asks(&["status"]).0 == 0);
+    // Until the first questions of both are over.
+    std::thread::sleep(Duration::from_millis(2_500));
+    let begun = Instant::now();
+    let args = ["join".as_ref(), p.ticket.as_ref(), b.dir.as_os_str()];
+    let (code, _, err) = told(b.command(&args).output().unwrap());
+    assert_eq!(code, 0, "{err}");
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    settle("joined", &[&p.a, &b]);
+}
+
 #[test]
 fn the_folder_is_checked_before_the_ticket_is_used() {
     let p = Place::new();

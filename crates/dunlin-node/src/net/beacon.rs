@@ -39,7 +39,7 @@ const ANNOUNCE_MS: (u64, u64) = (20_000, 30_000);
 const FALLBACK: Duration = Duration::from_secs(60);
 /// How long after the start the fallback asks: where multicast works it is not needed.
 const FALLBACK_FIRST: Duration = Duration::from_millis(150);
-/// Bursts that [`Beacon::ask`] may start: no closer than this.
+/// Bursts that [`Beacon::ask`] may start: no closer than this. What is asked sooner is put off until then.
 const ASK_GAP: Duration = Duration::from_millis(500);
 
 /// On which interfaces a beacon speaks and listens.
@@ -163,7 +163,8 @@ impl Beacon {
         Ok(Beacon { commands, task, shared })
     }
 
-    /// Asks again on all links: three times over a second. Devices already known are told again.
+    /// Asks again on all links: three times over a second, and at most twice a second in all. Devices
+    /// already known are told again.
     pub fn ask(&self) {
         // A full channel means that a question is already under way.
         let _ = self.commands.try_send(());
@@ -287,26 +288,28 @@ impl Speaker {
         let mut refresh = Instant::now() + REFRESH;
         let mut announce = Instant::now() + jitter(ANNOUNCE_MS);
         let mut fallback = Instant::now() + FALLBACK_FIRST;
-        let mut asked = Instant::now();
+        // The links begin with a question; the next may come after the gap.
+        let mut may_ask = Instant::now() + ASK_GAP;
+        let mut ask = None;
         loop {
             self.ask_due().await;
             let asks = self.links.iter().filter(|l| l.asks_left > 0).map(|l| l.next_ask).min();
-            let wake = [Some(refresh), Some(announce), Some(fallback), asks].into_iter().flatten().min();
+            let wake = [Some(refresh), Some(announce), Some(fallback), asks, ask].into_iter().flatten().min();
             let wake = wake.unwrap_or(refresh);
             tokio::select! {
                 command = inbox.recv() => match command {
                     None => break,
-                    Some(()) if asked.elapsed() < ASK_GAP => {}
-                    Some(()) => {
-                        asked = Instant::now();
-                        self.shared.state().sightings.ask_again();
-                        self.links.iter_mut().for_each(begin_burst);
-                        fallback = fallback.min(asked + FALLBACK_FIRST);
-                    }
+                    Some(()) => ask = Some(may_ask.max(Instant::now())),
                 },
                 () = tokio::time::sleep_until(wake.into()) => {}
             }
             let now = Instant::now();
+            if ask.is_some_and(|at| now >= at) {
+                (ask, may_ask) = (None, now + ASK_GAP);
+                self.shared.state().sightings.ask_again();
+                self.links.iter_mut().for_each(begin_burst);
+                fallback = fallback.min(now + FALLBACK_FIRST);
+            }
             if now >= refresh {
                 refresh = now + REFRESH;
                 if let Ok(all) = addrs::interfaces() {

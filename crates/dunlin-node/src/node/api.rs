@@ -1,6 +1,6 @@
 //! What the control API asks of a node.
 
-use super::{Node, Shared, joining, opening};
+use super::{Node, joining, opening};
 use crate::control::{
     Api, ApiError, Device, Event, Folder as FolderStatus, FolderSpec, JoinRequest, Joined, Problem,
     Shared as SharedFolder, State, Status,
@@ -216,34 +216,5 @@ impl Api for Node {
 
     fn events(&self) -> broadcast::Receiver<Event> {
         self.shared.events.subscribe()
-    }
-}
-
-/// Looking for the inviter of a ticket while it is used: discovery may see it.
-pub(crate) struct Expected<'a> {
-    shared: &'a Shared,
-    device: DeviceId,
-}
-
-impl Drop for Expected<'_> {
-    fn drop(&mut self) {
-        lock(&self.shared.expected).remove(&self.device);
-    }
-}
-
-impl Shared {
-    pub(super) fn expect_join(&self, device: DeviceId) -> Expected<'_> {
-        lock(&self.expected).insert(device, Vec::new());
-        Expected { shared: self, device }
-    }
-
-    pub(super) fn joins_sighted(&self, device: DeviceId, at: &[std::net::SocketAddr]) {
-        if let Some(known) = lock(&self.expected).get_mut(&device) {
-            *known = at.to_vec();
-        }
-    }
-
-    pub(super) fn expected_addresses(&self, device: &DeviceId) -> Vec<std::net::SocketAddr> {
-        lock(&self.expected).get(device).cloned().unwrap_or_default()
     }
 }

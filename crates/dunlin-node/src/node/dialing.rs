@@ -10,11 +10,13 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 
 /// One attempt takes at most this long.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(4);
 const RETRY_LONGEST: Duration = Duration::from_millis(RETRY_LONGEST_MS);
+/// How often discovery is asked for an inviter: what it told before nobody remembered.
+const LOOK_AROUND: Duration = Duration::from_secs(2);
 /// Attempts under way at once.
 const DIALS_MAX: usize = 16;
 
@@ -38,6 +40,59 @@ pub(super) async fn take_sightings(shared: Arc<Shared>, mut sightings: mpsc::Rec
         let device = DeviceId(s.device);
         shared.sighted(device, s.addrs.clone());
         shared.joins_sighted(device, &s.addrs);
+    }
+}
+
+/// Looking for the inviter of a ticket while it is used.
+pub(super) struct Expected<'a> {
+    shared: &'a Shared,
+    device: DeviceId,
+    seen: watch::Receiver<Vec<SocketAddr>>,
+    next_ask: Instant,
+}
+
+impl Drop for Expected<'_> {
+    fn drop(&mut self) {
+        lock(&self.shared.expected).remove(&self.device);
+    }
+}
+
+impl Expected<'_> {
+    /// Where discovery saw it last.
+    pub(super) fn addresses(&self) -> Vec<SocketAddr> {
+        self.seen.borrow().clone()
+    }
+
+    /// Lets discovery ask, again and again, until it saw the inviter where nobody tried.
+    pub(super) async fn seen_but_at(&mut self, tried: &[SocketAddr]) {
+        loop {
+            if self.seen.borrow_and_update().iter().any(|a| !tried.contains(a)) {
+                return;
+            }
+            tokio::select! {
+                // The sender lives as long as this.
+                _ = self.seen.changed() => {}
+                () = tokio::time::sleep_until(self.next_ask.into()) => {
+                    self.next_ask = Instant::now() + LOOK_AROUND;
+                    self.shared.look_around();
+                }
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// One device at a time: joins come one after the other.
+    pub(super) fn expect_join(&self, device: DeviceId) -> Expected<'_> {
+        let (tell, seen) = watch::channel(Vec::new());
+        lock(&self.expected).insert(device, tell);
+        Expected { shared: self, device, seen, next_ask: Instant::now() }
+    }
+
+    fn joins_sighted(&self, device: DeviceId, at: &[SocketAddr]) {
+        if let Some(known) = lock(&self.expected).get(&device) {
+            known.send_replace(at.to_vec());
+        }
     }
 }
 

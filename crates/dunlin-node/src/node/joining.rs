@@ -244,10 +244,10 @@ async fn ask_inviter(
     ticket: &Ticket,
 ) -> Result<(JoinAnswer, Option<SocketAddr>), ApiError> {
     let until = Instant::now() + REACH;
-    let _expected = shared.expect_join(ticket.inviter);
+    let mut expected = shared.expect_join(ticket.inviter);
     loop {
         let mut addresses = ticket.addresses.clone();
-        addresses.extend(shared.expected_addresses(&ticket.inviter));
+        addresses.extend(expected.addresses());
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
             let hint = "see that it is running and on the same network, then try again; the invitation is still good";
@@ -259,7 +259,12 @@ async fn ask_inviter(
             ALPN_JOIN,
             left.min(Duration::from_secs(3)),
         );
-        if let Ok(conn) = attempt.await {
+        let reached = tokio::select! {
+            reached = attempt => reached,
+            // The addresses tried may be stale, and that takes seconds.
+            () = expected.seen_but_at(&addresses) => continue,
+        };
+        if let Ok(conn) = reached {
             if let Ok(Ok(answer)) = tokio::time::timeout(left, ask(shared, ticket, &conn)).await {
                 let address = conn.remote_addr();
                 conn.close(0, b"");
@@ -271,7 +276,7 @@ async fn ask_inviter(
                 return Ok((JoinAnswer::Refused { why: 0 }, None));
             }
         }
-        tokio::time::sleep(Duration::from_millis(250)).await;
+        let _ = tokio::time::timeout(Duration::from_millis(250), expected.seen_but_at(&addresses)).await;
     }
 }
 
