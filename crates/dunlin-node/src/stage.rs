@@ -8,6 +8,8 @@
 //! .dunlin/history/   what was replaced or deleted
 //! ```
 
+mod room;
+
 use crate::disk::{Disk, FileKind, Rename, WriteFile};
 use dunlin_core::ids::ContentId;
 use dunlin_core::path::{CONTROL_DIR, Name, RelPath};
@@ -16,11 +18,14 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+pub use room::{Claim, Left, NoRoom};
+
 /// The control directory of one folder.
 pub struct Stage {
     disk: Arc<dyn Disk>,
     /// Contents that are whole and verified.
     whole: Mutex<BTreeSet<ContentId>>,
+    claims: Mutex<room::Claims>,
     counter: AtomicU64,
 }
 
@@ -39,7 +44,8 @@ impl Stage {
                 disk.mkdir(&dir, 0o700)?;
             }
         }
-        let stage = Stage { disk, whole: Mutex::default(), counter: AtomicU64::new(start_number()) };
+        let counter = AtomicU64::new(start_number());
+        let stage = Stage { disk, whole: Mutex::default(), claims: Mutex::default(), counter };
         stage.recover()?;
         Ok(stage)
     }
@@ -219,19 +225,6 @@ impl Stage {
         control(&["swap", &format!("{:016x}", self.counter.fetch_add(1, Ordering::Relaxed))])
     }
 
-    /// Makes room on a full disk: the oldest of the history goes until `bytes` are free or it is empty.
-    pub fn make_room(&self, bytes: u64) -> io::Result<()> {
-        let history = control(&["history"]);
-        // Names begin with a number that grows: in their order the oldest come first.
-        for entry in self.disk.list(&history)? {
-            if self.disk.space()?.free >= bytes {
-                break;
-            }
-            self.disk.unlink(&history.join(&entry.name))?;
-        }
-        Ok(())
-    }
-
     /// Moves a file or link into the history. `name` is what it was called.
     pub fn keep(&self, from: &RelPath, name: &Name) -> io::Result<RelPath> {
         let number = format!("{:016x}~", self.counter.fetch_add(1, Ordering::Relaxed));
@@ -270,26 +263,6 @@ mod tests {
         let kept: Vec<_> = std::fs::read_dir(dir.path().join(".dunlin/history")).unwrap().collect();
         assert_eq!(kept.len(), 1);
         assert_eq!(std::fs::read(kept[0].as_ref().unwrap().path()).unwrap(), b"old work");
-    }
-
-    #[test]
-    fn a_full_disk_takes_the_oldest_of_the_history() {
-        let dir = tempfile::tempdir().unwrap();
-        let disk: Arc<dyn Disk> = Arc::new(PosixDisk::open(dir.path()).unwrap());
-        let stage = Stage::open(disk.clone()).unwrap();
-        let count = || std::fs::read_dir(dir.path().join(".dunlin/history")).unwrap().count();
-        for i in 0..3 {
-            std::fs::write(dir.path().join("f"), [i]).unwrap();
-            let name = Name::new(b"f").unwrap();
-            stage.keep(&RelPath::parse(b"f").unwrap(), &name).unwrap();
-        }
-        stage.make_room(0).unwrap();
-        assert_eq!(count(), 3, "nothing goes while there is room");
-        // More than any disk has: all of it goes, and nothing else.
-        std::fs::write(dir.path().join("stays"), b"x").unwrap();
-        stage.make_room(u64::MAX).unwrap();
-        assert_eq!(count(), 0);
-        assert!(dir.path().join("stays").exists());
     }
 
     #[test]
