@@ -420,7 +420,7 @@ impl Applier<'_> {
                 Some(content) => self.stage.put_back(content, &path),
                 None => self.disk.unlink(&path),
             };
-            // What cannot go back lies in `swap/` until the next start, and is kept then.
+            // What cannot go back lies in `swap/` until all is at rest, and is kept then.
             drop(back);
         }
     }

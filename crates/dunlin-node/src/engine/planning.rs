@@ -31,6 +31,7 @@ impl Engine {
             self.replan = false;
             self.troubles.clear();
             self.backoff.clear();
+            self.clear_stage();
             return Ok(());
         }
         let mut skip: BTreeSet<NodeId> = self.fetching.values().copied().collect();
@@ -44,6 +45,15 @@ impl Engine {
         let worked = self.apply(bounded(steps))?;
         self.replan = worked || asked;
         Ok(())
+    }
+
+    /// All is in place: what is staged still was wanted for something that is gone, or is a copy for others.
+    fn clear_stage(&self) {
+        if self.fetching.is_empty() {
+            let served = |c: &ContentId| self.restless.values().any(|r| r.kept.contains(c));
+            // What cannot be removed now is tried again when all is in place the next time.
+            let _ = self.folder.stage.clear(&served);
+        }
     }
 
     fn ask(&mut self, fetches: Vec<Fetch>) -> bool {
