@@ -4,7 +4,7 @@
 //! Nothing is replaced blindly: a file is exchanged, and what came out is looked at. If it is not what
 //! was expected, somebody edited it in between, and it goes back.
 
-use crate::disk::{Disk, FileKind, Rename, Stat, explain};
+use crate::disk::{Disk, FileKind, Rename, Stat, WriteFile, explain};
 use crate::stage::{Stage, control};
 use dunlin_core::ids::ContentId;
 use dunlin_core::path::{Name, RelPath};
@@ -86,13 +86,13 @@ fn finish(
     let outcome = match (result, synced) {
         (Ok(_), Err(e)) => return Applied::Failed(format!("cannot be made durable: {e}")),
         (Err(Stop::Changed), _) => return Applied::Changed,
-        (Err(Stop::Io(e)), _) => return Applied::Failed(explain(&e)),
+        (Err(Stop::Io(e)), _) => return Applied::Failed(explain(disk, &e)),
         (Ok(false), Ok(())) => return Applied::Ended(Outcome::Kept),
         (Ok(true), Ok(())) => stamps(disk, step, placed),
     };
     match outcome {
         Ok(outcome) => Applied::Ended(outcome),
-        Err(e) => Applied::Failed(explain(&e)),
+        Err(e) => Applied::Failed(explain(disk, &e)),
     }
 }
 
@@ -169,8 +169,10 @@ impl Applier<'_> {
                 *n
             });
             let prepared = self.source(&content, size, left > 0).and_then(|(path, staged)| {
-                self.dress(&path, mode, mtime, each)?;
-                Ok((path, staged))
+                match self.dress(&path, mode, mtime, each) {
+                    Ok(()) => Ok((path, staged)),
+                    Err(e) => Err(self.without(&path, staged.is_some(), e)),
+                }
             });
             match prepared {
                 Ok((path, staged)) => written.push((i, path, staged)),
@@ -204,7 +206,8 @@ impl Applier<'_> {
             if let Some(content) = &staged {
                 self.stage.forget(content);
             }
-            return Err(io::Error::new(e.kind(), e.to_string()));
+            let e = io::Error::new(e.kind(), e.to_string());
+            return Err(self.without(&path, staged.is_some(), e));
         }
         match staged {
             Some(content) => Ok((self.stage.take(&content)?, staged)),
@@ -219,19 +222,34 @@ impl Applier<'_> {
         }
         let path = self.stage.swap_path();
         let to = self.disk.create(&path)?;
-        if size > 0 {
-            let from = self.disk.open(&self.stage.path(content))?;
-            let (mut buffer, mut offset) = (vec![0; 256 << 10], 0);
-            loop {
-                let n = from.read_at(&mut buffer, offset)?;
-                if n == 0 {
-                    break;
-                }
-                to.write_at(&buffer[..n], offset)?;
-                offset += n as u64;
-            }
+        if size > 0
+            && let Err(e) = self.copy_staged(content, to.as_ref())
+        {
+            return Err(self.without(&path, false, e));
         }
         Ok((path, None))
+    }
+
+    /// Throws away a copy that came to nothing: it would hold room that there may be too little of.
+    fn without(&self, path: &RelPath, staged: bool, e: io::Error) -> io::Error {
+        if !staged {
+            // The first error counts.
+            let _ = self.disk.unlink(path);
+        }
+        e
+    }
+
+    fn copy_staged(&self, content: &ContentId, to: &dyn WriteFile) -> io::Result<()> {
+        let from = self.disk.open(&self.stage.path(content))?;
+        let (mut buffer, mut offset) = (vec![0; 256 << 10], 0);
+        loop {
+            let n = from.read_at(&mut buffer, offset)?;
+            if n == 0 {
+                return Ok(());
+            }
+            to.write_at(&buffer[..n], offset)?;
+            offset += n as u64;
+        }
     }
 
     fn dress(&self, path: &RelPath, mode: u16, mtime: Mtime, sync: bool) -> io::Result<()> {
@@ -402,7 +420,7 @@ impl Applier<'_> {
                 Some(content) => self.stage.put_back(content, &path),
                 None => self.disk.unlink(&path),
             };
-            // What cannot go back lies in `swap/` until the next start, and is kept then.
+            // What cannot go back lies in `swap/` until all is at rest, and is kept then.
             drop(back);
         }
     }

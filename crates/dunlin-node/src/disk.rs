@@ -97,6 +97,8 @@ pub trait ReadFile: Send {
 
 /// A file open for reading and writing, below the control directory.
 pub trait WriteFile: ReadFile + Sync {
+    /// Bytes of the disk that it takes: less than its size where it has holes.
+    fn allocated(&self) -> io::Result<u64>;
     /// Writes all of `buf` at `offset`.
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()>;
     /// Sets the length.
@@ -109,13 +111,15 @@ pub trait WriteFile: ReadFile + Sync {
     fn sync_data(&self) -> io::Result<()>;
 }
 
-/// Free and total bytes of the file system.
+/// Free and total room of the file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Space {
     /// Bytes an unprivileged program may still write.
     pub free: u64,
     /// Size of the file system in bytes.
     pub total: u64,
+    /// Files that may still be created; `None` where the file system does not count them.
+    pub files: Option<u64>,
 }
 
 /// A folder's file system. All calls block. Errors are the operating system's (`raw_os_error` is set).
@@ -171,14 +175,23 @@ pub struct RootIdentity {
 
 /// What is said of a full disk.
 pub const DISK_FULL: &str = "the disk is full";
+/// What is said of a file system that has no place for another file, however small.
+pub const NO_INODES: &str = "no more files can be created on the disk (out of inodes)";
 
 /// An error of the disk as a person would say it.
-pub fn explain(e: &io::Error) -> String {
+pub fn explain(disk: &dyn Disk, e: &io::Error) -> String {
     match e.kind() {
+        // The same error says both.
+        io::ErrorKind::StorageFull if disk.space().is_ok_and(|s| s.files == Some(0)) => NO_INODES.into(),
         io::ErrorKind::StorageFull => DISK_FULL.into(),
         io::ErrorKind::QuotaExceeded => "the disk quota is used up".into(),
         io::ErrorKind::PermissionDenied => "permission denied".into(),
         io::ErrorKind::ReadOnlyFilesystem => "the file system is read-only".into(),
         _ => e.to_string(),
     }
+}
+
+/// Whether an explanation says that there is no room, in whatever way.
+pub fn is_full(why: &str) -> bool {
+    why.starts_with(DISK_FULL) || why == NO_INODES
 }

@@ -8,6 +8,7 @@ mod exchange;
 mod looking;
 mod planning;
 
+use crate::disk::is_full;
 use crate::folder::{Fetched, Folder, Input, Pulse, lock, root_trouble};
 use crate::stage::control;
 use crate::watch::{Hint, Watcher};
@@ -376,6 +377,13 @@ impl Engine {
     }
 
     fn fetched(&mut self, content: ContentId, how: Fetched) {
+        if how == Fetched::Begun {
+            let full = |node: &&NodeId| self.troubles.get(*node).is_some_and(|(_, w)| is_full(w));
+            if let Some(node) = self.fetching.get(&content).filter(full) {
+                self.troubles.remove(node);
+            }
+            return;
+        }
         let Some(node) = self.fetching.remove(&content) else { return };
         match how {
             Fetched::Staged => {
@@ -390,11 +398,10 @@ impl Engine {
                 }
             }
             Fetched::Failed(why) => {
-                self.make_room(&why);
-                let path = self.path_of_node(node);
-                self.troubles.insert(node, (path, why));
+                self.trouble(node, self.path_of_node(node), why);
                 self.back_off(node, false);
             }
+            Fetched::Begun => {}
         }
         self.replan = true;
     }

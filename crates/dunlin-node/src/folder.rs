@@ -60,6 +60,8 @@ impl Pulse {
 /// How a fetch ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Fetched {
+    /// There is room for it, and its fetch goes on: no end, but of a problem.
+    Begun,
     Staged,
     /// Nobody who is connected holds it.
     Nowhere,

@@ -4,23 +4,30 @@
 //! ```text
 //! .dunlin/folder     the marker: which folder this is
 //! .dunlin/stage/     contents by their hash; NAME.part while bytes are missing
-//! .dunlin/swap/      what is changing places; anything found here at start goes to the history
+//! .dunlin/swap/      what is changing places; anything found here at rest goes to the history
 //! .dunlin/history/   what was replaced or deleted
 //! ```
+
+mod room;
 
 use crate::disk::{Disk, FileKind, Rename, WriteFile};
 use dunlin_core::ids::ContentId;
 use dunlin_core::path::{CONTROL_DIR, Name, RelPath};
 use std::collections::BTreeSet;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+
+pub use room::{Claim, Left, NoRoom};
 
 /// The control directory of one folder.
 pub struct Stage {
     disk: Arc<dyn Disk>,
     /// Contents that are whole and verified.
     whole: Mutex<BTreeSet<ContentId>>,
+    claims: Mutex<room::Claims>,
+    /// Something was put into `stage` or `swap` since they were last cleared.
+    used: AtomicBool,
     counter: AtomicU64,
 }
 
@@ -39,7 +46,9 @@ impl Stage {
                 disk.mkdir(&dir, 0o700)?;
             }
         }
-        let stage = Stage { disk, whole: Mutex::default(), counter: AtomicU64::new(start_number()) };
+        let counter = AtomicU64::new(start_number());
+        let used = AtomicBool::new(true);
+        let stage = Stage { disk, whole: Mutex::default(), claims: Mutex::default(), used, counter };
         stage.recover()?;
         Ok(stage)
     }
@@ -64,7 +73,12 @@ impl Stage {
                 _ => disk.unlink(&path)?,
             }
         }
-        for entry in disk.list(&control(&["swap"]))? {
+        self.empty_swap()
+    }
+
+    /// What an exchange left in `swap` goes to the history, and what was never placed back to the stage.
+    fn empty_swap(&self) -> io::Result<()> {
+        for entry in self.disk.list(&control(&["swap"]))? {
             let path = control(&["swap"]).join(&entry.name);
             let is_dir = entry.stat.is_ok_and(|s| s.kind == FileKind::Dir);
             // What the planner parked (its names hold a dash) is still in the index, and goes on.
@@ -74,6 +88,35 @@ impl Stage {
             {
                 self.keep(&path, &entry.name)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Removes what nothing wants any more, and clears what failed steps left in `swap`. Only to be called
+    /// while nothing is wanted or being placed; `keep` is what is staged for others.
+    pub fn clear(&self, keep: &dyn Fn(&ContentId) -> bool) -> io::Result<()> {
+        if !self.used.swap(false, Ordering::Relaxed) {
+            return Ok(());
+        }
+        let cleared = self.empty_swap().and_then(|()| self.empty_stage(keep));
+        if cleared.is_err() {
+            self.used.store(true, Ordering::Relaxed);
+        }
+        cleared
+    }
+
+    fn empty_stage(&self, keep: &dyn Fn(&ContentId) -> bool) -> io::Result<()> {
+        let dir = control(&["stage"]);
+        for entry in self.disk.list(&dir)? {
+            let hash = entry.name.as_bytes().get(..64).and_then(|b| std::str::from_utf8(b).ok());
+            let content = hash.and_then(ContentId::from_hex);
+            if content.as_ref().is_some_and(keep) {
+                continue;
+            }
+            if let Some(content) = content {
+                self.whole().remove(&content);
+            }
+            self.disk.unlink(&dir.join(&entry.name))?;
         }
         Ok(())
     }
@@ -125,6 +168,7 @@ impl Stage {
             return Ok(());
         }
         let path = self.path(&content);
+        self.used.store(true, Ordering::Relaxed);
         let file = match self.disk.create(&path) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
                 self.disk.unlink(&path)?;
@@ -145,6 +189,7 @@ impl Stage {
     /// Opens (or creates) the partial file of a content; tells whether it is new, and so empty.
     pub fn open_part(&self, content: &ContentId) -> io::Result<(Box<dyn WriteFile>, bool)> {
         let path = self.part_path(content);
+        self.used.store(true, Ordering::Relaxed);
         match self.disk.open_write(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok((self.disk.create(&path)?, true)),
             other => Ok((other?, false)),
@@ -187,6 +232,7 @@ impl Stage {
 
     /// Takes a staged content out for placing: it is at the returned path in `swap/` afterwards.
     pub fn take(&self, content: &ContentId) -> io::Result<RelPath> {
+        self.used.store(true, Ordering::Relaxed);
         // The name tells after a crash whether this was placed already.
         let number = self.counter.fetch_add(1, Ordering::Relaxed);
         let to = control(&["swap", &format!("{content}.{number:016x}")]);
@@ -216,20 +262,8 @@ impl Stage {
 
     /// A new name in `swap/`.
     pub fn swap_path(&self) -> RelPath {
+        self.used.store(true, Ordering::Relaxed);
         control(&["swap", &format!("{:016x}", self.counter.fetch_add(1, Ordering::Relaxed))])
-    }
-
-    /// Makes room on a full disk: the oldest of the history goes until `bytes` are free or it is empty.
-    pub fn make_room(&self, bytes: u64) -> io::Result<()> {
-        let history = control(&["history"]);
-        // Names begin with a number that grows: in their order the oldest come first.
-        for entry in self.disk.list(&history)? {
-            if self.disk.space()?.free >= bytes {
-                break;
-            }
-            self.disk.unlink(&history.join(&entry.name))?;
-        }
-        Ok(())
     }
 
     /// Moves a file or link into the history. `name` is what it was called.
@@ -273,26 +307,6 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_takes_the_oldest_of_the_history() {
-        let dir = tempfile::tempdir().unwrap();
-        let disk: Arc<dyn Disk> = Arc::new(PosixDisk::open(dir.path()).unwrap());
-        let stage = Stage::open(disk.clone()).unwrap();
-        let count = || std::fs::read_dir(dir.path().join(".dunlin/history")).unwrap().count();
-        for i in 0..3 {
-            std::fs::write(dir.path().join("f"), [i]).unwrap();
-            let name = Name::new(b"f").unwrap();
-            stage.keep(&RelPath::parse(b"f").unwrap(), &name).unwrap();
-        }
-        stage.make_room(0).unwrap();
-        assert_eq!(count(), 3, "nothing goes while there is room");
-        // More than any disk has: all of it goes, and nothing else.
-        std::fs::write(dir.path().join("stays"), b"x").unwrap();
-        stage.make_room(u64::MAX).unwrap();
-        assert_eq!(count(), 0);
-        assert!(dir.path().join("stays").exists());
-    }
-
-    #[test]
     fn a_content_taken_out_and_never_placed_is_a_part_again() {
         let dir = tempfile::tempdir().unwrap();
         let disk: Arc<dyn Disk> = Arc::new(PosixDisk::open(dir.path()).unwrap());
@@ -311,6 +325,32 @@ mod tests {
         assert_eq!(std::fs::read(part).unwrap(), b"new");
         let kept: Vec<_> = std::fs::read_dir(dir.path().join(".dunlin/history")).unwrap().collect();
         assert_eq!(kept.len(), 1);
+    }
+
+    #[test]
+    fn what_nothing_wants_any_more_is_cleared_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk: Arc<dyn Disk> = Arc::new(PosixDisk::open(dir.path()).unwrap());
+        let stage = Stage::open(disk).unwrap();
+        let (kept, old) = (ContentId([1; 32]), ContentId([2; 32]));
+        stage.put(kept, b"served").unwrap();
+        stage.put(old, b"old").unwrap();
+        stage.open_part(&ContentId([3; 32])).unwrap();
+        let swap = dir.path().join(".dunlin/swap");
+        std::fs::write(dir.path().join(stage.swap_path().to_string()), b"a user's file").unwrap();
+        std::fs::write(swap.join("00-17"), b"parked, and in the index").unwrap();
+        let in_swap = || std::fs::read_dir(&swap).unwrap().count();
+        stage.clear(&|c| *c == kept).unwrap();
+        let in_stage = || std::fs::read_dir(dir.path().join(".dunlin/stage")).unwrap().count();
+        assert!(stage.has(&kept) && !stage.has(&old));
+        assert_eq!((in_stage(), in_swap()), (1, 1));
+        let history: Vec<_> = std::fs::read_dir(dir.path().join(".dunlin/history")).unwrap().collect();
+        assert_eq!(std::fs::read(history[0].as_ref().unwrap().path()).unwrap(), b"a user's file");
+        stage.clear(&|_| false).unwrap();
+        assert_eq!(in_stage(), 1, "nothing was used since");
+        stage.put(old, b"old").unwrap();
+        stage.clear(&|_| false).unwrap();
+        assert_eq!(in_stage(), 0);
     }
 
     #[test]

@@ -76,6 +76,17 @@ impl Drop for SetOnDrop<'_> {
 }
 
 #[test]
+fn what_is_not_wanted_any_more_does_not_stay_in_the_stage() {
+    let (_temp, a, b) = pair();
+    write(a.path("big"), noise(4, 80 << 20));
+    until("the transfer is under way", PATIENCE, || staged(&b.dir) > 8 << 20);
+    write(a.path("big"), b"small");
+    settle("replaced", &[&a, &b]);
+    let left = || fs::read_dir(b.path(".dunlin/stage")).unwrap().count();
+    until("nothing is left in the stage", PATIENCE, || left() == 0);
+}
+
+#[test]
 fn a_kill_at_half_costs_little_more_than_the_rest() {
     const SIZE: u64 = 200 << 20;
     if !is_root() || !can("bytes on the wire", "ip", &["netns", "list"]) {

@@ -36,7 +36,7 @@ const STAGES: &[(&str, &[&str])] = &[
     ("stage", &["chunks", "disk"]),
     ("apply", &["disk", "stage"]),
     ("serve", &["chunks", "disk", "folder", "net", "transfer"]),
-    ("fetch", &["chunks", "disk", "folder", "net", "transfer"]),
+    ("fetch", &["chunks", "disk", "folder", "net", "stage", "transfer"]),
 ];
 
 /// What the binary may name of the node: the control API, and what it takes to host a node.

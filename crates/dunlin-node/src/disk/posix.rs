@@ -243,7 +243,8 @@ impl Disk for PosixDisk {
     fn space(&self) -> io::Result<Space> {
         let stat = fs::fstatvfs(self.beneath.root())?;
         let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
-        Ok(Space { free: bytes(stat.f_bavail), total: bytes(stat.f_blocks) })
+        let files = (stat.f_files > 0).then_some(stat.f_favail);
+        Ok(Space { free: bytes(stat.f_bavail), total: bytes(stat.f_blocks), files })
     }
 
     fn root_identity(&self) -> io::Result<RootIdentity> {

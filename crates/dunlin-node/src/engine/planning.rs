@@ -3,9 +3,11 @@
 use super::Engine;
 use crate::apply::{Applied, apply};
 use crate::control::{Change, Event};
+use crate::disk::{DISK_FULL, NO_INODES};
 use crate::folder::Folder;
 use dunlin_core::ids::{ContentId, NodeId};
 use dunlin_core::kv::Read;
+use dunlin_core::path::RelPath;
 use dunlin_core::plan::{Action, Fetch, Outcome, Plan, Step, Window, plan};
 use dunlin_core::rows::Rows;
 use dunlin_core::state::Content;
@@ -17,8 +19,6 @@ use std::time::{Duration, Instant};
 const STEPS_MAX: usize = 1024;
 /// The most contents that are being fetched at once.
 const FETCHES_MAX: usize = 4096;
-/// So much is made free at once when the disk is full.
-const ROOM_BYTES: u64 = 64 << 20;
 /// At most so many bytes are placed (and made durable) in one go.
 const BATCH_BYTES: u64 = 64 << 20;
 
@@ -31,6 +31,7 @@ impl Engine {
             self.replan = false;
             self.troubles.clear();
             self.backoff.clear();
+            self.clear_stage();
             return Ok(());
         }
         let mut skip: BTreeSet<NodeId> = self.fetching.values().copied().collect();
@@ -44,6 +45,15 @@ impl Engine {
         let worked = self.apply(bounded(steps))?;
         self.replan = worked || asked;
         Ok(())
+    }
+
+    /// All is in place: what is staged still was wanted for something that is gone, or is a copy for others.
+    fn clear_stage(&self) {
+        if self.fetching.is_empty() {
+            let served = |c: &ContentId| self.restless.values().any(|r| r.kept.contains(c));
+            // What cannot be removed now is tried again when all is in place the next time.
+            let _ = self.folder.stage.clear(&served);
+        }
     }
 
     fn ask(&mut self, fetches: Vec<Fetch>) -> bool {
@@ -90,12 +100,7 @@ impl Engine {
                     self.back_off(step.node, false);
                 }
                 Applied::Failed(why) => {
-                    self.make_room(&why);
-                    let trouble = (step.path.clone(), why.clone());
-                    if self.troubles.insert(step.node, trouble).is_none() {
-                        let folder = self.folder.id.to_string();
-                        self.folder.event(Event::Problem { folder, path: Folder::any_path(&step.path), why });
-                    }
+                    self.trouble(step.node, step.path.clone(), why);
                     self.back_off(step.node, false);
                 }
             }
@@ -108,11 +113,16 @@ impl Engine {
         Ok(done)
     }
 
-    /// On a full disk the oldest of the history yields.
-    pub(super) fn make_room(&self, why: &str) {
-        if why == crate::disk::DISK_FULL {
+    /// Something stands in the way of one node. If the disk is full, what is only kept for later yields.
+    pub(super) fn trouble(&mut self, node: NodeId, path: RelPath, why: String) {
+        // What did not fit by its claim has had what could yield already.
+        if why == DISK_FULL || why == NO_INODES {
             // What cannot be removed now is tried again with the next failure.
-            let _ = self.folder.stage.make_room(ROOM_BYTES);
+            let _ = self.folder.stage.make_room();
+        }
+        if self.troubles.insert(node, (path.clone(), why.clone())).is_none() {
+            let folder = self.folder.id.to_string();
+            self.folder.event(Event::Problem { folder, path: Folder::any_path(&path), why });
         }
     }
 

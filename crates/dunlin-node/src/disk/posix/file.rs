@@ -33,6 +33,12 @@ impl ReadFile for PosixFile {
 }
 
 impl WriteFile for PosixFile {
+    fn allocated(&self) -> io::Result<u64> {
+        use std::os::unix::fs::MetadataExt;
+        // The kernel counts in units of 512 bytes, whatever the file system does.
+        Ok(self.0.metadata()?.blocks() * 512)
+    }
+
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
         self.0.write_all_at(buf, offset)
     }

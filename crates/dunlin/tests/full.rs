@@ -1,0 +1,144 @@
+//! A full disk: a problem of what does not fit, and of nothing else, that ends when there is room.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+mod common;
+
+use common::*;
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+/// A tmpfs that is gone with the test.
+struct Tmpfs(PathBuf);
+
+impl Tmpfs {
+    fn new(at: &Path, options: &str) -> Option<Tmpfs> {
+        fs::create_dir_all(at).unwrap();
+        let at = at.to_str().unwrap();
+        let mounted = is_root() && can("a full disk", "mount", &["-t", "tmpfs", "-o", options, "none", at]);
+        if !mounted {
+            eprintln!("SKIPPED: a full disk: needs root and mount");
+        }
+        mounted.then(|| Tmpfs(at.into()))
+    }
+
+    fn remount(&self, options: &str) {
+        let options = format!("remount,{options}");
+        assert!(Command::new("mount").args(["-o", &options]).arg(&self.0).status().unwrap().success());
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// What contents that are not in place take of the disk, in kB.
+fn staged_kb(node: &Node) -> u64 {
+    let Ok(entries) = fs::read_dir(node.path(".dunlin/stage")) else { return 0 };
+    entries.filter_map(|e| e.ok()?.metadata().ok()).map(|m| m.blocks() / 2).sum()
+}
+
+fn problem(node: &Node, path: &str) -> String {
+    let folder = node.folder();
+    let problems = folder["problems"].as_array().unwrap().clone();
+    let of = |p: &&serde_json::Value| p["path"] == path;
+    problems.iter().find(of).map_or(String::new(), |p| p["why"].as_str().unwrap().to_owned())
+}
+
+#[test]
+fn what_fits_on_a_full_disk_arrives_and_deletes_go_on() {
+    let temp = tempfile::tempdir().unwrap();
+    let base = temp.path().canonicalize().unwrap();
+    let [mut a, mut b] = ["a", "b"].map(|n| Node::new(&base, n));
+    let Some(disk) = Tmpfs::new(&b.dir, "size=20m") else { return };
+    fs::create_dir(&a.dir).unwrap();
+    write(a.path("goes"), noise(9, 100_000));
+    write(a.path("stays"), b"stays");
+    b.join(&a.share());
+    settle("joined", &[&a, &b]);
+    write(a.path("big"), noise(1, 100 << 20));
+    until("the big file is named", PATIENCE, || {
+        problem(&b, "big").starts_with("the disk is full: needs 104.8 MB")
+    });
+    let used =
+        || Command::new("du").arg("-s").arg("-k").arg(b.path(".dunlin/stage")).output().unwrap().stdout;
+    let used = String::from_utf8(used()).unwrap().split_whitespace().next().unwrap().parse::<u64>().unwrap();
+    assert!(used < 1000, "{used} kB are held by what does not fit");
+    // Others go on: small ones, one that is large and fits, and a delete.
+    for i in 0..20u64 {
+        write(a.path(format!("small {i}")), noise(i, 10_000));
+    }
+    write(a.path("fits"), noise(2, 8 << 20));
+    fs::remove_file(a.path("goes")).unwrap();
+    until("all that fits", PATIENCE, || {
+        let mut expected = tree(&a.dir);
+        expected.remove(&b"big"[..]);
+        tree(&b.dir) == expected
+    });
+    let folder = b.folder();
+    assert_eq!((&folder["in_sync"], &folder["need_files"]), (&false.into(), &1.into()), "{folder:#}");
+    assert!(problem(&b, "big").starts_with("the disk is full: needs"), "{folder:#}");
+    assert_eq!(folder["problems"].as_array().unwrap().len(), 1, "{folder:#}");
+    // With room it goes on by itself.
+    disk.remount("size=200m");
+    settle("with room", &[&a, &b]);
+    assert_eq!(b.folder()["problems"].as_array().unwrap().len(), 0);
+    b.stop();
+}
+
+#[test]
+fn somebody_fills_the_disk_in_mid_transfer() {
+    const SIZE: usize = 60 << 20;
+    let temp = tempfile::tempdir().unwrap();
+    let base = temp.path().canonicalize().unwrap();
+    let [mut a, mut b] = ["a", "b"].map(|n| Node::new(&base, n));
+    let Some(_disk) = Tmpfs::new(&b.dir, "size=80m") else { return };
+    b.join(&a.share());
+    settle("joined", &[&a, &b]);
+    write(a.path("big"), noise(1, SIZE));
+    until("the transfer is under way", PATIENCE, || staged_kb(&b) > 10_000);
+    // Not in the tree, and yet on the disk.
+    let (theirs, block) = (b.path(".dunlin/theirs"), vec![7; 1 << 20]);
+    let mut file = fs::File::create(&theirs).unwrap();
+    while file.write_all(&block).is_ok() {}
+    until("the disk is full", PATIENCE, || problem(&b, "big").starts_with("the disk is full"));
+    assert!(!b.path("big").exists());
+    write(a.path("small"), noise(2, 200_000));
+    until("what is small arrives", PATIENCE, || b.path("small").exists());
+    assert!(!b.path("big").exists());
+    fs::remove_file(theirs).unwrap();
+    drop(file);
+    settle("with room", &[&a, &b]);
+    assert_eq!(b.folder()["problems"].as_array().unwrap().len(), 0);
+    b.stop();
+}
+
+#[test]
+fn no_inodes_is_said_and_heals() {
+    let temp = tempfile::tempdir().unwrap();
+    let base = temp.path().canonicalize().unwrap();
+    let [mut a, mut b] = ["a", "b"].map(|n| Node::new(&base, n));
+    let Some(disk) = Tmpfs::new(&b.dir, "size=20m,nr_inodes=60") else { return };
+    b.join(&a.share());
+    settle("joined", &[&a, &b]);
+    for i in 0..100 {
+        write(a.path(format!("file {i}")), format!("{i}"));
+    }
+    fs::create_dir(a.path("dir")).unwrap();
+    let words = "no more files can be created on the disk (out of inodes)";
+    until("what has a place arrives, and of the rest it is said", PATIENCE, || {
+        let folder = b.folder();
+        let all = folder["problems"].as_array().unwrap();
+        tree(&b.dir).len() > 30 && !all.is_empty() && all.iter().all(|p| p["why"] == words)
+    });
+    disk.remount("nr_inodes=1000");
+    until("more room", Duration::from_secs(40), || tree(&b.dir).len() == 101);
+    settle("with room", &[&a, &b]);
+    assert_eq!(b.folder()["problems"].as_array().unwrap().len(), 0);
+}
