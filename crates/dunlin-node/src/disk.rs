@@ -156,6 +156,8 @@ pub trait Disk: Send + Sync {
     fn sync_dir(&self, dir: &RelPath) -> io::Result<()>;
     /// Makes everything written so far on this file system durable (syncfs).
     fn sync_all(&self) -> io::Result<()>;
+    /// The clock that stamps files.
+    fn now(&self) -> FileTime;
     /// Free and total space.
     fn space(&self) -> io::Result<Space>;
     /// Device and inode of the root, and whether the root's path still leads to it.

@@ -5,13 +5,18 @@
 //! ever stored: a restart plans anew.
 
 mod exchange;
+mod host;
 mod looking;
 mod planning;
+mod thread;
+
+pub use host::{Fetched, Host, Input, Passed, Pulse, Start};
+pub(crate) use thread::run;
 
 use crate::disk::is_full;
-use crate::folder::{Fetched, Folder, Input, Pulse, lock, root_trouble};
-use crate::stage::control;
-use crate::watch::{Hint, Watcher};
+use crate::site::Site;
+use crate::stage::{control, root_trouble};
+use crate::watch::{Hint, Watch};
 use dunlin_core::ids::{ContentId, NodeId, PARKED, ROOT};
 use dunlin_core::kv::Read;
 use dunlin_core::path::{Name, RelPath};
@@ -19,8 +24,6 @@ use dunlin_core::rows::{Position, Rows, Totals};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::runtime::Handle;
-use tokio::sync::{mpsc, oneshot};
 
 /// How long after the last event a file is looked at: an editor's save is several events.
 const QUIET: Duration = Duration::from_millis(4);
@@ -65,11 +68,15 @@ struct Backoff {
     nowhere: bool,
 }
 
-pub(crate) struct Engine {
-    folder: Arc<Folder>,
-    inputs: mpsc::Receiver<Input>,
-    handle: Handle,
-    watcher: Arc<Watcher>,
+/// The engine of one folder. It has no thread and no clock of its own: whoever drives it gives it what
+/// comes in, and a turn when one is due.
+pub struct Engine {
+    folder: Arc<Site>,
+    host: Arc<dyn Host>,
+    watcher: Box<dyn Watch>,
+    marker: String,
+    /// The time of the turn or input being worked on.
+    now: Instant,
     /// Positions on which something happened.
     dirty: BTreeMap<Position, Dirty>,
     /// Directories to look at, with all below them if so marked.
@@ -84,7 +91,7 @@ pub(crate) struct Engine {
     troubles: BTreeMap<NodeId, (RelPath, String)>,
     /// Problems of looking, by path.
     unreadable: BTreeMap<RelPath, String>,
-    barriers: Vec<(Option<Name>, oneshot::Sender<()>)>,
+    barriers: Vec<(Option<Name>, Passed)>,
     replan: bool,
     scanning: bool,
     unwatched: bool,
@@ -97,24 +104,29 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    pub(crate) fn new(
-        folder: Arc<Folder>,
-        inputs: mpsc::Receiver<Input>,
-        watcher: Arc<Watcher>,
+    /// An engine that has yet to look at its disk.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub fn new(
+        folder: Arc<Site>,
+        host: Arc<dyn Host>,
+        watcher: Box<dyn Watch>,
+        start: Start,
     ) -> Read<Engine> {
+        let Start { marker, others, joining, now } = start;
         let totals = folder.store.snapshot()?.totals()?;
-        let others = folder.members.borrow().len() > 1;
-        let joining = lock(&folder.config).joining;
         let wait = match (totals.uniting && others, joining) {
-            (true, true) => Some(Instant::now() + WAIT_FOR_TREE),
-            (true, false) => Some(Instant::now() + Duration::from_secs(3)),
+            (true, true) => Some(now + WAIT_FOR_TREE),
+            (true, false) => Some(now + Duration::from_secs(3)),
             _ => None,
         };
-        Ok(Engine {
+        let mut engine = Engine {
             folder,
-            inputs,
-            handle: Handle::current(),
+            host,
             watcher,
+            marker,
+            now,
             dirty: BTreeMap::new(),
             dirs: VecDeque::new(),
             queued: BTreeSet::new(),
@@ -130,72 +142,28 @@ impl Engine {
             unwatched: false,
             next_rescan: None,
             halted: None,
-            next_root_check: Instant::now() + CHECK_ROOT,
+            next_root_check: now + CHECK_ROOT,
             waits_for_tree: wait,
             uniting: totals.uniting,
-        })
-    }
-
-    /// Runs until told to stop. An index that cannot be used ends it, said in status.
-    pub(crate) fn run(mut self) {
-        self.push_dir(ROOT, true);
-        self.watch_control();
-        let folder = self.folder.clone();
-        // A folder whose engine has died must never look as if all were well.
-        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.rounds()));
-        let Ok(ended) = ended else {
-            let failed = "the folder's engine failed (a bug); restart dunlin, and please report it";
-            folder.pulse.send_modify(|p| p.failed = Some(failed.into()));
-            return;
         };
-        if let Err(fault) = ended {
-            let failed = format!("{fault}; it is rebuilt at the next start");
-            // The next start finds the mark, puts the index aside and unites.
-            let _ = crate::home::write_atomic(&self.folder.dir.join("index.damaged"), failed.as_bytes());
-            self.folder.pulse.send_modify(|p| p.failed = Some(failed));
-        }
+        engine.push_dir(ROOT, true);
+        engine.watch_control();
+        Ok(engine)
     }
 
-    fn rounds(&mut self) -> Read<()> {
-        loop {
-            let wait = self.next_due().saturating_duration_since(Instant::now());
-            let mut input = self.receive(wait);
-            // What has come meanwhile is taken together, bounded so that work goes on.
-            for _ in 0..256 {
-                match input {
-                    Some(Input::Stop) => return Ok(()),
-                    Some(i) => self.handle_input(i)?,
-                    None => break,
-                }
-                input = self.inputs.try_recv().ok();
-            }
-            if let Some(i) = input {
-                if matches!(i, Input::Stop) {
-                    return Ok(());
-                }
-                self.handle_input(i)?;
-            }
-            self.round()?;
-            self.publish()?;
-        }
+    /// Does what is due, and says how things stand.
+    ///
+    /// # Errors
+    /// When the index cannot be read or written: it cannot be used any more.
+    pub fn turn(&mut self, now: Instant) -> Read<()> {
+        self.now = now;
+        self.round()?;
+        self.publish()
     }
 
-    fn receive(&mut self, wait: Duration) -> Option<Input> {
-        if wait.is_zero() {
-            return self.inputs.try_recv().ok();
-        }
-        let inputs = &mut self.inputs;
-        let got = self.handle.block_on(async { tokio::time::timeout(wait, inputs.recv()).await });
-        match got {
-            Ok(Some(input)) => Some(input),
-            // All senders gone: the node has ended.
-            Ok(None) => Some(Input::Stop),
-            Err(_) => None,
-        }
-    }
-
-    fn next_due(&self) -> Instant {
-        let now = Instant::now();
+    /// When the next turn is due; a past time means at once.
+    pub fn next_due(&self) -> Instant {
+        let now = self.now;
         if let Some((_, at)) = &self.halted {
             return *at;
         }
@@ -217,7 +185,7 @@ impl Engine {
     }
 
     fn round(&mut self) -> Read<()> {
-        let now = Instant::now();
+        let now = self.now;
         if let Some((_, at)) = &self.halted {
             if now < *at || !self.check_root() {
                 return Ok(());
@@ -257,25 +225,29 @@ impl Engine {
 
     /// Looks at the root; `false`, and halted, if it is not right.
     fn check_root(&mut self) -> bool {
-        let marker = lock(&self.folder.config).marker();
-        match root_trouble(self.folder.disk.as_ref(), &marker) {
+        match root_trouble(self.folder.disk.as_ref(), &self.marker) {
             None => {
                 self.halted = None;
                 true
             }
             Some(why) => {
-                self.halted = Some((why, Instant::now() + RECHECK_ROOT));
+                self.halted = Some((why, self.now + RECHECK_ROOT));
                 false
             }
         }
     }
 
-    fn handle_input(&mut self, input: Input) -> Read<()> {
+    /// Takes in what came from outside.
+    ///
+    /// # Errors
+    /// As [`Engine::turn`].
+    pub fn handle(&mut self, input: Input, now: Instant) -> Read<()> {
+        self.now = now;
         match input {
             Input::Hints(hints) => hints.into_iter().for_each(|h| self.hint(h)),
             Input::Open { device, inc } => self.open(device, inc)?,
-            Input::Rows { device, inc, upto, last, rows, from } => {
-                self.rows(device, inc, upto, rows, &from)?;
+            Input::Rows { device, inc, upto, last, rows } => {
+                self.rows(device, inc, upto, &rows)?;
                 if last {
                     self.waits_for_tree = None;
                 }
@@ -316,7 +288,7 @@ impl Engine {
 
     /// Has a position looked at, a while after the last event there but before too long.
     fn mark(&mut self, at: Position, wait: Duration, force: bool) {
-        let now = Instant::now();
+        let now = self.now;
         let d = self.dirty.entry(at).or_insert(Dirty { first: now, due: now + wait, force });
         d.due = (now + wait).min(d.first + NEVER_RESTS);
         d.force |= force;
@@ -332,13 +304,13 @@ impl Engine {
     }
 
     fn watch_control(&mut self) {
-        if self.watcher.add(&self.folder.disk, &control(&[]), PARKED.0).is_err() {
+        if self.watcher.add(&control(&[]), PARKED.0).is_err() {
             self.unwatched = true;
         }
     }
 
-    fn barrier(&mut self, done: oneshot::Sender<()>) {
-        let now = Instant::now();
+    fn barrier(&mut self, done: Passed) {
+        let now = self.now;
         for d in self.dirty.values_mut() {
             d.due = now;
         }
@@ -356,7 +328,7 @@ impl Engine {
             return;
         }
         if self.barriers.iter().any(|(waits, _)| waits.is_none()) {
-            let now = Instant::now();
+            let now = self.now;
             self.dirty.values_mut().for_each(|d| d.due = now);
         }
         let clean = self.dirty.is_empty() && self.dirs.is_empty() && self.absent.is_empty();
@@ -364,14 +336,13 @@ impl Engine {
             let (answered, waiting) =
                 std::mem::take(&mut self.barriers).into_iter().partition(|(waits, _)| waits.is_none());
             self.barriers = waiting;
-            let answered: Vec<(Option<Name>, oneshot::Sender<()>)> = answered;
+            let answered: Vec<(Option<Name>, Passed)> = answered;
             if !answered.is_empty() {
                 // Whoever asked reads how things stand right after.
                 let _ = self.publish();
             }
             for (_, done) in answered {
-                // Who asked may have gone.
-                let _ = done.send(());
+                done();
             }
         }
     }
@@ -392,7 +363,7 @@ impl Engine {
             Fetched::Nowhere => {
                 self.back_off(node, true);
                 let tries = self.backoff.get(&node).map_or(0, |b| b.tries);
-                if tries == NOWHERE_TRIES && !lock(&self.folder.peers).is_empty() {
+                if tries == NOWHERE_TRIES && !self.host.is_alone() {
                     let why = "no connected device holds this version (any more)";
                     self.troubles.insert(node, (self.path_of_node(node), why.into()));
                 }
@@ -409,7 +380,7 @@ impl Engine {
     fn back_off(&mut self, node: NodeId, nowhere: bool) {
         let tries = self.backoff.get(&node).map_or(0, |b| b.tries) + 1;
         let wait = Duration::from_millis(250 << tries.min(6));
-        self.backoff.insert(node, Backoff { until: Instant::now() + wait, tries, nowhere });
+        self.backoff.insert(node, Backoff { until: self.now + wait, tries, nowhere });
     }
 
     fn path_of_node(&self, node: NodeId) -> RelPath {
@@ -442,12 +413,7 @@ impl Engine {
             halted: self.halted.as_ref().map(|(why, _)| why.clone()),
             failed: None,
         };
-        *lock(&self.folder.problems) = problems;
-        self.folder.pulse.send_if_modified(|p| {
-            let changed = *p != pulse;
-            *p = pulse;
-            changed
-        });
+        self.host.stands(pulse, problems);
         Ok(())
     }
 }

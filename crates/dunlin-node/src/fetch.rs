@@ -4,8 +4,9 @@
 mod large;
 
 use crate::chunks::CHUNKED_MIN;
-use crate::disk::{Disk, explain};
-use crate::folder::{Fetched, Folder, Input, PeerFolder};
+use crate::disk::explain;
+use crate::engine::{Fetched, Input};
+use crate::folder::{Folder, PeerFolder};
 use crate::stage::Claim;
 use crate::transfer::{StreamError, read_exact, read_frame, send_frame};
 use dunlin_core::ids::ContentId;
@@ -86,12 +87,12 @@ impl Drop for Load<'_> {
 }
 
 fn said(folder: &Folder, e: &io::Error) -> Fetched {
-    Fetched::Failed(explain(folder.disk.as_ref(), e))
+    Fetched::Failed(explain(folder.site.disk.as_ref(), e))
 }
 
 /// Sets aside the room that a content needs; says what is the matter where there is none.
 fn claim<'a>(folder: &'a Folder, fetch: &Fetch) -> Result<Claim<'a>, Fetched> {
-    match folder.stage.claim(&fetch.content, fetch.size) {
+    match folder.site.stage.claim(&fetch.content, fetch.size) {
         Ok(Ok(claim)) => Ok(claim),
         Ok(Err(lacks)) => Err(Fetched::Failed(lacks.to_string())),
         Err(e) => Err(said(folder, &e)),
@@ -108,7 +109,7 @@ async fn fetch_batch(folder: &Folder, wanted: Vec<Fetch>) -> Vec<(ContentId, Fet
     block_in_place(|| {
         for fetch in wanted {
             match claim(folder, &fetch) {
-                Ok(claim) if copy_from(folder, &fetch, &claim).is_some() => {
+                Ok(claim) if folder.site.copy(&fetch, &claim) => {
                     done.push((fetch.content, Fetched::Staged));
                 }
                 Ok(claim) => {
@@ -128,7 +129,7 @@ async fn fetch_batch(folder: &Folder, wanted: Vec<Fetch>) -> Vec<(ContentId, Fet
         let (got, left) = ask_pieces(folder, &peer, rest).await;
         block_in_place(|| {
             for (id, bytes) in got {
-                let put = folder.stage.put(id, &bytes);
+                let put = folder.site.stage.put(id, &bytes);
                 claims.remove(&id);
                 done.push((id, put.map_or_else(|e| said(folder, &e), |()| Fetched::Staged)));
             }
@@ -137,32 +138,6 @@ async fn fetch_batch(folder: &Folder, wanted: Vec<Fetch>) -> Vec<(ContentId, Fet
     }
     done.extend(rest.into_iter().map(|f| (f.content, Fetched::Nowhere)));
     done
-}
-
-/// Copies what another file here holds.
-fn copy_from(folder: &Folder, fetch: &Fetch, claim: &Claim<'_>) -> Option<()> {
-    for holder in &fetch.holders {
-        let Ok(from) = folder.disk.open(holder) else { continue };
-        // A copy that fails half-way leaves a part, which the fetch from a peer takes up.
-        let (part, _) = folder.stage.open_part(&fetch.content).ok()?;
-        let (mut buffer, mut offset, mut hasher) = (vec![0; 256 << 10], 0, blake3::Hasher::new());
-        while let Ok(n) = from.read_at(&mut buffer, offset) {
-            if n == 0 || part.write_at(&buffer[..n], offset).is_err() {
-                break;
-            }
-            claim.left().wrote(n);
-            hasher.update(&buffer[..n]);
-            offset += n as u64;
-        }
-        if *hasher.finalize().as_bytes() == fetch.content.0 && part.set_len(fetch.size).is_ok() {
-            return folder.stage.finish_part(fetch.content).ok();
-        }
-    }
-    if fetch.size < CHUNKED_MIN && !fetch.holders.is_empty() {
-        // Small contents are not taken up; the part would stay for nothing.
-        let _ = folder.stage.drop_part(&fetch.content);
-    }
-    None
 }
 
 type Got = Vec<(ContentId, Vec<u8>)>;

@@ -2,96 +2,25 @@
 //! common.
 
 use crate::config::Config;
-use crate::control::{AnyPath, Event};
-use crate::disk::posix::PosixDisk;
-use crate::disk::{Disk, Rename};
+use crate::control::{AnyPath, Change, Event};
+use crate::engine::{Host, Input, Pulse};
 use crate::net::connection::Connection;
-use crate::stage::{Stage, control};
-use crate::store::Store;
-use dunlin_core::ids::{ContentId, DeviceId, FolderId, Incarnation};
+use crate::site::Site;
+use dunlin_core::ids::{ContentId, DeviceId, FolderId};
 use dunlin_core::members::members;
-use dunlin_core::message::{Message, RowBytes, Statement};
+use dunlin_core::message::{Message, Statement};
 use dunlin_core::path::RelPath;
 use dunlin_core::plan::Fetch;
-use dunlin_core::rows::Totals;
-use dunlin_core::session::{Known, Standing};
+use dunlin_core::session::Known;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 
 /// Locks; a panic elsewhere does not make the data worse than it is.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// How a folder stands on this device.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Pulse {
-    pub totals: Totals,
-    /// Looking through the disk as a whole.
-    pub scanning: bool,
-    /// Changes on the disk are known of that are not in the index yet.
-    pub dirty: bool,
-    /// What stands in the way, counted.
-    pub problems: u64,
-    /// Stopped, and why.
-    pub halted: Option<String>,
-    /// The index cannot be used any more, and why.
-    pub failed: Option<String>,
-}
-
-impl Pulse {
-    pub(crate) fn busy(&self) -> bool {
-        self.scanning || self.dirty || self.halted.is_some() || self.failed.is_some()
-    }
-
-    pub(crate) fn need(&self) -> u64 {
-        self.totals.need_files + self.problems
-    }
-
-    /// The same, as peers are told.
-    pub(crate) fn standing(&self) -> Standing {
-        Standing { digest: self.totals.digest, need: self.need(), busy: self.busy() }
-    }
-}
-
-/// How a fetch ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Fetched {
-    /// There is room for it, and its fetch goes on: no end, but of a problem.
-    Begun,
-    Staged,
-    /// Nobody who is connected holds it.
-    Nowhere,
-    /// It could not be stored here.
-    Failed(String),
-}
-
-/// What reaches a folder's engine.
-pub(crate) enum Input {
-    /// Paths on which something happened.
-    Hints(Vec<crate::watch::Hint>),
-    /// A peer opened the exchange: its incarnation, and what it has of mine.
-    Open { device: DeviceId, inc: Incarnation },
-    /// Rows of a peer.
-    Rows {
-        device: DeviceId,
-        inc: Incarnation,
-        upto: u64,
-        last: bool,
-        rows: Vec<RowBytes>,
-        from: Arc<PeerFolder>,
-    },
-    /// Contents arrived, or not.
-    Fetched(Vec<(ContentId, Fetched)>),
-    /// A peer came or went: what failed for want of one may go now.
-    Peers,
-    /// Answered once everything that happened on the disk before is in the index.
-    Barrier(oneshot::Sender<()>),
-    /// The end.
-    Stop,
 }
 
 /// The exchange of one folder over one connection.
@@ -141,9 +70,8 @@ pub(crate) struct Folder {
     pub path: PathBuf,
     /// Its state directory.
     pub dir: PathBuf,
-    pub store: Store,
-    pub disk: Arc<PosixDisk>,
-    pub stage: Stage,
+    /// Its disk, stage and index.
+    pub site: Arc<Site>,
     pub config: Mutex<Config>,
     pub members: watch::Sender<BTreeMap<DeviceId, String>>,
     pub inputs: mpsc::Sender<Input>,
@@ -163,6 +91,65 @@ pub(crate) fn verify(by: &DeviceId, claim: &[u8], signature: &[u8]) -> bool {
     let Ok(signature) = <[u8; 64]>::try_from(signature) else { return false };
     let signature = iroh::Signature::from_bytes(&signature);
     key.verify(&dunlin_core::message::signed_bytes(claim), &signature).is_ok()
+}
+
+impl Host for Folder {
+    fn applied(&self, path: &RelPath, kind: Change) {
+        self.event(Event::Applied { folder: self.id.to_string(), path: Folder::any_path(path), kind });
+    }
+
+    fn conflict(&self, path: &RelPath) {
+        self.event(Event::Conflict { folder: self.id.to_string(), path: Folder::any_path(path) });
+    }
+
+    fn problem(&self, path: &RelPath, why: &str) {
+        let (folder, path) = (self.id.to_string(), Folder::any_path(path));
+        self.event(Event::Problem { folder, path, why: why.to_owned() });
+    }
+
+    fn want(&self, fetches: Vec<Fetch>) {
+        // A fetcher that has ended is a node that is ending.
+        let _ = self.wants.send(fetches);
+    }
+
+    fn recent(&self, content: ContentId, bytes: Vec<u8>) {
+        lock(&self.recent).put(content, bytes);
+    }
+
+    fn stands(&self, pulse: Pulse, problems: BTreeMap<RelPath, String>) {
+        *lock(&self.problems) = problems;
+        self.pulse.send_if_modified(|p| {
+            let changed = *p != pulse;
+            *p = pulse;
+            changed
+        });
+    }
+
+    fn acknowledge(&self, device: DeviceId, received: u64) {
+        if let Some(peer) = lock(&self.peers).get(&device) {
+            // A queue that is full is a peer that does not read; the session ends it.
+            let _ = peer.out.try_send(Message::Ack { folder: self.id, received });
+        }
+    }
+
+    fn refuse(&self, device: DeviceId, why: &str) {
+        if let Some(peer) = lock(&self.peers).get(&device) {
+            peer.conn.close(crate::session::CODE_PROTOCOL, why.as_bytes());
+        }
+    }
+
+    fn is_alone(&self) -> bool {
+        lock(&self.peers).is_empty()
+    }
+
+    fn united(&self) {
+        let mut config = lock(&self.config);
+        if config.joining {
+            config.joining = false;
+            // Should it not be written, the next start waits for the tree once more: no harm.
+            let _ = config.save(&self.dir);
+        }
+    }
 }
 
 impl Folder {
@@ -227,45 +214,4 @@ impl Folder {
         let pulse = self.pulse.borrow().clone();
         !pulse.busy() && pulse.need() == 0 && self.peer_list().iter().all(|p| self.in_sync_with(p, &pulse))
     }
-}
-
-/// What is wrong with a folder's root, if anything: it must be where it was and hold the marker.
-pub(crate) fn root_trouble(disk: &dyn Disk, marker: &str) -> Option<String> {
-    match disk.root_identity() {
-        Ok(root) if root.in_place => {}
-        Ok(_) => return Some("the folder is not where it was".into()),
-        Err(e) => return Some(format!("the folder cannot be reached: {e}")),
-    }
-    let mut buffer = vec![0; marker.len() + 1];
-    let read = disk.open(&control(&["folder"])).and_then(|f| f.read_at(&mut buffer, 0));
-    match read {
-        Ok(n) if &buffer[..n] == marker.as_bytes() => None,
-        Ok(_) => Some("the folder's marker (.dunlin/folder) belongs to another folder".into()),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            Some("the folder's marker (.dunlin/folder) is missing".into())
-        }
-        Err(e) => Some(format!("the folder's marker cannot be read: {e}")),
-    }
-}
-
-/// Writes the marker into a folder that is shared or joined for the first time.
-pub(crate) fn write_marker(disk: &dyn Disk, marker: &str) -> io::Result<()> {
-    if disk.stat(&control(&[]))?.is_none() {
-        disk.mkdir(&control(&[]), 0o700)?;
-    }
-    let (temp, path) = (control(&["folder.new"]), control(&["folder"]));
-    if disk.stat(&temp)?.is_some() {
-        disk.unlink(&temp)?;
-    }
-    let file = disk.create(&temp)?;
-    file.write_at(marker.as_bytes(), 0)?;
-    file.sync_data()?;
-    if disk.stat(&path)?.is_some() {
-        disk.rename(&temp, &path, Rename::Exchange)?;
-        disk.unlink(&temp)?;
-    } else {
-        disk.rename(&temp, &path, Rename::NoReplace)?;
-    }
-    disk.sync_dir(&control(&[]))?;
-    disk.sync_dir(&RelPath::root())
 }

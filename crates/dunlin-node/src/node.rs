@@ -6,7 +6,8 @@ mod joining;
 mod opening;
 
 use crate::control::{ApiError, Event};
-use crate::folder::{Folder, Input, lock};
+use crate::engine::Input;
+use crate::folder::{Folder, lock};
 use crate::home::{HomeError, LockedHome};
 use crate::net::beacon::{Beacon, BeaconMode, BeaconOptions};
 use crate::net::transport::{BindError, BindOptions, Transport};

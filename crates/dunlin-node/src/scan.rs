@@ -10,7 +10,6 @@ use dunlin_core::rows::{LocalRow, Position, Rows};
 use dunlin_core::state::Content;
 use std::collections::BTreeMap;
 use std::io;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A time stamp younger than this when it was read may be that of a later change too.
 const RACY_MS: i64 = 12;
@@ -192,8 +191,8 @@ fn try_hash(disk: &dyn Disk, file: &ToHash) -> io::Result<Hashed> {
     let id = ContentId(*hasher.finalize().as_bytes());
     let mut seen = before.stamp();
     seen.size = offset;
-    let young = !rests || is_younger(&after, RACY_MS);
-    let keep = young || is_younger(&after, RECENT_MS);
+    let young = !rests || is_younger(disk, &after, RACY_MS);
+    let keep = young || is_younger(disk, &after, RECENT_MS);
     let bytes = (keep && offset <= SMALL).then(|| buffer[..usize::try_from(offset).unwrap_or(0)].to_vec());
     let seen = Seen::File(id, before.mode & 0o777, seen);
     Ok(Hashed::Seen(Observation { at: file.at.clone(), seen }, bytes, young))
@@ -238,11 +237,9 @@ fn read_rest(file: &dyn crate::disk::ReadFile, buffer: &mut [u8], have: usize) -
 }
 
 /// Whether a time stamp is younger than this.
-fn is_younger(s: &Stat, than_ms: i64) -> bool {
-    let Ok(now) = SystemTime::now().duration_since(UNIX_EPOCH) else { return false };
+fn is_younger(disk: &dyn Disk, s: &Stat, than_ms: i64) -> bool {
     let ms = |t: FileTime| t.secs.saturating_mul(1000).saturating_add(i64::from(t.nanos / 1_000_000));
-    let now = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
-    (now - ms(s.ctime)).abs() < than_ms
+    ms(disk.now()).saturating_sub(ms(s.ctime)).saturating_abs() < than_ms
 }
 
 /// Hashes many files on all cores.

@@ -2,15 +2,12 @@
 //! it stands, and only if its metadata say that it is still what the index says.
 
 use crate::chunks::chunks;
-use crate::disk::{Disk, ReadFile};
+use crate::disk::ReadFile;
 use crate::folder::{Folder, lock};
 use crate::net::connection::{RecvStream, SendStream};
 use crate::transfer::{StreamError, read_frame, send_frame};
 use dunlin_core::ids::ContentId;
 use dunlin_core::message::{ChunkPage, Header, PIECE_MAX, PIECES_MAX, Piece, Request, read};
-use dunlin_core::plan::path_of;
-use dunlin_core::rows::Rows;
-use dunlin_core::state::Content;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::task::block_in_place;
@@ -58,20 +55,7 @@ fn source(folder: &Folder, content: &ContentId) -> Option<Source> {
     if let Some(bytes) = lock(&folder.recent).get(content) {
         return Some(Source::Bytes(bytes));
     }
-    let snapshot = folder.store.snapshot().ok()?;
-    for at in snapshot.holders(*content).ok()? {
-        let row = snapshot.local(&at).ok()??;
-        let path = path_of(&snapshot, &at).ok()??;
-        let holds = matches!(&row.content, Content::File { id, .. } if id == content);
-        if let Ok(file) = folder.disk.open(&path)
-            && holds
-            && file.stat().is_ok_and(|s| s.stamp() == row.stamp)
-        {
-            return Some(Source::File(file));
-        }
-    }
-    let staged = folder.stage.has(content).then(|| folder.disk.open(&folder.stage.path(content)));
-    staged.and_then(Result::ok).map(Source::File)
+    folder.site.find(content).map(Source::File)
 }
 
 async fn send_piece(folder: &Folder, send: &mut SendStream, piece: Piece) -> Result<(), StreamError> {

@@ -2,7 +2,8 @@
 //! of its control stream (docs/protocol.md).
 
 use crate::control::Event;
-use crate::folder::{Folder, Input, PeerFolder, lock};
+use crate::engine::Input;
+use crate::folder::{Folder, PeerFolder, lock};
 use crate::net::connection::{Connection, RecvStream, SendStream};
 use crate::node::Shared;
 use crate::transfer::{StreamError, read_frame, send_frame};
@@ -218,7 +219,8 @@ impl Session {
             if self.folders.contains_key(&folder.id) || !folder.is_member(&self.peer.device) {
                 continue;
             }
-            let mine = block_in_place(|| opening(&folder.store.snapshot()?, folder.id, self.peer.device));
+            let mine =
+                block_in_place(|| opening(&folder.site.store.snapshot()?, folder.id, self.peer.device));
             let Ok(opening) = mine else { continue };
             let statements = lock(&folder.config).statements.clone();
             let peer = Arc::new(PeerFolder {
@@ -279,8 +281,7 @@ impl Session {
             }
             Message::Rows { upto, last, rows, .. } => {
                 let inc = exchange.inc.ok_or(StreamError::Protocol("rows before the exchange was opened"))?;
-                let from = exchange.peer.clone();
-                folder.tell(Input::Rows { device: self.peer.device, inc, upto, last, rows, from }).await;
+                folder.tell(Input::Rows { device: self.peer.device, inc, upto, last, rows }).await;
             }
             Message::Ack { received, .. } => {
                 lock(&exchange.peer.known).acked = received;
@@ -334,7 +335,7 @@ async fn send_rows(
     let mut pulse = folder.pulse.subscribe();
     let mut members = folder.members.subscribe();
     let mut peers = folder.peers_changed.subscribe();
-    let start = || Outgoing::new(&folder.store.snapshot()?, folder.id, peer.device, of, received);
+    let start = || Outgoing::new(&folder.site.store.snapshot()?, folder.id, peer.device, of, received);
     let Ok(mut outgoing) = block_in_place(start) else { return };
     lock(&peer.known).acked = outgoing.acked();
     let mut told = Vec::new();
@@ -381,7 +382,7 @@ fn addresses(shared: &Shared, folder: &Folder, except: DeviceId) -> Vec<DeviceAd
 async fn say_all(folder: &Folder, peer: &PeerFolder, outgoing: &mut Outgoing) -> bool {
     loop {
         let standing = folder.pulse.borrow().standing();
-        let next = || outgoing.next(&folder.store.snapshot()?, standing);
+        let next = || outgoing.next(&folder.site.store.snapshot()?, standing);
         match block_in_place(next) {
             Ok(Some(message)) => {
                 if peer.out.send(message).await.is_err() {

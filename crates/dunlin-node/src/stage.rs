@@ -8,6 +8,7 @@
 //! .dunlin/history/   what was replaced or deleted
 //! ```
 
+mod marker;
 mod room;
 
 use crate::disk::{Disk, FileKind, Rename, WriteFile};
@@ -18,6 +19,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+pub use marker::{root_trouble, write_marker};
 pub use room::{Claim, Left, NoRoom};
 
 /// The control directory of one folder.
@@ -46,7 +48,7 @@ impl Stage {
                 disk.mkdir(&dir, 0o700)?;
             }
         }
-        let counter = AtomicU64::new(start_number());
+        let counter = AtomicU64::new(start_number(disk.as_ref()));
         let used = AtomicBool::new(true);
         let stage = Stage { disk, whole: Mutex::default(), claims: Mutex::default(), used, counter };
         stage.recover()?;
@@ -280,9 +282,9 @@ impl Stage {
 }
 
 /// Numbers go on from where the clock is, so that those of an earlier run are not met again.
-fn start_number() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since.map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(0))
+fn start_number(disk: &dyn Disk) -> u64 {
+    let now = disk.now();
+    u64::try_from(now.secs).unwrap_or(0).saturating_mul(1_000_000).saturating_add(u64::from(now.nanos / 1000))
 }
 
 #[cfg(test)]

@@ -27,13 +27,40 @@ pub enum OpenError {
     Io(#[from] std::io::Error),
 }
 
-/// The index of one folder.
+/// An index in a redb file.
 pub struct Store {
     db: Database,
 }
 
-/// A consistent view of the index.
-pub struct Snapshot(ReadOnlyTable<&'static [u8], &'static [u8]>);
+/// A consistent view of an index.
+pub struct Snapshot(Box<dyn View + Send>);
+
+impl Snapshot {
+    /// Of whatever kind of index.
+    pub fn new(view: impl View + Send + 'static) -> Snapshot {
+        Snapshot(Box::new(view))
+    }
+}
+
+impl View for Snapshot {
+    fn get(&self, key: &[u8]) -> Read<Option<Vec<u8>>> {
+        self.0.get(key)
+    }
+
+    fn range(&self, from: &[u8], to: &[u8], limit: usize) -> Read<Vec<Pair>> {
+        self.0.range(from, to, limit)
+    }
+}
+
+/// Where the index of a folder is kept. One writer; any number of snapshots beside it.
+pub trait Index: Send + Sync {
+    /// The index as it is now.
+    fn snapshot(&self) -> Read<Snapshot>;
+    /// Commits changes as one; durable when it returns.
+    fn commit(&self, changes: Changes) -> Read<()>;
+}
+
+struct Table(ReadOnlyTable<&'static [u8], &'static [u8]>);
 
 fn fault(e: impl std::fmt::Display) -> Fault {
     Fault(e.to_string())
@@ -71,15 +98,15 @@ impl Store {
         tx.commit().map_err(fault)?;
         Ok(schema)
     }
+}
 
-    /// The index as it is now.
-    pub fn snapshot(&self) -> Read<Snapshot> {
+impl Index for Store {
+    fn snapshot(&self) -> Read<Snapshot> {
         let tx = self.db.begin_read().map_err(fault)?;
-        tx.open_table(ROWS).map(Snapshot).map_err(fault)
+        tx.open_table(ROWS).map(|t| Snapshot::new(Table(t))).map_err(fault)
     }
 
-    /// Commits changes as one; durable when it returns.
-    pub fn commit(&self, changes: Changes) -> Read<()> {
+    fn commit(&self, changes: Changes) -> Read<()> {
         if changes.is_empty() {
             return Ok(());
         }
@@ -104,7 +131,7 @@ fn is_environment(e: &std::io::Error) -> bool {
     matches!(e.kind(), NotFound | OutOfMemory | PermissionDenied | ReadOnlyFilesystem | StorageFull)
 }
 
-impl View for Snapshot {
+impl View for Table {
     fn get(&self, key: &[u8]) -> Read<Option<Vec<u8>>> {
         Ok(self.0.get(key).map_err(fault)?.map(|v| v.value().to_vec()))
     }

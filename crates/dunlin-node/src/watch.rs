@@ -18,7 +18,7 @@ use std::collections::hash_map::Entry as Slot;
 use std::io;
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The caller's id of a directory.
@@ -91,6 +91,27 @@ impl From<io::Error> for WatchError {
             Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => WatchError::Gone,
             _ => WatchError::Io(e),
         }
+    }
+}
+
+/// Who is asked to watch the directories of a folder.
+pub trait Watch: Send + Sync {
+    /// Watches the directory `dir` under the name `key`. See [`Watcher::add`].
+    fn add(&self, dir: &RelPath, key: DirKey) -> Result<(), WatchError>;
+}
+
+/// The directories of a disk, watched by inotify.
+#[derive(Debug)]
+pub struct Watched {
+    /// Who watches.
+    pub watcher: Arc<Watcher>,
+    /// Whose directories.
+    pub disk: Arc<PosixDisk>,
+}
+
+impl Watch for Watched {
+    fn add(&self, dir: &RelPath, key: DirKey) -> Result<(), WatchError> {
+        self.watcher.add(&self.disk, dir, key)
     }
 }
 

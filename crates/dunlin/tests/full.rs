@@ -62,7 +62,9 @@ fn what_fits_on_a_full_disk_arrives_and_deletes_go_on() {
     write(a.path("stays"), b"stays");
     b.join(&a.share());
     settle("joined", &[&a, &b]);
-    write(a.path("big"), noise(1, 100 << 20));
+    // Renamed in as a whole: a version of it caught half written might fit, and would rightly arrive.
+    write(base.join("big"), noise(1, 100 << 20));
+    fs::rename(base.join("big"), a.path("big")).unwrap();
     until("the big file is named", PATIENCE, || {
         problem(&b, "big").starts_with("the disk is full: needs 104.8 MB")
     });

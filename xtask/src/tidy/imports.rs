@@ -34,9 +34,12 @@ const STAGES: &[(&str, &[&str])] = &[
     ("transfer", &["net"]),
     // Of `chunks` only the size from which contents are resumed.
     ("stage", &["chunks", "disk"]),
+    ("site", &["chunks", "disk", "stage", "store"]),
     ("apply", &["disk", "stage"]),
+    // Everything of a folder on this device but the network: what a simulator of whole flocks runs.
+    ("engine", &["apply", "control", "disk", "folder", "home", "scan", "site", "stage", "store", "watch"]),
     ("serve", &["chunks", "disk", "folder", "net", "transfer"]),
-    ("fetch", &["chunks", "disk", "folder", "net", "stage", "transfer"]),
+    ("fetch", &["chunks", "disk", "engine", "folder", "net", "stage", "transfer"]),
 ];
 
 /// What the binary may name of the node: the control API, and what it takes to host a node.
@@ -214,7 +217,8 @@ fn stages_of_the_node_know_each_other_by_the_table_only() {
     caught(&bad("scan.rs", "use crate::{disk::Disk, store::Store};"), "store::Store");
     caught(&bad("net/beacon.rs", "use super::super::folder::Folder;"), "folder::Folder");
     hold(&bad("net/beacon.rs", "use super::addrs;"));
-    hold(&bad("engine.rs", "use crate::{apply, net, scan, store};"));
+    caught(&bad("engine.rs", "use crate::{apply, net, scan, store};"), "net");
+    hold(&bad("node.rs", "use crate::{apply, net, scan, store};"));
 }
 
 #[test]

@@ -46,11 +46,6 @@ const CHANGES_FOLDERS: Rule = Rule {
         ("crates/dunlin-node/src/stage", &[], "works in the control directory"),
         ("crates/dunlin-node/src/home", &[], "the state directory, never inside a folder"),
         (
-            "crates/dunlin-node/src/folder.rs",
-            &[".mkdir(", "disk.create(", ".rename(", ".unlink("],
-            "writes the marker into the control directory",
-        ),
-        (
             "crates/dunlin-node/src/watch.rs",
             &["disk.create(", ".unlink("],
             "a barrier is a file in the control directory",

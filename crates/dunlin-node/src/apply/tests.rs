@@ -64,6 +64,9 @@ impl<F: Fn() + Send + Sync> Disk for Racing<F> {
     fn sync_all(&self) -> io::Result<()> {
         self.disk.sync_all()
     }
+    fn now(&self) -> FileTime {
+        self.disk.now()
+    }
     fn space(&self) -> io::Result<Space> {
         self.disk.space()
     }

@@ -240,6 +240,11 @@ impl Disk for PosixDisk {
         Ok(fs::syncfs(self.beneath.root())?)
     }
 
+    fn now(&self) -> FileTime {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        FileTime { secs: i64::try_from(since.as_secs()).unwrap_or(i64::MAX), nanos: since.subsec_nanos() }
+    }
+
     fn space(&self) -> io::Result<Space> {
         let stat = fs::fstatvfs(self.beneath.root())?;
         let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);

@@ -1,10 +1,9 @@
 //! The engine's part of the exchange with peers: their rows into the index.
 
 use super::Engine;
-use crate::folder::PeerFolder;
 use dunlin_core::ids::{DeviceId, Incarnation};
 use dunlin_core::kv::Read;
-use dunlin_core::message::{Message, RowBytes};
+use dunlin_core::message::RowBytes;
 use dunlin_core::tree::Work;
 
 impl Engine {
@@ -20,13 +19,12 @@ impl Engine {
         device: DeviceId,
         inc: Incarnation,
         upto: u64,
-        rows: Vec<RowBytes>,
-        from: &PeerFolder,
+        rows: &[RowBytes],
     ) -> Read<()> {
         let snapshot = self.folder.store.snapshot()?;
         let mut work = Work::new(&snapshot);
-        let Ok(taken) = work.take_rows(device, inc, upto, &rows)? else {
-            from.conn.close(crate::session::CODE_PROTOCOL, b"a row cannot be read");
+        let Ok(taken) = work.take_rows(device, inc, upto, rows)? else {
+            self.host.refuse(device, "a row cannot be read");
             return Ok(());
         };
         self.folder.store.commit(work.finish()?)?;
@@ -37,8 +35,7 @@ impl Engine {
                 self.backoff.remove(node);
             }
         }
-        // A queue that is full is a peer that does not read; the session ends it.
-        let _ = from.out.try_send(Message::Ack { folder: self.folder.id, received: taken.received });
+        self.host.acknowledge(device, taken.received);
         Ok(())
     }
 }

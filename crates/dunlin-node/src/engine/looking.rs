@@ -1,9 +1,6 @@
 //! The engine's way from the disk into the index.
 
 use super::{Engine, HOLD_ABSENT, RESCAN, RESCAN_UNWATCHED};
-use crate::control::Event;
-use crate::disk::Disk;
-use crate::folder::{Folder, lock};
 use crate::scan::{self, Hashed, Scanned, ToHash};
 use crate::watch::WatchError;
 use dunlin_core::ids::{NodeId, ROOT};
@@ -14,7 +11,7 @@ use dunlin_core::plan::path_of;
 use dunlin_core::rows::{Position, Rows};
 use dunlin_core::state::Content;
 use dunlin_core::tree::Work;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Up to so many files are synced one by one; beyond, the file system as a whole.
 const SYNC_EACH_MAX: usize = 8;
@@ -44,7 +41,7 @@ impl Engine {
     }
 
     fn look_at_due(&mut self) -> Read<Scanned> {
-        let (now, mut scanned) = (Instant::now(), Scanned::default());
+        let (now, mut scanned) = (self.now, Scanned::default());
         let due = |(_, d): &(&Position, &super::Dirty)| d.due <= now;
         let positions: Vec<(Position, bool)> = self
             .dirty
@@ -141,12 +138,12 @@ impl Engine {
     }
 
     fn watch(&mut self, dir: NodeId, path: &RelPath) {
-        match self.watcher.add(&self.folder.disk, path, dir.0) {
+        match self.watcher.add(path, dir.0) {
             // What cannot be opened cannot be listed either, which is the problem that is told.
             Ok(()) | Err(WatchError::Gone | WatchError::Io(_)) => {}
             Err(WatchError::Exhausted) => {
                 self.unwatched = true;
-                self.next_rescan = Some(Instant::now() + RESCAN_UNWATCHED);
+                self.next_rescan = Some(self.now + RESCAN_UNWATCHED);
             }
         }
     }
@@ -158,15 +155,10 @@ impl Engine {
 
     /// Hashes, observes and commits what was found.
     fn take_in(&mut self, scanned: Scanned) -> Read<()> {
-        let now = Instant::now();
+        let now = self.now;
         for (path, why) in scanned.problems {
-            let event = Event::Problem {
-                folder: self.folder.id.to_string(),
-                path: Folder::any_path(&path),
-                why: why.clone(),
-            };
-            if self.unreadable.insert(path, why).is_none() {
-                self.folder.event(event);
+            if self.unreadable.insert(path.clone(), why.clone()).is_none() {
+                self.host.problem(&path, &why);
             }
         }
         for at in scanned.again {
@@ -193,7 +185,7 @@ impl Engine {
                     self.mark(o.at.clone(), RACY_AGAIN, true);
                 }
                 if let (Some(bytes), Seen::File(id, ..)) = (bytes, &o.seen) {
-                    lock(&self.folder.recent).put(*id, bytes);
+                    self.host.recent(*id, bytes);
                 }
                 if let Some(rested) = self.restless.remove(&o.at) {
                     rested.kept.iter().for_each(|old| self.folder.stage.forget(old));
@@ -202,7 +194,7 @@ impl Engine {
             }
             Hashed::Restless(file) => self.restless(&file, seen),
             Hashed::Gone(at) => {
-                self.absent.entry(at).or_insert(Instant::now() + HOLD_ABSENT);
+                self.absent.entry(at).or_insert(self.now + HOLD_ABSENT);
             }
             Hashed::Failed(path, why) => {
                 self.unreadable.insert(path, why);
@@ -323,7 +315,7 @@ impl Engine {
 
     /// What was found empty a while ago and still is was deleted.
     fn believe_absences(&mut self) -> Read<()> {
-        let now = Instant::now();
+        let now = self.now;
         let hurry = self.barriers.iter().any(|(waits, _)| waits.is_none());
         let due: Vec<Position> =
             self.absent.iter().filter(|(_, at)| hurry || **at <= now).map(|(p, _)| p.clone()).collect();
@@ -364,7 +356,7 @@ impl Engine {
     fn end_of_scan(&mut self) -> Read<()> {
         if self.next_rescan.is_none() {
             let wait = if self.unwatched { RESCAN_UNWATCHED } else { RESCAN };
-            self.next_rescan = Some(Instant::now() + wait);
+            self.next_rescan = Some(self.now + wait);
         }
         if self.scanning && self.halted.is_none() {
             self.scanning = false;
@@ -379,12 +371,7 @@ impl Engine {
             totals.uniting = false;
             work.tx.put_totals(&totals);
             self.folder.store.commit(work.finish()?)?;
-            let mut config = lock(&self.folder.config);
-            if config.joining {
-                config.joining = false;
-                // Should it not be written, the next start waits for the tree once more: no harm.
-                let _ = config.save(&self.folder.dir);
-            }
+            self.host.united();
         }
         Ok(())
     }

@@ -2,9 +2,8 @@
 
 use super::Engine;
 use crate::apply::{Applied, apply};
-use crate::control::{Change, Event};
+use crate::control::Change;
 use crate::disk::{DISK_FULL, NO_INODES};
-use crate::folder::Folder;
 use dunlin_core::ids::{ContentId, NodeId};
 use dunlin_core::kv::Read;
 use dunlin_core::path::RelPath;
@@ -13,7 +12,7 @@ use dunlin_core::rows::Rows;
 use dunlin_core::state::Content;
 use dunlin_core::tree::Work;
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The most steps of one plan.
 const STEPS_MAX: usize = 1024;
@@ -25,7 +24,7 @@ const BATCH_BYTES: u64 = 64 << 20;
 impl Engine {
     /// Plans one window, applies its steps and asks for what is lacking.
     pub(super) fn plan(&mut self) -> Read<()> {
-        let now = Instant::now();
+        let now = self.now;
         let snapshot = self.folder.store.snapshot()?;
         if snapshot.totals()?.need_files == 0 {
             self.replan = false;
@@ -67,8 +66,7 @@ impl Engine {
         }
         let any = !new.is_empty();
         if any {
-            // A fetcher that has ended is a node that is ending.
-            let _ = self.folder.wants.send(new);
+            self.host.want(new);
         }
         any
     }
@@ -121,8 +119,7 @@ impl Engine {
             let _ = self.folder.stage.make_room();
         }
         if self.troubles.insert(node, (path.clone(), why.clone())).is_none() {
-            let folder = self.folder.id.to_string();
-            self.folder.event(Event::Problem { folder, path: Folder::any_path(&path), why });
+            self.host.problem(&path, &why);
         }
     }
 
@@ -154,11 +151,10 @@ impl Engine {
             Action::Meta { .. } => Change::Metadata,
             Action::Remove { .. } => Change::Deleted,
         };
-        let (folder, path) = (self.folder.id.to_string(), Folder::any_path(&step.path));
         if kind != Change::Deleted && dunlin_core::names::is_conflict_name(&step.at.name) {
-            self.folder.event(Event::Conflict { folder: folder.clone(), path: path.clone() });
+            self.host.conflict(&step.path);
         }
-        self.folder.event(Event::Applied { folder, path, kind });
+        self.host.applied(&step.path, kind);
     }
 }
 

@@ -1,9 +1,10 @@
 //! A large content, chunk by chunk: what is here already is not fetched again.
 
-use super::{Load, ask, claim, copy_from, said, sources};
+use super::{Load, ask, claim, said, sources};
 use crate::chunks::{CHUNK_MAX, CHUNKED_MIN};
-use crate::disk::{Disk, WriteFile};
-use crate::folder::{Fetched, Folder, Input, PeerFolder};
+use crate::disk::WriteFile;
+use crate::engine::{Fetched, Input};
+use crate::folder::{Folder, PeerFolder};
 use crate::stage::{Claim, Left};
 use crate::transfer::{StreamError, read_exact, read_frame};
 use dunlin_core::ids::ContentId;
@@ -38,7 +39,7 @@ pub(super) async fn fetch(folder: Arc<Folder>, fetch: Fetch) {
 }
 
 async fn bring(folder: &Arc<Folder>, fetch: &Fetch, claim: &Claim<'_>) -> Fetched {
-    if block_in_place(|| copy_from(folder, fetch, claim)).is_some() {
+    if block_in_place(|| folder.site.copy(fetch, claim)) {
         return Fetched::Staged;
     }
     let old = block_in_place(|| chunks_of(folder, &fetch.path));
@@ -62,7 +63,7 @@ type Known = BTreeMap<ContentId, (RelPath, u64, u32)>;
 
 fn chunks_of(folder: &Folder, path: &RelPath) -> Known {
     let mut out = Known::new();
-    let Ok(file) = folder.disk.open(path) else { return out };
+    let Ok(file) = folder.site.disk.open(path) else { return out };
     if file.stat().map_or(0, |s| s.size) < CHUNKED_MIN {
         return out;
     }
@@ -145,7 +146,7 @@ async fn chunked(
     left: Left,
     tasks: &mut JoinSet<Result<(), Broken>>,
 ) -> Result<bool, Broken> {
-    let (part, new) = folder.stage.open_part(&fetch.content)?;
+    let (part, new) = folder.site.stage.open_part(&fetch.content)?;
     let part = Part { file: Arc::from(part), new, left, unsynced: Arc::default(), lost: Arc::default() };
     part.file.set_len(fetch.size)?;
     let request = Request::Chunks { folder: folder.id, content: fetch.content, size: fetch.size };
@@ -193,7 +194,7 @@ fn finish(folder: &Folder, part: &Part, fetch: &Fetch) -> Result<bool, Broken> {
     block_in_place(|| {
         // Synced through the handle that wrote, so that no error goes to somebody else.
         if part.file.sync_data().is_err() || part.lost.load(Ordering::Relaxed) {
-            folder.stage.drop_part(&fetch.content)?;
+            folder.site.stage.drop_part(&fetch.content)?;
             return Err(Broken::Disk(io::Error::other("what was written could not be made durable")));
         }
         let (mut hasher, mut buffer, mut offset) = (blake3::Hasher::new(), vec![0; 1 << 20], 0);
@@ -206,10 +207,10 @@ fn finish(folder: &Folder, part: &Part, fetch: &Fetch) -> Result<bool, Broken> {
             offset += n as u64;
         }
         if *hasher.finalize().as_bytes() == fetch.content.0 {
-            folder.stage.finish_part(fetch.content)?;
+            folder.site.stage.finish_part(fetch.content)?;
             return Ok(true);
         }
-        folder.stage.drop_part(&fetch.content)?;
+        folder.site.stage.drop_part(&fetch.content)?;
         Ok(false)
     })
 }
@@ -226,7 +227,7 @@ fn is_here(folder: &Folder, part: &Part, old: &Known, offset: u64, chunk: &Chunk
     }
     let Some((path, at, len)) = old.get(&chunk.hash).filter(|k| k.2 == chunk.len) else { return Ok(false) };
     debug_assert_eq!(*len, chunk.len);
-    let Ok(file) = folder.disk.open(path) else { return Ok(false) };
+    let Ok(file) = folder.site.disk.open(path) else { return Ok(false) };
     if read_full(|b, o| file.read_at(b, o), &mut bytes, *at).unwrap_or(false) && is_chunk(chunk, &bytes) {
         part.write(&bytes, offset)?;
         return Ok(true);

@@ -5,7 +5,8 @@ use crate::control::{
     Api, ApiError, Device, Event, Folder as FolderStatus, FolderSpec, JoinRequest, Joined, Problem,
     Shared as SharedFolder, State, Status,
 };
-use crate::folder::{Folder, Input, Pulse, lock};
+use crate::engine::{Input, Pulse};
+use crate::folder::{Folder, lock};
 use dunlin_core::ids::{DeviceId, FolderId};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -182,7 +183,9 @@ impl Api for Node {
     async fn wait(&self, folder: FolderSpec, copies: u32) -> Result<(), ApiError> {
         let folder = self.pick(&folder)?;
         let (done, looked) = oneshot::channel();
-        folder.tell(Input::Barrier(done)).await;
+        // Who asked may have gone by then.
+        let passed = Box::new(move || done.send(()).unwrap_or_default());
+        folder.tell(Input::Barrier(passed)).await;
         let ended = || ApiError::failed("the folder has stopped", "dunlin status says why");
         let (mut pulse, mut peers) = (folder.pulse.subscribe(), folder.peers_changed.subscribe());
         let mut looked = Some(looked);

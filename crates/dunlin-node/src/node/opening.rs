@@ -4,14 +4,15 @@ use super::{Open, Shared, cannot};
 use crate::config::Config;
 use crate::control::{ApiError, Event};
 use crate::disk::posix::PosixDisk;
-use crate::engine::Engine;
-use crate::folder::{Folder, Input, Pulse, lock, verify, write_marker};
+use crate::engine::{Engine, Input, Pulse, Start};
+use crate::folder::{Folder, lock, verify};
 use crate::home::random_bytes;
-use crate::stage::Stage;
-use crate::store::{OpenError, Store};
-use crate::watch::Watcher;
+use crate::site::Site;
+use crate::stage::{Stage, root_trouble, write_marker};
+use crate::store::{Index, OpenError, Store};
+use crate::watch::{Watched, Watcher};
 use dunlin_core::ids::{FolderId, Incarnation};
-use dunlin_core::kv::{Fault, Tx};
+use dunlin_core::kv::{Fault, Read, Tx};
 use dunlin_core::members::members;
 use dunlin_core::path::Escaped;
 use dunlin_core::rows::Rows;
@@ -146,7 +147,7 @@ fn open(shared: &Arc<Shared>, config: Config, dir: PathBuf) -> Result<Arc<Folder
     let path = config.path.clone();
     let what = format!("open the folder {}", shown(&path));
     let disk = Arc::new(PosixDisk::open(&path).map_err(|e| cannot(&what, e))?);
-    if let Some(why) = crate::folder::root_trouble(disk.as_ref(), &config.marker()) {
+    if let Some(why) = root_trouble(disk.as_ref(), &config.marker()) {
         let hint = "bring the right folder back, or remove and share it anew";
         return Err(ApiError::failed(format!("{}: {why}", shown(&path)), hint));
     }
@@ -155,6 +156,7 @@ fn open(shared: &Arc<Shared>, config: Config, dir: PathBuf) -> Result<Arc<Folder
         ApiError::failed(format!("cannot {what}: {e}"), "see docs/on-disk.md on rebuilding an index")
     })?;
     let watcher = Arc::new(Watcher::new().map_err(|e| cannot("watch for changes", e))?);
+    let site = Arc::new(Site { disk: disk.clone(), stage, store: Box::new(store) });
     let all = members(config.id, &config.statements, verify);
     let (inputs, received) = mpsc::channel(INPUTS);
     let (wants, wanted) = mpsc::unbounded_channel();
@@ -162,9 +164,7 @@ fn open(shared: &Arc<Shared>, config: Config, dir: PathBuf) -> Result<Arc<Folder
         id: config.id,
         path,
         dir,
-        store,
-        disk,
-        stage,
+        site: site.clone(),
         config: Mutex::new(config),
         members: watch::channel(all).0,
         inputs,
@@ -176,10 +176,11 @@ fn open(shared: &Arc<Shared>, config: Config, dir: PathBuf) -> Result<Arc<Folder
         peers: Mutex::default(),
         peers_changed: watch::channel(0).0,
     });
-    let engine = Engine::new(folder.clone(), received, watcher.clone()).map_err(|e| cannot(&what, e))?;
+    let engine = engine(&folder, Watched { watcher: watcher.clone(), disk }).map_err(|e| cannot(&what, e))?;
+    let (handle, running) = (tokio::runtime::Handle::current(), folder.clone());
     let engine = std::thread::Builder::new()
         .name("engine".into())
-        .spawn(move || engine.run())
+        .spawn(move || crate::engine::run(engine, &running, received, handle))
         .map_err(|e| cannot("start a thread", e))?;
     let watching = Arc::new(AtomicBool::new(true));
     watch_thread(folder.clone(), watcher, watching.clone()).map_err(|e| cannot("start a thread", e))?;
@@ -194,6 +195,15 @@ fn open(shared: &Arc<Shared>, config: Config, dir: PathBuf) -> Result<Arc<Folder
     });
     shared.raise();
     Ok(folder)
+}
+
+fn engine(folder: &Arc<Folder>, watched: Watched) -> Read<Engine> {
+    let start = {
+        let config = lock(&folder.config);
+        let others = folder.members.borrow().len() > 1;
+        Start { marker: config.marker(), others, joining: config.joining, now: std::time::Instant::now() }
+    };
+    Engine::new(folder.site.clone(), folder.clone(), Box::new(watched), start)
 }
 
 /// Opens the index; a damaged one is put aside, and a new one unites.

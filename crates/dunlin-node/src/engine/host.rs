@@ -1,0 +1,133 @@
+//! What goes into an engine and what comes out of it: the seam to the rest of its device.
+
+use crate::control::Change;
+use crate::watch::Hint;
+use dunlin_core::ids::{ContentId, DeviceId, Incarnation};
+use dunlin_core::message::RowBytes;
+use dunlin_core::path::RelPath;
+use dunlin_core::plan::Fetch;
+use dunlin_core::rows::Totals;
+use dunlin_core::session::Standing;
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+/// How a folder stands on this device.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Pulse {
+    /// The totals of its index.
+    pub totals: Totals,
+    /// Looking through the disk as a whole.
+    pub scanning: bool,
+    /// Changes on the disk are known of that are not in the index yet.
+    pub dirty: bool,
+    /// What stands in the way, counted.
+    pub problems: u64,
+    /// Stopped, and why.
+    pub halted: Option<String>,
+    /// The index cannot be used any more, and why.
+    pub failed: Option<String>,
+}
+
+impl Pulse {
+    /// Whether it is still being looked at what there is, or not at all.
+    pub fn busy(&self) -> bool {
+        self.scanning || self.dirty || self.halted.is_some() || self.failed.is_some()
+    }
+
+    /// How much is lacking, problems included.
+    pub fn need(&self) -> u64 {
+        self.totals.need_files + self.problems
+    }
+
+    /// The same, as peers are told.
+    pub fn standing(&self) -> Standing {
+        Standing { digest: self.totals.digest, need: self.need(), busy: self.busy() }
+    }
+}
+
+/// How a fetch ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fetched {
+    /// There is room for it, and its fetch goes on: no end, but of a problem.
+    Begun,
+    /// The content is staged.
+    Staged,
+    /// Nobody who is connected holds it.
+    Nowhere,
+    /// It could not be stored here.
+    Failed(String),
+}
+
+/// Called once a barrier was passed.
+pub type Passed = Box<dyn FnOnce() + Send>;
+
+/// What reaches a folder's engine.
+pub enum Input {
+    /// Paths on which something happened.
+    Hints(Vec<Hint>),
+    /// A peer opened the exchange.
+    Open {
+        /// Which.
+        device: DeviceId,
+        /// Its incarnation.
+        inc: Incarnation,
+    },
+    /// Rows of a peer.
+    Rows {
+        /// Whose.
+        device: DeviceId,
+        /// Its incarnation.
+        inc: Incarnation,
+        /// How far they reach in its sequence.
+        upto: u64,
+        /// Whether nothing more was there.
+        last: bool,
+        /// The rows.
+        rows: Vec<RowBytes>,
+    },
+    /// Contents arrived, or not.
+    Fetched(Vec<(ContentId, Fetched)>),
+    /// A peer came or went: what failed for want of one may go now.
+    Peers,
+    /// Answered once everything that happened on the disk before is in the index.
+    Barrier(Passed),
+    /// The end.
+    Stop,
+}
+
+/// What an engine tells the rest of its device, and asks of it.
+pub trait Host: Send + Sync {
+    /// A step was carried out.
+    fn applied(&self, path: &RelPath, kind: Change);
+    /// A conflict copy appeared.
+    fn conflict(&self, path: &RelPath);
+    /// Something stands in the way, for the first time.
+    fn problem(&self, path: &RelPath, why: &str);
+    /// Contents are lacking; each is answered with [`Input::Fetched`].
+    fn want(&self, fetches: Vec<Fetch>);
+    /// A small content that was here a moment ago, to be served even if the file changes again.
+    fn recent(&self, content: ContentId, bytes: Vec<u8>);
+    /// How the folder stands, and all that stands in the way, after each round.
+    fn stands(&self, pulse: Pulse, problems: BTreeMap<RelPath, String>);
+    /// Rows of a peer up to this number are committed.
+    fn acknowledge(&self, device: DeviceId, received: u64);
+    /// A peer does not keep to the protocol.
+    fn refuse(&self, device: DeviceId, why: &str);
+    /// Whether no peer is connected.
+    fn is_alone(&self) -> bool;
+    /// The tree of this disk and the members' are one now.
+    fn united(&self);
+}
+
+/// How an engine begins.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// The text of the marker in the folder's root.
+    pub marker: String,
+    /// Whether the folder has other members, whose tree may be waited for.
+    pub others: bool,
+    /// Whether it was joined and never united since.
+    pub joining: bool,
+    /// The time.
+    pub now: Instant,
+}

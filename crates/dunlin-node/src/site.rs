@@ -1,0 +1,68 @@
+//! A folder as it stands on this device: its disk, its control directory and its index. What the
+//! engine, the server of contents and the fetcher all work on.
+
+use crate::chunks::CHUNKED_MIN;
+use crate::disk::{Disk, ReadFile};
+use crate::stage::{Claim, Stage};
+use crate::store::Index;
+use dunlin_core::ids::ContentId;
+use dunlin_core::plan::{Fetch, path_of};
+use dunlin_core::rows::Rows;
+use dunlin_core::state::Content;
+use std::sync::Arc;
+
+/// A folder on this device.
+pub struct Site {
+    /// Its file system.
+    pub disk: Arc<dyn Disk>,
+    /// Its control directory.
+    pub stage: Stage,
+    /// Its index.
+    pub store: Box<dyn Index>,
+}
+
+impl Site {
+    /// Finds a content: where it stands if it still is what the index says, else where it is staged.
+    pub fn find(&self, content: &ContentId) -> Option<Box<dyn ReadFile>> {
+        let snapshot = self.store.snapshot().ok()?;
+        for at in snapshot.holders(*content).ok()? {
+            let row = snapshot.local(&at).ok()??;
+            let path = path_of(&snapshot, &at).ok()??;
+            let holds = matches!(&row.content, Content::File { id, .. } if id == content);
+            if let Ok(file) = self.disk.open(&path)
+                && holds
+                && file.stat().is_ok_and(|s| s.stamp() == row.stamp)
+            {
+                return Some(file);
+            }
+        }
+        let staged = self.stage.has(content).then(|| self.disk.open(&self.stage.path(content)));
+        staged.and_then(Result::ok)
+    }
+
+    /// Stages a copy of what another file here holds; `false` if none does (any more).
+    pub fn copy(&self, fetch: &Fetch, claim: &Claim<'_>) -> bool {
+        for holder in &fetch.holders {
+            let Ok(from) = self.disk.open(holder) else { continue };
+            // A copy that fails half-way leaves a part, which the fetch from a peer takes up.
+            let Ok((part, _)) = self.stage.open_part(&fetch.content) else { return false };
+            let (mut buffer, mut offset, mut hasher) = (vec![0; 256 << 10], 0, blake3::Hasher::new());
+            while let Ok(n) = from.read_at(&mut buffer, offset) {
+                if n == 0 || part.write_at(&buffer[..n], offset).is_err() {
+                    break;
+                }
+                claim.left().wrote(n);
+                hasher.update(&buffer[..n]);
+                offset += n as u64;
+            }
+            if *hasher.finalize().as_bytes() == fetch.content.0 && part.set_len(fetch.size).is_ok() {
+                return self.stage.finish_part(fetch.content).is_ok();
+            }
+        }
+        if fetch.size < CHUNKED_MIN && !fetch.holders.is_empty() {
+            // Small contents are not taken up; the part would stay for nothing.
+            let _ = self.stage.drop_part(&fetch.content);
+        }
+        false
+    }
+}

@@ -1,0 +1,48 @@
+//! The marker in a folder's control directory: it tells the root from any other directory that may
+//! stand in its place one day.
+
+use super::control;
+use crate::disk::{Disk, Rename};
+use dunlin_core::path::RelPath;
+use std::io;
+
+/// What is wrong with a folder's root, if anything: it must be where it was and hold the marker.
+pub fn root_trouble(disk: &dyn Disk, marker: &str) -> Option<String> {
+    match disk.root_identity() {
+        Ok(root) if root.in_place => {}
+        Ok(_) => return Some("the folder is not where it was".into()),
+        Err(e) => return Some(format!("the folder cannot be reached: {e}")),
+    }
+    let mut buffer = vec![0; marker.len() + 1];
+    let read = disk.open(&control(&["folder"])).and_then(|f| f.read_at(&mut buffer, 0));
+    match read {
+        Ok(n) if &buffer[..n] == marker.as_bytes() => None,
+        Ok(_) => Some("the folder's marker (.dunlin/folder) belongs to another folder".into()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            Some("the folder's marker (.dunlin/folder) is missing".into())
+        }
+        Err(e) => Some(format!("the folder's marker cannot be read: {e}")),
+    }
+}
+
+/// Writes the marker into a folder that is shared or joined for the first time.
+pub fn write_marker(disk: &dyn Disk, marker: &str) -> io::Result<()> {
+    if disk.stat(&control(&[]))?.is_none() {
+        disk.mkdir(&control(&[]), 0o700)?;
+    }
+    let (temp, path) = (control(&["folder.new"]), control(&["folder"]));
+    if disk.stat(&temp)?.is_some() {
+        disk.unlink(&temp)?;
+    }
+    let file = disk.create(&temp)?;
+    file.write_at(marker.as_bytes(), 0)?;
+    file.sync_data()?;
+    if disk.stat(&path)?.is_some() {
+        disk.rename(&temp, &path, Rename::Exchange)?;
+        disk.unlink(&temp)?;
+    } else {
+        disk.rename(&temp, &path, Rename::NoReplace)?;
+    }
+    disk.sync_dir(&control(&[]))?;
+    disk.sync_dir(&RelPath::root())
+}
