@@ -9,13 +9,12 @@ use crate::folder::{Folder, lock, verify};
 use crate::home::random_bytes;
 use crate::site::Site;
 use crate::stage::{Stage, root_trouble, write_marker};
-use crate::store::{Index, OpenError, Store};
+use crate::store::{OpenError, Store, begin};
 use crate::watch::{Watched, Watcher};
-use dunlin_core::ids::{FolderId, Incarnation};
-use dunlin_core::kv::{Fault, Read, Tx};
+use dunlin_core::ids::FolderId;
+use dunlin_core::kv::Read;
 use dunlin_core::members::members;
 use dunlin_core::path::Escaped;
-use dunlin_core::rows::Rows;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -220,7 +219,9 @@ fn open_index(shared: &Shared, dir: &Path) -> Result<Store, OpenError> {
         }
         other => other?,
     };
-    begin(shared, &store).map_err(|e| OpenError::Damaged(e.0))?;
+    let random = random_bytes()?;
+    let index = std::array::from_fn(|i| random[i]);
+    begin(&store, shared.device, index).map_err(|e| OpenError::Damaged(e.0))?;
     std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
     Ok(store)
 }
@@ -230,22 +231,6 @@ fn put_aside(path: &Path) -> std::io::Result<()> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
         other => other,
     }
-}
-
-/// A new index gets an incarnation of its own, and may only unite.
-fn begin(shared: &Shared, store: &Store) -> Result<(), Fault> {
-    let snapshot = store.snapshot()?;
-    let mut tx = Tx::new(&snapshot);
-    let mut totals = tx.totals()?;
-    if totals.inc != Incarnation::default() {
-        return Ok(());
-    }
-    let random = random_bytes().map_err(|e| Fault(e.to_string()))?;
-    let index: [u8; 16] = std::array::from_fn(|i| random[i]);
-    totals.inc = Incarnation::new(shared.device, index);
-    totals.uniting = true;
-    tx.put_totals(&totals);
-    store.commit(tx.into_changes())
 }
 
 fn watch_thread(folder: Arc<Folder>, watcher: Arc<Watcher>, on: Arc<AtomicBool>) -> std::io::Result<()> {
