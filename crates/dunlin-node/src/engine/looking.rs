@@ -7,14 +7,11 @@ use dunlin_core::ids::{NodeId, ROOT};
 use dunlin_core::kv::Read;
 use dunlin_core::observe::{Observation, Seen, suspects};
 use dunlin_core::path::RelPath;
-use dunlin_core::plan::path_of;
 use dunlin_core::rows::{Position, Rows};
 use dunlin_core::state::Content;
 use dunlin_core::tree::Work;
 use std::time::Duration;
 
-/// Up to so many files are synced one by one; beyond, the file system as a whole.
-const SYNC_EACH_MAX: usize = 8;
 /// So much is looked at in one round.
 const ENTRIES_PER_ROUND: usize = 1000;
 const BYTES_PER_ROUND: u64 = 64 << 20;
@@ -262,34 +259,6 @@ impl Engine {
         Ok(())
     }
 
-    /// What is announced must survive a power cut here: else an empty file would come back from one,
-    /// look like an edit, and spread. Files that cannot be made durable are not taken in.
-    fn make_durable(&mut self, snapshot: &crate::store::Snapshot, seen: &mut Vec<Observation>) -> Read<()> {
-        let disk = self.folder.disk.clone();
-        let is_file = |o: &&Observation| matches!(o.seen, Seen::File(..));
-        let files: Vec<Position> = seen.iter().filter(is_file).map(|o| o.at.clone()).collect();
-        if files.len() > SYNC_EACH_MAX {
-            if let Err(e) = disk.sync_all() {
-                self.unreadable.insert(RelPath::root(), format!("cannot be made durable: {e}"));
-                seen.retain(|o| !matches!(o.seen, Seen::File(..)));
-            }
-            return Ok(());
-        }
-        for at in files {
-            let Some(path) = path_of(snapshot, &at)? else { continue };
-            match disk.sync_file(&path) {
-                Ok(()) => {}
-                // Gone again, or not to be opened by us: the next look tells.
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-                Err(e) => {
-                    self.unreadable.insert(path, format!("cannot be made durable: {e}"));
-                    seen.retain(|o| o.at != at);
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// Looks at where things may have come from, so that a move is seen as one.
     fn add_suspects(&mut self, snapshot: &crate::store::Snapshot, seen: &mut Vec<Observation>) -> Read<()> {
         for at in suspects(snapshot, seen)? {
@@ -345,6 +314,7 @@ impl Engine {
         if gone.is_empty() {
             return Ok(());
         }
+        self.make_durable(&snapshot, &mut gone)?;
         let mut work = Work::new(&snapshot);
         work.observe(&gone)?;
         self.folder.store.commit(work.finish()?)?;
