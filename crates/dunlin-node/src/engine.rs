@@ -92,6 +92,8 @@ pub struct Engine {
     troubles: BTreeMap<NodeId, (RelPath, String)>,
     /// Problems of looking, by path.
     unreadable: BTreeMap<RelPath, String>,
+    /// How often everything was looked through for what could not be read.
+    unreadable_tries: u32,
     barriers: Vec<(Option<Name>, Passed)>,
     replan: bool,
     scanning: bool,
@@ -137,6 +139,7 @@ impl Engine {
             backoff: BTreeMap::new(),
             troubles: BTreeMap::new(),
             unreadable: BTreeMap::new(),
+            unreadable_tries: 0,
             barriers: Vec::new(),
             replan: true,
             scanning: true,

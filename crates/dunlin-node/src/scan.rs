@@ -213,25 +213,21 @@ pub fn snapshot(
     Ok(Observation { at: file.at.clone(), seen: Seen::File(id, before.mode & 0o777, stamp) })
 }
 
-/// Reads a small file into memory, with its hash; no hash if it grew beyond what is small meanwhile.
+/// Reads a small file into memory, with its hash; no hash if it grew beyond what is small meanwhile. It is
+/// read by one call, so that it is what any reader would see: of two calls, a writer may come between.
 fn read_small(file: &dyn ReadFile, size: u64) -> io::Result<(Vec<u8>, Option<ContentId>)> {
-    let mut bytes = vec![0; usize::try_from(size.min(SMALL)).unwrap_or(0) + 1];
-    let mut have = 0;
-    loop {
-        let n = file.read_at(&mut bytes[have..], have as u64)?;
-        have += n;
-        if n == 0 {
-            bytes.truncate(have);
+    let mut len = usize::try_from(size.min(SMALL)).unwrap_or(0) + 1;
+    while len as u64 <= 2 * SMALL {
+        let mut bytes = vec![0; len];
+        let n = file.read_at(&mut bytes, 0)?;
+        if n < len {
+            bytes.truncate(n);
             let id = ContentId(*blake3::hash(&bytes).as_bytes());
             return Ok((bytes, Some(id)));
         }
-        if have as u64 > SMALL {
-            return Ok((Vec::new(), None));
-        }
-        if have == bytes.len() {
-            bytes.resize(have * 2, 0);
-        }
+        len *= 2;
     }
+    Ok((Vec::new(), None))
 }
 
 /// The hash of a file, and how many bytes it is of.

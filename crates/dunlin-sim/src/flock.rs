@@ -13,6 +13,7 @@ use dunlin_core::message::Message;
 use dunlin_core::plan::Fetch;
 use dunlin_node::disk::FileTime;
 use dunlin_node::engine::{Fetched, Input};
+use dunlin_node::watch::Hint;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
@@ -218,6 +219,7 @@ impl Flock {
     fn read_hints(&mut self, device: usize) {
         self.devices[device].hints_at = None;
         let hints = self.shared.world().machines[device].disk.take_events();
+        self.note(|| format!("{device} is told {}", hints.iter().map(hinted).collect::<Vec<_>>().join(" ")));
         self.input(device, Input::Hints(hints));
     }
 
@@ -269,6 +271,11 @@ impl Flock {
             self.send(device, to, Message::Ack { folder: FOLDER, received });
         }
         if changed {
+            self.note(|| {
+                let told = host.told();
+                let (need, busy) = (told.pulse.need(), told.pulse.busy());
+                format!("{device} stands: need {need}, busy {busy} {:?}", told.problems)
+            });
             self.say(device);
         }
         self.wake(device);
@@ -346,5 +353,14 @@ impl Flock {
         };
         self.note(|| format!("{device} fetched {} {how:?}", fetch.path));
         self.input(device, Input::Fetched(vec![(fetch.content, how)]));
+    }
+}
+
+fn hinted(hint: &Hint) -> String {
+    match hint {
+        Hint::Entry { name, .. } => format!("{name}"),
+        Hint::Dir { .. } => "a directory".into(),
+        Hint::Gone { .. } => "a directory that is gone".into(),
+        Hint::Overflow => "of an overflow".into(),
     }
 }

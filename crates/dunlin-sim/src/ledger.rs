@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 pub struct Entry {
     /// How often users made a file of it.
     pub made: u32,
+    /// How often users moved or removed it: each may leave one more, when it crosses the program's own work.
+    pub handled: u32,
     /// A user who saw it replaced or deleted it somewhere.
     pub destroyed: bool,
     /// The machine lost it before anybody could know of it (power cut before it was synced), or the only
@@ -44,6 +46,14 @@ impl Ledger {
     pub fn destroyed(&mut self, id: ContentId) {
         if let Some(entry) = self.0.get_mut(&id) {
             entry.destroyed = true;
+            entry.handled += 1;
+        }
+    }
+
+    /// A user moves it.
+    pub fn moved(&mut self, id: ContentId) {
+        if let Some(entry) = self.0.get_mut(&id) {
+            entry.handled += 1;
         }
     }
 

@@ -85,7 +85,14 @@ impl Hands<'_> {
                 }
             }
             What::Move { from, to } => self.move_to(&path(from), &path(to)),
-            What::Exchange { a, b } => user.exchange(&path(a), &path(b)),
+            What::Exchange { a, b } => {
+                let (a, b) = (path(a), path(b));
+                user.exchange(&a, &b)?;
+                for at in [a, b] {
+                    self.contents_at(&at).into_iter().for_each(|c| self.ledger.moved(c));
+                }
+                Ok(())
+            }
             What::Remove { path: p } => {
                 let p = path(p);
                 let gone = self.contents_at(&p);
@@ -126,9 +133,10 @@ impl Hands<'_> {
         if is_in(to, from) || is_in(from, to) {
             return Ok(());
         }
-        let there = self.contents_at(to);
+        let (there, here) = (self.contents_at(to), self.contents_at(from));
         self.disk.user().rename(from, to)?;
         there.into_iter().for_each(|c| self.ledger.destroyed(c));
+        here.into_iter().for_each(|c| self.ledger.moved(c));
         Ok(())
     }
 

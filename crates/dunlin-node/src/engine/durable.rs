@@ -19,14 +19,15 @@ const SYNC_EACH_MAX: usize = 8;
 const SYNC_AGAIN: Duration = Duration::from_secs(1);
 
 impl Engine {
-    /// Makes durable what was observed: contents of files, and names where they are new or gone. What
-    /// cannot be is not taken in yet.
+    /// Makes durable what was observed: contents of files, and the names in their directories. (A file whose
+    /// inode is the one of its row may have been renamed away and back.) What cannot be made durable is not
+    /// taken in yet.
     pub(super) fn make_durable(&mut self, snapshot: &Snapshot, seen: &mut Vec<Observation>) -> Read<()> {
         let is_file = |o: &&Observation| matches!(o.seen, Seen::File(..));
         let files: Vec<Position> = seen.iter().filter(is_file).map(|o| o.at.clone()).collect();
         let mut dirs = BTreeSet::new();
         for o in seen.iter() {
-            if self.has_new_name(snapshot, o)? {
+            if o.seen != Seen::Absent || snapshot.local(&o.at)?.is_some() {
                 dirs.insert(o.at.dir);
             }
         }
@@ -55,16 +56,6 @@ impl Engine {
             }
         }
         Ok(())
-    }
-
-    /// Whether an entry of its directory is new or gone, as against a file that was written to.
-    fn has_new_name(&self, snapshot: &Snapshot, o: &Observation) -> Read<bool> {
-        let row = snapshot.local(&o.at)?;
-        let stamp = match &o.seen {
-            Seen::Absent => return Ok(row.is_some()),
-            Seen::Dir(_, s) | Seen::File(_, _, s) | Seen::Link(_, s) => s,
-        };
-        Ok(row.is_none_or(|row| row.stamp.ino != stamp.ino))
     }
 
     /// Leaves observations out until they can be made durable.

@@ -19,6 +19,9 @@ const BYTES_PER_ROUND: u64 = 64 << 20;
 const RACY_AGAIN: Duration = Duration::from_millis(20);
 /// Larger files that never rest wait until they do.
 const RESTLESS_MAX: u64 = 256 << 20;
+/// What could not be read, listed or watched is tried again after this, then ever less often: it may
+/// have been a moment's weakness of the disk, which tells nobody when it is over.
+const UNREADABLE_AGAIN: Duration = Duration::from_secs(1);
 /// A large file that changed while it was read is tried again after this.
 const RESTLESS_AGAIN: Duration = Duration::from_millis(700);
 
@@ -83,8 +86,8 @@ impl Engine {
                 continue;
             }
             // Watched first, then listed: what happens in between is seen by one or the other.
-            self.watch(dir, &path);
             self.forget_problems_in(&path);
+            self.watch(dir, &path, out);
             match scan::scan_dir(self.folder.disk.as_ref(), &snapshot, dir, &path)? {
                 Ok(found) => {
                     bytes += found.hash.iter().map(|f| f.size).sum::<u64>();
@@ -117,12 +120,18 @@ impl Engine {
 
     /// Whether the directory at a path is the one that the index knows there: events come by
     /// directory, and a directory may have moved since the index was written.
-    fn is_at(&self, snapshot: &crate::store::Snapshot, dir: NodeId, path: &RelPath) -> Read<bool> {
+    fn is_at(&mut self, snapshot: &crate::store::Snapshot, dir: NodeId, path: &RelPath) -> Read<bool> {
         if dir == ROOT {
             return Ok(true);
         }
         let row = snapshot.dir_position(dir)?.map(|at| snapshot.local(&at)).transpose()?.flatten();
-        let now = self.folder.disk.stat(path).ok().flatten();
+        let now = match self.folder.disk.stat(path) {
+            Ok(now) => now,
+            Err(e) => {
+                self.cannot_read(path.clone(), e.to_string());
+                return Ok(false);
+            }
+        };
         Ok(row.zip(now).is_some_and(|(row, now)| row.stamp.ino == now.ino))
     }
 
@@ -134,14 +143,21 @@ impl Engine {
         Ok(())
     }
 
-    fn watch(&mut self, dir: NodeId, path: &RelPath) {
+    fn watch(&mut self, dir: NodeId, path: &RelPath, out: &mut Scanned) {
         match self.watcher.add(path, dir.0) {
-            // What cannot be opened cannot be listed either, which is the problem that is told.
-            Ok(()) | Err(WatchError::Gone | WatchError::Io(_)) => {}
+            // What is gone cannot be listed either, and its parent tells.
+            Ok(()) | Err(WatchError::Gone) => {}
+            Err(WatchError::Io(e)) => out.problems.push((path.clone(), format!("cannot be watched: {e}"))),
             Err(WatchError::Exhausted) => {
                 self.unwatched = true;
                 self.next_rescan = Some(self.now + RESCAN_UNWATCHED);
             }
+        }
+    }
+
+    fn cannot_read(&mut self, path: RelPath, why: String) {
+        if self.unreadable.insert(path.clone(), why.clone()).is_none() {
+            self.host.problem(&path, &why);
         }
     }
 
@@ -154,9 +170,7 @@ impl Engine {
     fn take_in(&mut self, scanned: Scanned) -> Read<()> {
         let now = self.now;
         for (path, why) in scanned.problems {
-            if self.unreadable.insert(path.clone(), why.clone()).is_none() {
-                self.host.problem(&path, &why);
-            }
+            self.cannot_read(path, why);
         }
         for at in scanned.again {
             self.mark(at, RACY_AGAIN, false);
@@ -324,10 +338,17 @@ impl Engine {
 
     /// Everything that was queued has been looked at.
     fn end_of_scan(&mut self) -> Read<()> {
-        if self.next_rescan.is_none() {
-            let wait = if self.unwatched { RESCAN_UNWATCHED } else { RESCAN };
-            self.next_rescan = Some(self.now + wait);
+        let mut wait = if self.unwatched { RESCAN_UNWATCHED } else { RESCAN };
+        if self.unreadable.is_empty() {
+            self.unreadable_tries = 0;
+        } else {
+            wait = wait.min(UNREADABLE_AGAIN * (1 << self.unreadable_tries.min(12)));
         }
+        if self.next_rescan.is_none() {
+            self.unreadable_tries += 1;
+        }
+        let at = self.now + wait;
+        self.next_rescan = Some(self.next_rescan.map_or(at, |next| next.min(at)));
         if self.scanning && self.halted.is_none() {
             self.scanning = false;
             self.replan = true;
