@@ -8,8 +8,11 @@ use std::collections::BTreeMap;
 #[derive(Debug)]
 pub(super) struct Open {
     pub(super) id: Id,
-    /// The entry it was opened by, as long as there is one.
+    /// The entry it was opened by, wherever that was moved.
     pub(super) entry: Option<(Id, Name)>,
+    /// That entry is there no more. What is done to the inode is still told under its last name, but
+    /// not writing and closing.
+    pub(super) unlinked: bool,
     pub(super) writes: bool,
     /// Opened by the program, not by a user.
     pub(super) program: bool,
@@ -38,7 +41,12 @@ impl Handles {
     }
 
     pub(super) fn ids(&self) -> impl Iterator<Item = Id> + '_ {
-        self.open.values().map(|open| open.id)
+        self.open.values().map(|open| open.id).chain(self.dirs())
+    }
+
+    /// The directories in which they were opened.
+    pub(super) fn dirs(&self) -> impl Iterator<Item = Id> + '_ {
+        self.open.values().filter_map(|open| open.entry.as_ref().map(|entry| entry.0))
     }
 
     /// Closes all of the program's; returns what they held.
@@ -52,12 +60,14 @@ impl Handles {
     }
 
     fn at<'a>(&'a mut self, dir: Id, name: &'a Name) -> impl Iterator<Item = &'a mut Open> {
-        let is_it = move |open: &&mut Open| open.entry.as_ref().is_some_and(|e| e.0 == dir && e.1 == *name);
+        let is_it = move |open: &&mut Open| {
+            !open.unlinked && open.entry.as_ref().is_some_and(|e| e.0 == dir && e.1 == *name)
+        };
         self.open.values_mut().filter(is_it)
     }
 
     pub(super) fn unlinked(&mut self, dir: Id, name: &Name) {
-        self.at(dir, name).for_each(|open| open.entry = None);
+        self.at(dir, name).for_each(|open| open.unlinked = true);
     }
 
     pub(super) fn moved(&mut self, from: (Id, &Name), to: (Id, &Name)) {
@@ -65,7 +75,7 @@ impl Handles {
     }
 
     pub(super) fn exchanged(&mut self, a: (Id, &Name), b: (Id, &Name)) {
-        for open in self.open.values_mut() {
+        for open in self.open.values_mut().filter(|open| !open.unlinked) {
             let Some((dir, name)) = &open.entry else { continue };
             if (*dir, name) == a {
                 open.entry = Some((b.0, b.1.clone()));

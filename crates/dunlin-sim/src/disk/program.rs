@@ -47,9 +47,17 @@ impl Tree {
         Ok(())
     }
 
+    /// What is at a path, which the program opens below its handle of the root: the root itself as `.`.
+    fn below(&self, names: &[Name]) -> Result<Id> {
+        if names.is_empty() {
+            self.may(self.held, May::Search)?;
+        }
+        self.walk(self.held, names)
+    }
+
     /// Opens what must be a regular file.
     pub(super) fn open(&mut self, path: &RelPath, writes: bool, program: bool) -> Result<u64> {
-        let id = self.walk(self.held, path.names())?;
+        let id = if program { self.below(path.names()) } else { self.walk(self.held, path.names()) }?;
         match self.inodes[id].node {
             Node::Link(_) => return Err(Errno::LOOP),
             Node::Dir(_) if writes => return Err(Errno::ISDIR),
@@ -59,14 +67,16 @@ impl Tree {
         if writes {
             self.may(id, May::Write)?;
         }
+        let entry = self.entry_at(self.held, path.names());
         if self.inodes[id].kind() != FileKind::File {
+            // It was open for a moment.
+            if let Some((dir, name)) = entry.filter(|_| writes) {
+                self.tell(dir, &name, What::Other);
+            }
             return Err(Errno::INVAL);
         }
-        let entry = self.parent(self.held, path.names()).ok();
-        let entry =
-            entry.map(|(dir, name)| (dir, self.find(dir, name).map_or_else(|| name.clone(), |f| f.0)));
         self.inodes[id].opens += 1;
-        Ok(self.handles.add(Open { id, entry, writes, program }))
+        Ok(self.handles.add(Open { id, entry, unlinked: false, writes, program }))
     }
 
     /// The file of an open handle.
@@ -76,53 +86,75 @@ impl Tree {
 
     /// Tells of what was done to an open file.
     pub(super) fn tell_open(&mut self, number: u64, what: What) {
-        let Some((dir, name)) = self.handles.get(number).and_then(|open| open.entry.clone()) else { return };
-        self.tell(dir, &name, what);
+        let Some(open) = self.handles.get(number) else { return };
+        if let Some((dir, name)) = open.entry.clone() {
+            self.tell(dir, &name, what);
+        }
+    }
+
+    /// Tells of a write into an open file.
+    pub(super) fn tell_written(&mut self, number: u64) {
+        if self.handles.get(number).is_some_and(|open| !open.unlinked) {
+            self.tell_open(number, What::Modify);
+        }
     }
 
     pub(super) fn close(&mut self, number: u64) {
         let Some(open) = self.handles.remove(number) else { return };
-        if let Some((dir, name)) = open.entry.filter(|_| open.writes) {
-            self.tell(dir, &name, What::Other);
+        if let Some((dir, name)) = &open.entry {
+            if open.writes && !open.unlinked {
+                self.tell(*dir, name, What::Other);
+            }
+            let mut at = Some(*dir);
+            while let Some(above) = at {
+                self.end_watch(above);
+                at = self.inodes[above].dir().and_then(|d| d.parent);
+            }
         }
         self.inodes[open.id].opens -= 1;
         self.release(open.id);
     }
 
     /// Sets the mode of what is at a path, and tells.
-    pub(super) fn change_mode(&mut self, at: Id, names: &[Name], mode: u16) -> Result<()> {
-        let id = self.walk(at, names)?;
+    pub(super) fn change_mode(&mut self, at: Id, names: &[Name], mode: u16, who: Who) -> Result<()> {
+        let id = if who == Who::Program { self.below(names) } else { self.walk(at, names) }?;
         match self.inodes[id].kind() {
             FileKind::File | FileKind::Dir => {}
             FileKind::Link => return Err(Errno::LOOP),
-            FileKind::Other => return Err(Errno::INVAL),
+            FileKind::Other if who == Who::Program => return Err(Errno::INVAL),
+            FileKind::Other => {}
         }
         self.set_mode(id, mode);
-        self.tell_attributes(at, names, id);
+        self.tell_attributes(at, names, id, What::Attrib);
         Ok(())
     }
 
-    pub(super) fn change_mtime(&mut self, at: Id, names: &[Name], mtime: FileTime) -> Result<()> {
+    pub(super) fn change_mtime(&mut self, at: Id, names: &[Name], mtime: FileTime, who: Who) -> Result<()> {
         if mtime.nanos > 999_999_999 {
             return Err(Errno::INVAL);
         }
-        let id = self.walk(at, names)?;
+        let id = if who == Who::Program { self.below(names) } else { self.walk(at, names) }?;
         self.set_mtime(id, mtime);
-        self.tell_attributes(at, names, id);
+        // Users' programs set both times. Setting this one alone is told as if it were written to.
+        let what = if who == Who::Program { What::Modify } else { What::Attrib };
+        self.tell_attributes(at, names, id, what);
         Ok(())
     }
 
-    fn tell_attributes(&mut self, at: Id, names: &[Name], id: Id) {
-        if let Ok((dir, name)) = self.parent(at, names) {
-            let name = self.find(dir, name).map_or_else(|| name.clone(), |f| f.0);
-            self.tell(dir, &name, What::Attrib);
+    fn tell_attributes(&mut self, at: Id, names: &[Name], id: Id, what: What) {
+        if let Some((dir, name)) = self.entry_at(at, names) {
+            self.tell(dir, &name, what);
         }
         let watch = self.watch_of(id);
         self.events.dir(watch);
     }
 
+    fn dir_below(&self, path: &RelPath) -> Result<Id> {
+        if path.is_root() { self.below(&[]) } else { self.walk_dir(self.held, path.names()) }
+    }
+
     fn listed(&self, path: &RelPath) -> Result<Id> {
-        let dir = self.walk_dir(self.held, path.names())?;
+        let dir = self.dir_below(path)?;
         self.may(dir, May::Read).map(|()| dir)
     }
 }
@@ -179,7 +211,7 @@ impl WriteFile for Handle {
         let id = tree.opened(self.number)?;
         tree.write(id, buf, offset, Who::Program)?;
         if !buf.is_empty() {
-            tree.tell_open(self.number, What::Modify);
+            tree.tell_written(self.number);
         }
         Ok(())
     }
@@ -216,7 +248,7 @@ impl WriteFile for Handle {
         }
         let id = tree.opened(self.number)?;
         tree.set_mtime(id, mtime);
-        tree.tell_open(self.number, What::Attrib);
+        tree.tell_open(self.number, What::Modify);
         Ok(())
     }
 
@@ -302,7 +334,7 @@ impl Disk for ModelDisk {
         tree.tell(dir, name, What::Attrib);
         tree.inodes[id].opens += 1;
         let entry = Some((dir, name.clone()));
-        let number = tree.handles.add(Open { id, entry, writes: true, program: true });
+        let number = tree.handles.add(Open { id, entry, unlinked: false, writes: true, program: true });
         Ok(self.handle(path, number))
     }
 
@@ -371,7 +403,7 @@ impl Disk for ModelDisk {
         tree.counts.metas += 1;
         tree.trouble(Trouble::Change)?;
         let held = tree.held;
-        Ok(tree.change_mode(held, path.names(), mode & 0o777)?)
+        Ok(tree.change_mode(held, path.names(), mode & 0o777, Who::Program)?)
     }
 
     fn set_mtime(&self, path: &RelPath, mtime: FileTime) -> io::Result<()> {
@@ -380,7 +412,7 @@ impl Disk for ModelDisk {
         tree.counts.metas += 1;
         tree.trouble(Trouble::Change)?;
         let held = tree.held;
-        Ok(tree.change_mtime(held, path.names(), mtime)?)
+        Ok(tree.change_mtime(held, path.names(), mtime, Who::Program)?)
     }
 
     fn sync_file(&self, path: &RelPath) -> io::Result<()> {
@@ -438,7 +470,7 @@ impl Watch for ModelDisk {
     fn add(&self, dir: &RelPath, key: DirKey) -> std::result::Result<(), WatchError> {
         let mut tree = self.alive()?;
         tree.counts.watches += 1;
-        let id = tree.walk_dir(tree.held, dir.names()).map_err(io::Error::from)?;
+        let id = tree.listed(dir).map_err(io::Error::from)?;
         let before = tree.watch_of(id);
         let (wd, lost) = tree.events.add(before, key);
         if let Some(lost) = lost {

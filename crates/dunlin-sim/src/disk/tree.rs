@@ -241,6 +241,12 @@ impl Tree {
         Ok((self.walk_dir(at, parents)?, last))
     }
 
+    /// The same for an entry that is there, with its name as stored.
+    pub(super) fn entry_at(&self, at: Id, names: &[Name]) -> Option<(Id, Name)> {
+        let (dir, name) = self.parent(at, names).ok()?;
+        Some((dir, self.find(dir, name)?.0))
+    }
+
     pub(super) fn watch_of(&self, id: Id) -> Option<Wd> {
         self.inodes[id].dir().and_then(|d| d.watch)
     }
@@ -342,8 +348,8 @@ impl Tree {
         self.put(dir, &stored, None);
         self.record([Some(Part::new(dir, &stored, Some(id), None)), None]);
         self.handles.unlinked(dir, &stored);
-        self.tell(dir, &stored, What::Other);
         self.unlinked(id);
+        self.tell(dir, &stored, What::Other);
         Ok(())
     }
 
@@ -356,14 +362,24 @@ impl Tree {
     fn unlinked(&mut self, id: Id) {
         self.touch(id);
         self.inodes[id].nlink -= 1;
-        let watch = self.inodes[id].dir_mut().and_then(|d| d.watch.take());
-        self.events.gone(watch);
+        self.end_watch(id);
         self.release(id);
+    }
+
+    /// A directory that was removed is gone to its watcher once nobody has open what was in it.
+    pub(super) fn end_watch(&mut self, id: Id) {
+        let pinned = self.handles.dirs().any(|dir| self.is_within(dir, id));
+        if self.inodes[id].nlink == 0 && !pinned {
+            let watch = self.inodes[id].dir_mut().and_then(|d| d.watch.take());
+            self.events.gone(watch);
+        }
     }
 
     /// Renames; `how` is `None` for what POSIX does: replace what is there.
     pub(super) fn rename(&mut self, from: (Id, &Name), to: (Id, &Name), how: Option<Rename>) -> Result<()> {
         let ((from_dir, from_name), (to_dir, to_name)) = (from, to);
+        self.may(from_dir, May::Search)?;
+        self.may(to_dir, May::Search)?;
         let id = self.step(from_dir, from_name)?;
         let target = match self.step(to_dir, to_name) {
             Err(Errno::NOENT) => None,
@@ -382,7 +398,10 @@ impl Tree {
         }
         let is_dir = |id: Id| self.inodes[id].dir().is_some();
         let stored = self.find(from_dir, from_name).map_or_else(|| from_name.clone(), |f| f.0);
-        if target == Some(id) && (from_dir != to_dir || stored == *to_name) {
+        let respelled = from_dir == to_dir
+            && stored != *to_name
+            && self.find(to_dir, to_name).is_some_and(|f| f.0 == stored);
+        if target == Some(id) && !respelled {
             return Ok(());
         }
         self.may_delete(from_dir, id, is_dir(id))?;
@@ -423,8 +442,10 @@ impl Tree {
         self.handles.moved((from_dir, &from_name), (to_dir, &to_name));
         self.tell(from_dir, &from_name, What::Other);
         self.tell(to_dir, &to_name, What::Other);
-        let watch = self.watch_of(id);
-        self.events.dir(watch);
+        for touched in replaced.into_iter().chain([id]) {
+            let watch = self.watch_of(touched);
+            self.events.dir(watch);
+        }
         if let Some(replaced) = replaced {
             self.unlinked(replaced);
         }

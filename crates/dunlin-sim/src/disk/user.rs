@@ -37,7 +37,7 @@ impl UserFile {
         let id = tree.opened(self.number)?;
         tree.write(id, bytes, offset, Who::Writing)?;
         if !bytes.is_empty() {
-            tree.tell_open(self.number, What::Modify);
+            tree.tell_written(self.number);
         }
         Ok(())
     }
@@ -175,6 +175,7 @@ impl User {
         self.check(from)?;
         self.act(to, |tree| {
             let from = tree.parent(tree.place, from.names())?;
+            tree.may(from.0, May::Search)?;
             let to = tree.parent(tree.place, to.names())?;
             tree.rename(from, to, how)
         })
@@ -213,19 +214,20 @@ impl User {
 
     /// Sets the permission bits of a file or directory, set-id bits too.
     pub fn chmod(&self, path: &RelPath, mode: u16) -> io::Result<()> {
-        self.act(path, |tree| tree.change_mode(tree.place, path.names(), mode & 0o7777))
+        self.act(path, |tree| tree.change_mode(tree.place, path.names(), mode & 0o7777, Who::User))
     }
 
     /// Sets the modification time.
     pub fn set_mtime(&self, path: &RelPath, mtime: FileTime) -> io::Result<()> {
-        self.act(path, |tree| tree.change_mtime(tree.place, path.names(), mtime))
+        self.act(path, |tree| tree.change_mtime(tree.place, path.names(), mtime, Who::User))
     }
 
     /// Gives a file another name.
     pub fn hard_link(&self, from: &RelPath, to: &RelPath) -> io::Result<()> {
         self.check(from)?;
-        self.at(to, |tree, dir, name| {
+        self.act(to, |tree| {
             let id = tree.walk(tree.place, from.names())?;
+            let (dir, name) = tree.parent(tree.place, to.names())?;
             tree.link(id, dir, name)
         })
     }
@@ -264,7 +266,7 @@ impl User {
     pub fn wipe_root(&self) -> io::Result<()> {
         let mut tree = self.disk.tree();
         let place = tree.place;
-        Ok(tree.clear(place, false)?)
+        Ok(tree.clear_as_root(place)?)
     }
 
     /// Moves the folder away and makes an empty directory in its place. The program's handle stays with
@@ -286,7 +288,7 @@ impl User {
         let mut tree = self.disk.tree();
         let back = tree.away.take().ok_or(Errno::NOENT)?;
         let place = tree.place;
-        tree.clear(place, false)?;
+        tree.clear_as_root(place)?;
         tree.drop_root(place);
         tree.place = back;
         let watch = tree.watch_of(back);
@@ -331,6 +333,7 @@ impl Tree {
     }
 
     fn clear(&mut self, dir: Id, but_control: bool) -> Result<()> {
+        self.may(dir, May::Read)?;
         let entries = self.inodes[dir].dir().map(|d| &d.entries);
         let names: Vec<Name> = entries.into_iter().flat_map(|e| e.keys().cloned()).collect();
         for name in names.iter().filter(|n| !but_control || n.as_bytes() != CONTROL_DIR) {
@@ -339,11 +342,17 @@ impl Tree {
         Ok(())
     }
 
+    fn clear_as_root(&mut self, dir: Id) -> Result<()> {
+        let as_root = std::mem::replace(&mut self.options.as_root, true);
+        let cleared = self.clear(dir, false);
+        self.options.as_root = as_root;
+        cleared
+    }
+
     /// A root that is nowhere any more; a program may still hold it.
     fn drop_root(&mut self, id: Id) {
         self.inodes[id].nlink = 0;
-        let watch = self.inodes[id].dir_mut().and_then(|d| d.watch.take());
-        self.events.gone(watch);
+        self.end_watch(id);
         self.release(id);
     }
 }
