@@ -157,6 +157,50 @@ fn an_unreadable_root_halts_and_no_delete_leaves_it() {
     assert!(tree(&b.dir) == before, "a folder without its marker must delete nothing elsewhere");
 }
 
+/// In a user namespace of its own, where the limit of watches is its own too.
+#[test]
+fn in_sync_is_not_said_while_changes_may_go_unnoticed() {
+    const LIMIT: &str = "/proc/sys/user/max_inotify_watches";
+    let limited = format!("echo 6 > {LIMIT} && exec \"$@\"");
+    if !can("unwatched", "unshare", &["-Ur", "sh", "-c", &limited, "sh", "true"]) {
+        return;
+    }
+    let temp = tempfile::tempdir().unwrap();
+    let base = temp.path().canonicalize().unwrap();
+    let mut a = Node::new(&base, "a");
+    let dirs: Vec<_> = (0..12).map(|i| a.path(format!("dir{i}"))).collect();
+    dirs.iter().for_each(|d| fs::create_dir_all(d).unwrap());
+    a.wrapper = ["unshare", "-Ur", "sh", "-c", &limited, "sh"].map(Into::into).to_vec();
+    a.share();
+    let problem = |folder: &serde_json::Value| folder["problems"].to_string().contains("max_user_watches");
+    until("the limit is told", PATIENCE, || problem(&a.folder()));
+    for round in 0..3 {
+        dirs.iter().for_each(|d| write(d.join("file"), format!("round {round}")));
+        a.wait();
+        until("at rest", PATIENCE, || a.folder()["state"] == "idle");
+        let folder = a.folder();
+        // All twelve, the unwatched ones too; and still nothing is sure from here on.
+        assert_eq!((&folder["files"], &folder["bytes"]), (&12.into(), &(12 * 7).into()), "{folder}");
+        assert_eq!((&folder["state"], &folder["in_sync"]), (&"idle".into(), &false.into()), "{folder}");
+        assert!(problem(&folder), "{folder}");
+    }
+    let states = a.events("state");
+    assert!(!states.is_empty() && states.iter().all(|s| s["in_sync"] == false), "{states:?}");
+
+    // More watches: the next look takes them, and it can be said again.
+    let more = format!("echo 1000 > {LIMIT}");
+    let pid = a.pid().to_string();
+    let enter = ["-t", &pid, "-U", "--preserve-credentials", "sh", "-c", &more];
+    if !can("unwatched no more", "nsenter", &enter) {
+        return;
+    }
+    a.wait();
+    let folder = a.folder();
+    assert!(!problem(&folder) && folder["in_sync"] == true, "{folder}");
+    dirs.iter().for_each(|d| write(d.join("file"), "seen at once"));
+    until("seen at once", Duration::from_secs(5), || a.folder()["bytes"] == 12 * 12);
+}
+
 /// Asks to wait in the very moment after an edit: nothing but the barrier through the watcher can
 /// know of it by then.
 #[test]

@@ -142,7 +142,7 @@ impl Engine {
             // What cannot be opened cannot be listed either, which is the problem that is told.
             Ok(()) | Err(WatchError::Gone | WatchError::Io(_)) => {}
             Err(WatchError::Exhausted) => {
-                self.unwatched = true;
+                (self.unwatched, self.exhausted) = (true, true);
                 self.next_rescan = Some(self.now + RESCAN_UNWATCHED);
             }
         }
@@ -354,13 +354,14 @@ impl Engine {
 
     /// Everything that was queued has been looked at.
     fn end_of_scan(&mut self) -> Read<()> {
+        if self.scanning && self.halted.is_none() {
+            self.scanning = false;
+            self.unwatched = self.exhausted;
+            self.replan = true;
+        }
         if self.next_rescan.is_none() {
             let wait = if self.unwatched { RESCAN_UNWATCHED } else { RESCAN };
             self.next_rescan = Some(self.now + wait);
-        }
-        if self.scanning && self.halted.is_none() {
-            self.scanning = false;
-            self.replan = true;
         }
         if self.uniting && self.halted.is_none() && self.waits_for_tree.is_none() {
             self.uniting = false;

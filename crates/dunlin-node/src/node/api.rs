@@ -113,7 +113,8 @@ impl Node {
             id: device.to_string(),
             name,
             connected: peer.is_some(),
-            in_sync: peer.is_some_and(|p| folder.in_sync_with(&p, pulse) && !pulse.busy()),
+            in_sync: peer
+                .is_some_and(|p| folder.in_sync_with(&p, pulse) && !pulse.busy() && !pulse.unwatched),
             address: address.map(|a| a.to_string()),
         }
     }
@@ -207,7 +208,8 @@ impl Api for Node {
             peers.mark_unchanged();
             let pulse_now = folder.pulse.borrow().clone();
             let in_sync = folder.peer_list().iter().filter(|p| folder.in_sync_with(p, &pulse_now)).count();
-            if folder.in_sync() && in_sync as u64 + 1 >= u64::from(copies) {
+            // Not `in_sync`: what was there when the wait began has been looked at, watched or not.
+            if folder.agrees() && in_sync as u64 + 1 >= u64::from(copies) {
                 return Ok(());
             }
             tokio::select! {
