@@ -16,6 +16,7 @@ use dunlin_core::ids::{DeviceId, FolderId};
 use dunlin_core::message::{ALPN, ALPN_JOIN};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{Notify, broadcast, mpsc, watch};
@@ -72,8 +73,8 @@ pub(crate) struct Shared {
     pub home: LockedHome,
     pub transport: Transport,
     folders: Mutex<BTreeMap<FolderId, Open>>,
-    /// Folders that could not be opened, where they should be, and why.
-    unopened: Mutex<BTreeMap<FolderId, (std::path::PathBuf, String)>>,
+    /// Folders that could not be opened (yet).
+    unopened: Mutex<BTreeMap<FolderId, Unopened>>,
     pub peers: Mutex<BTreeMap<DeviceId, Arc<Peer>>>,
     /// Where devices were seen, the latest first. Hints: who answers is whoever proves the key.
     addresses: Mutex<BTreeMap<DeviceId, Vec<SocketAddr>>>,
@@ -88,6 +89,15 @@ pub(crate) struct Shared {
     events: broadcast::Sender<Event>,
     /// One folder is shared or joined at a time.
     setup: tokio::sync::Mutex<()>,
+}
+
+/// A folder of this device that cannot be opened for now.
+#[derive(Clone)]
+struct Unopened {
+    /// Where it should be; its state directory where even that is not known.
+    path: PathBuf,
+    why: String,
+    members: BTreeMap<DeviceId, String>,
 }
 
 /// A folder with its threads.
@@ -215,7 +225,7 @@ pub async fn start(options: NodeOptions) -> Result<Arc<Node>, StartError> {
         if let Err(why) = opening::open_known(&node.shared, &id) {
             // The other folders go on; status tells of this one until it can be opened.
             node.shared.event(Event::Note { text: why.message.clone() });
-            opening::keep_trying(&node.shared, &id);
+            lock(&node.tasks).push(tokio::spawn(opening::keep_trying(node.shared.clone(), id)));
         }
     }
     node.run(options.listen, options.discovery);

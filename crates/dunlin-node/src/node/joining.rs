@@ -183,8 +183,10 @@ pub(super) async fn join(shared: &Arc<Shared>, asked: Asked) -> Result<Arc<Folde
         }
     })?;
     let path = opening::check_root(shared, &target(&asked, &ticket)?)?;
-    if let Some(folder) = shared.folder(&ticket.folder) {
-        let here = opening::shown(&folder.path);
+    let open = shared.folder(&ticket.folder).map(|f| f.path.clone());
+    let halted = || lock(&shared.unopened).get(&ticket.folder).map(|there| there.path.clone());
+    if let Some(here) = open.or_else(halted) {
+        let here = opening::shown(&here);
         return Err(ApiError::failed(
             format!("this device has that folder already, at {here}"),
             "join from another device",

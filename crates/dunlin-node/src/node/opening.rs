@@ -1,6 +1,6 @@
 //! From a path to a folder that runs: the checks of a root, its marker, its index, its threads.
 
-use super::{Open, Shared, cannot};
+use super::{Open, Shared, Unopened, cannot};
 use crate::config::Config;
 use crate::control::{ApiError, Event};
 use crate::disk::posix::PosixDisk;
@@ -16,6 +16,7 @@ use dunlin_core::kv::{Fault, Read, Tx};
 use dunlin_core::members::members;
 use dunlin_core::path::Escaped;
 use dunlin_core::rows::Rows;
+use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,6 +26,8 @@ use tokio::sync::{mpsc, watch};
 
 /// Inputs that wait for an engine.
 const INPUTS: usize = 64;
+/// How often a folder that could not be opened is tried again.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 pub(super) fn shown(path: &Path) -> String {
     Escaped(path.as_os_str().as_bytes()).to_string()
@@ -90,41 +93,48 @@ fn check_overlap(shared: &Shared, real: &Path) -> Result<(), ApiError> {
             return Err(ApiError::failed(what, hint));
         }
     }
+    // Its root may be another file system that is not mounted just now.
+    if let Some((id, there)) = lock(&shared.unopened).iter().find(|(_, there)| overlaps(&there.path)) {
+        let what = format!("the folder {} belongs there and is halted: {}", shown(&there.path), there.why);
+        let state = home.join("folders").join(id.to_string());
+        let hint =
+            format!("bring it back; or forget it for good: stop the node and remove {}", shown(&state));
+        return Err(ApiError::failed(what, hint));
+    }
     Ok(())
 }
 
-/// Opens a folder that this home knows. It must be where it was; nothing is created.
+/// Opens a folder that this home knows. It must be where it was; nothing is created. While it cannot
+/// be opened, status says why.
 pub(super) fn open_known(shared: &Arc<Shared>, id: &str) -> Result<(), ApiError> {
     let Some(id) = FolderId::from_hex(id) else { return Ok(()) };
     let dir = shared.home.folder_dir(&id.to_string()).map_err(|e| cannot("open a folder's state", e))?;
-    let Some(config) = Config::load(id, &dir).map_err(|e| cannot("open a folder's state", e))? else {
-        return Ok(());
+    let mut unopened = Unopened { path: dir.clone(), why: String::new(), members: BTreeMap::new() };
+    let opened = match Config::load(id, &dir) {
+        Ok(None) => return Ok(()),
+        Ok(Some(config)) => {
+            unopened.path = config.path.clone();
+            unopened.members = members(id, &config.statements, verify);
+            open(shared, config, dir).map(|_| ())
+        }
+        Err(e) => Err(cannot("open a folder's state", e)),
     };
-    let path = config.path.clone();
-    match open(shared, config, dir) {
-        Ok(_) => {
-            lock(&shared.unopened).remove(&id);
-            Ok(())
-        }
-        Err(e) => {
-            lock(&shared.unopened).insert(id, (path, e.message.clone()));
-            Err(e)
-        }
-    }
+    let mut all = lock(&shared.unopened);
+    match &opened {
+        Ok(()) => all.remove(&id),
+        Err(e) => all.insert(id, Unopened { why: e.message.clone(), ..unopened }),
+    };
+    opened
 }
 
 /// Tries again and again to open a folder, until its root is back.
-pub(super) fn keep_trying(shared: &Arc<Shared>, id: &str) {
-    let (weak, id) = (Arc::downgrade(shared), id.to_owned());
-    tokio::spawn(async move {
-        loop {
-            tokio::time::sleep(Duration::from_secs(2)).await;
-            let Some(shared) = weak.upgrade() else { return };
-            if tokio::task::block_in_place(|| open_known(&shared, &id)).is_ok() {
-                return;
-            }
+pub(super) async fn keep_trying(shared: Arc<Shared>, id: String) {
+    loop {
+        tokio::time::sleep(TRY_AGAIN).await;
+        if tokio::task::block_in_place(|| open_known(&shared, &id)).is_ok() {
+            return;
         }
-    });
+    }
 }
 
 /// Makes the root (where missing) and its marker, and opens it as a new folder.
