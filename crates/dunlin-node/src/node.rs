@@ -17,6 +17,7 @@ use dunlin_core::message::{ALPN, ALPN_JOIN};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{Notify, broadcast, mpsc, watch};
@@ -24,8 +25,8 @@ use tokio::sync::{Notify, broadcast, mpsc, watch};
 /// What a node is started with.
 #[derive(Debug)]
 pub struct NodeOptions {
-    /// The state directory; held until the node has stopped.
-    pub home: LockedHome,
+    /// The state directory; held at least until the node has stopped.
+    pub home: Arc<LockedHome>,
     /// The address to listen on. `None`: any address, UDP port 9000 or another when that is taken.
     /// A port given and taken is an error. A loopback address keeps discovery on loopback too.
     pub listen: Option<SocketAddr>,
@@ -70,7 +71,7 @@ pub(crate) struct Shared {
     /// Drawn at start: tells a restart from a second connection.
     pub nonce: u64,
     pub secret: iroh::SecretKey,
-    pub home: LockedHome,
+    pub home: Arc<LockedHome>,
     pub transport: Transport,
     folders: Mutex<BTreeMap<FolderId, Open>>,
     /// Folders that could not be opened (yet).
@@ -89,6 +90,8 @@ pub(crate) struct Shared {
     events: broadcast::Sender<Event>,
     /// One folder is shared or joined at a time.
     setup: tokio::sync::Mutex<()>,
+    /// Somebody may have admitted this device's key without our having heard of it.
+    pledged: AtomicBool,
 }
 
 /// A folder of this device that cannot be opened for now.
@@ -104,7 +107,7 @@ struct Unopened {
 struct Open {
     folder: Arc<Folder>,
     engine: std::thread::JoinHandle<()>,
-    watching: Arc<std::sync::atomic::AtomicBool>,
+    watching: Arc<AtomicBool>,
 }
 
 /// A running node.
@@ -219,6 +222,7 @@ pub async fn start(options: NodeOptions) -> Result<Arc<Node>, StartError> {
         redial: Notify::new(),
         events,
         setup: tokio::sync::Mutex::new(()),
+        pledged: AtomicBool::new(false),
     });
     let node = Arc::new(Node { shared, tasks: Mutex::default() });
     for id in node.shared.home.folder_ids()? {
@@ -258,6 +262,12 @@ impl Node {
         lock(&self.tasks).extend(tasks);
     }
 
+    /// Whether nobody can count on this device's key: no folder is being shared or joined, and no
+    /// invitation was shown without an answer. To be asked once the node has stopped.
+    pub fn is_nobody(&self) -> bool {
+        self.shared.setup.try_lock().is_ok() && !self.shared.pledged.load(Ordering::Relaxed)
+    }
+
     /// Ends everything: sockets closed, the store committed. Returns within 1.5 s.
     pub async fn stop(&self) {
         self.shared.remember_addresses();
@@ -274,7 +284,7 @@ impl Node {
         }
         let open = std::mem::take(&mut *lock(&self.shared.folders));
         for o in open.values() {
-            o.watching.store(false, std::sync::atomic::Ordering::Relaxed);
+            o.watching.store(false, Ordering::Relaxed);
             // A full queue means that the engine is at work; it sees the end of its senders instead.
             let _ = o.folder.inputs.try_send(Input::Stop);
         }

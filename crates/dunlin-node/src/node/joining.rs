@@ -17,6 +17,7 @@ use dunlin_core::ticket::{Ticket, TicketError};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// An invitation is good for this long, in seconds.
@@ -67,12 +68,9 @@ pub(super) fn create(shared: &Arc<Shared>, path: PathBuf) -> Result<Arc<Folder>,
     let key = iroh::SecretKey::from_bytes(&random_bytes().map_err(|e| cannot("draw random numbers", e))?);
     let id = FolderId(*key.public().as_bytes());
     let first = admit_statement(id, shared.device, &shared.name, &key, &[])?;
-    let dir = shared.home.folder_dir(&id.to_string()).map_err(|e| cannot("keep the folder's state", e))?;
-    crate::home::write_atomic(&dir.join("folder.key"), &key.to_bytes())
-        .map_err(|e| cannot("keep the folder's key", e))?;
     let token = NodeId(random_16()?);
     let config = Config { id, path, token, statements: vec![first], invites: Vec::new(), joining: false };
-    opening::open_new(shared, config)
+    opening::open_new(shared, config, Some(&key.to_bytes()))
 }
 
 /// A fresh ticket; durable before it is returned.
@@ -206,7 +204,7 @@ pub(super) async fn join(shared: &Arc<Shared>, asked: Asked) -> Result<Arc<Folde
     let statements = accepted(shared, &ticket, answer)?;
     let token = NodeId(random_16()?);
     let config = Config { id: ticket.folder, path, token, statements, invites: Vec::new(), joining: true };
-    let folder = tokio::task::block_in_place(|| opening::open_new(shared, config))?;
+    let folder = tokio::task::block_in_place(|| opening::open_new(shared, config, None))?;
     let mut addresses = ticket.addresses;
     addresses.extend(address);
     shared.sighted(ticket.inviter, addresses);
@@ -247,6 +245,7 @@ async fn ask_inviter(
 ) -> Result<(JoinAnswer, Option<SocketAddr>), ApiError> {
     let until = Instant::now() + REACH;
     let mut expected = shared.expect_join(ticket.inviter);
+    let before = shared.pledged.load(Ordering::Relaxed);
     loop {
         let mut addresses = ticket.addresses.clone();
         addresses.extend(expected.addresses());
@@ -267,7 +266,12 @@ async fn ask_inviter(
             () = expected.seen_but_at(&addresses) => continue,
         };
         if let Ok(conn) = reached {
+            // From here on it may admit this key, whatever of the answer arrives.
+            shared.pledged.store(true, Ordering::Relaxed);
             if let Ok(Ok(answer)) = tokio::time::timeout(left, ask(shared, ticket, &conn)).await {
+                if let JoinAnswer::Refused { .. } = answer {
+                    shared.pledged.store(before, Ordering::Relaxed);
+                }
                 let address = conn.remote_addr();
                 conn.close(0, b"");
                 return Ok((answer, address));
@@ -275,6 +279,7 @@ async fn ask_inviter(
             if let Some(crate::net::connection::Closed::ByPeer { code, .. }) = conn.close_reason()
                 && code == u64::from(CODE_STRANGER)
             {
+                shared.pledged.store(before, Ordering::Relaxed);
                 return Ok((JoinAnswer::Refused { why: 0 }, None));
             }
         }

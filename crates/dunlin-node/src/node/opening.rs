@@ -6,7 +6,7 @@ use crate::control::{ApiError, Event};
 use crate::disk::posix::PosixDisk;
 use crate::engine::{Engine, Input, Pulse, Start};
 use crate::folder::{Folder, lock, verify};
-use crate::home::random_bytes;
+use crate::home::{random_bytes, write_atomic};
 use crate::site::Site;
 use crate::stage::{Stage, root_trouble, write_marker};
 use crate::store::{Index, OpenError, Store};
@@ -137,20 +137,64 @@ pub(super) async fn keep_trying(shared: Arc<Shared>, id: String) {
     }
 }
 
-/// Makes the root (where missing) and its marker, and opens it as a new folder.
-pub(super) fn open_new(shared: &Arc<Shared>, config: Config) -> Result<Arc<Folder>, ApiError> {
-    let dir =
-        shared.home.folder_dir(&config.id.to_string()).map_err(|e| cannot("keep the folder's state", e))?;
+/// Makes the root (where missing) and its marker, and opens it as a new folder; `key` is the folder's
+/// own where it was made here. What was made goes again should that fail.
+pub(super) fn open_new(
+    shared: &Arc<Shared>,
+    config: Config,
+    key: Option<&[u8; 32]>,
+) -> Result<Arc<Folder>, ApiError> {
+    let keep = "keep the folder's state";
+    let mut made = Made(Vec::new());
+    let state = shared.home.dir().join("folders").join(config.id.to_string());
+    made.unless_there(&state, |dir| std::fs::remove_dir_all(dir));
+    let dir = shared.home.folder_dir(&config.id.to_string()).map_err(|e| cannot(keep, e))?;
+    if let Some(key) = key {
+        write_atomic(&dir.join("folder.key"), key).map_err(|e| cannot("keep the folder's key", e))?;
+    }
     if !config.path.exists() {
+        // Only while nobody put anything there.
+        made.unless_there(&config.path, |dir| std::fs::remove_dir(dir));
         std::fs::create_dir(&config.path)
             .map_err(|e| cannot(&format!("create {}", shown(&config.path)), e))?;
     }
     let disk =
         PosixDisk::open(&config.path).map_err(|e| cannot(&format!("open {}", shown(&config.path)), e))?;
+    let control = config.path.join(".dunlin");
+    made.unless_there(&control, |dir| std::fs::remove_dir_all(dir));
+    made.unless_there(&control.join("folder"), |marker| std::fs::remove_file(marker));
+    for dir in ["stage", "swap", "history"] {
+        made.unless_there(&control.join(dir), |dir| std::fs::remove_dir(dir));
+    }
     write_marker(&disk, &config.marker())
         .map_err(|e| cannot(&format!("write into {}", shown(&config.path)), e))?;
-    config.save(&dir).map_err(|e| cannot("keep the folder's state", e))?;
-    open(shared, config, dir)
+    config.save(&dir).map_err(|e| cannot(keep, e))?;
+    let folder = open(shared, config, dir)?;
+    made.0.clear();
+    Ok(folder)
+}
+
+/// What was made for a folder that does not exist yet, and how it is removed when this is dropped.
+struct Made(Vec<(PathBuf, Remove)>);
+
+type Remove = fn(&Path) -> std::io::Result<()>;
+
+impl Made {
+    /// To be asked before it is made.
+    fn unless_there(&mut self, path: &Path, remove: Remove) {
+        if std::fs::symlink_metadata(path).is_err() {
+            self.0.push((path.to_path_buf(), remove));
+        }
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        for (path, remove) in self.0.iter().rev() {
+            // What stays does no harm; the error that led here is what is told.
+            let _ = remove(path);
+        }
+    }
 }
 
 fn open(shared: &Arc<Shared>, config: Config, dir: PathBuf) -> Result<Arc<Folder>, ApiError> {
