@@ -10,11 +10,12 @@ use crate::engine::Input;
 use crate::folder::{Folder, lock};
 use crate::home::{HomeError, LockedHome};
 use crate::net::beacon::{Beacon, BeaconMode, BeaconOptions};
+use crate::net::connection::Connection;
 use crate::net::transport::{BindError, BindOptions, Transport};
 use crate::session::{CODE_STOPPED, Peer};
 use dunlin_core::ids::{DeviceId, FolderId};
 use dunlin_core::message::{ALPN, ALPN_JOIN};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -81,6 +82,8 @@ pub(crate) struct Shared {
     addresses: Mutex<BTreeMap<DeviceId, Vec<SocketAddr>>>,
     /// Inviters that are being looked for, and where discovery saw them.
     expected: Mutex<BTreeMap<DeviceId, watch::Sender<Vec<SocketAddr>>>>,
+    /// Strangers that are being heard, the oldest first.
+    guests: Mutex<VecDeque<Connection>>,
     /// Discovery, while it runs.
     beacon: Mutex<Option<Beacon>>,
     /// Raised when folders or members change.
@@ -217,6 +220,7 @@ pub async fn start(options: NodeOptions) -> Result<Arc<Node>, StartError> {
         peers: Mutex::default(),
         addresses: Mutex::new(addresses),
         expected: Mutex::default(),
+        guests: Mutex::default(),
         beacon: Mutex::default(),
         changed: watch::channel(0).0,
         redial: Notify::new(),

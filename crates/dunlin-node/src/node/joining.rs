@@ -26,6 +26,8 @@ const VALID_S: u64 = 24 * 3600;
 const INVITES_MAX: usize = 256;
 /// How long the inviter is looked for.
 const REACH: Duration = Duration::from_secs(15);
+/// Guests at once; when more come, the oldest go.
+const GUESTS_MAX: usize = 64;
 /// How long a guest may take to say what it wants.
 const GUEST_WAIT: Duration = Duration::from_secs(5);
 
@@ -105,6 +107,15 @@ pub(super) async fn admit(shared: Arc<Shared>, conn: Connection) {
         conn.close(CODE_STRANGER, b"");
         return;
     }
+    let oldest = {
+        let mut guests = lock(&shared.guests);
+        guests.push_back(conn.clone());
+        if guests.len() > GUESTS_MAX { guests.pop_front() } else { None }
+    };
+    if let Some(oldest) = oldest {
+        // Who holds an invitation is done in a moment, or comes again.
+        oldest.close(0, b"");
+    }
     match tokio::time::timeout(GUEST_WAIT, answer(&shared, &conn)).await {
         // The guest closes when it has read the answer.
         Ok(Ok(())) => {
@@ -112,6 +123,7 @@ pub(super) async fn admit(shared: Arc<Shared>, conn: Connection) {
         }
         _ => conn.close(CODE_PROTOCOL, b""),
     }
+    lock(&shared.guests).retain(|g| g.stable_id() != conn.stable_id());
 }
 
 async fn answer(shared: &Arc<Shared>, conn: &Connection) -> Result<(), StreamError> {
