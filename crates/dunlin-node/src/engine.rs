@@ -97,7 +97,10 @@ pub struct Engine {
     barriers: Vec<(Option<Name>, Passed)>,
     replan: bool,
     scanning: bool,
+    /// Changes may go unnoticed until everything is looked through again.
     unwatched: bool,
+    /// The same of the look through everything that is under way.
+    exhausted: bool,
     next_rescan: Option<Instant>,
     halted: Option<(String, Instant)>,
     next_root_check: Instant,
@@ -144,6 +147,7 @@ impl Engine {
             replan: true,
             scanning: true,
             unwatched: false,
+            exhausted: false,
             next_rescan: None,
             halted: None,
             next_root_check: now + CHECK_ROOT,
@@ -151,7 +155,6 @@ impl Engine {
             uniting: totals.uniting,
         };
         engine.push_dir(ROOT, true);
-        engine.watch_control();
         Ok(engine)
     }
 
@@ -301,15 +304,12 @@ impl Engine {
     fn push_dir(&mut self, dir: NodeId, deep: bool) {
         if dir == ROOT && deep {
             self.scanning = true;
+            // Every directory is offered to the watcher again; there may be more watches by now.
+            self.exhausted = self.watcher.add(&control(&[]), PARKED.0).is_err();
+            self.unwatched |= self.exhausted;
         }
         if self.queued.insert((dir, deep)) {
             self.dirs.push_back((dir, deep));
-        }
-    }
-
-    fn watch_control(&mut self) {
-        if self.watcher.add(&control(&[]), PARKED.0).is_err() {
-            self.unwatched = true;
         }
     }
 
@@ -416,6 +416,7 @@ impl Engine {
             problems: real as u64,
             halted: self.halted.as_ref().map(|(why, _)| why.clone()),
             failed: None,
+            unwatched: self.unwatched,
         };
         self.host.stands(pulse, problems);
         Ok(())

@@ -149,7 +149,7 @@ impl Engine {
             Ok(()) | Err(WatchError::Gone) => {}
             Err(WatchError::Io(e)) => out.problems.push((path.clone(), format!("cannot be watched: {e}"))),
             Err(WatchError::Exhausted) => {
-                self.unwatched = true;
+                (self.unwatched, self.exhausted) = (true, true);
                 self.next_rescan = Some(self.now + RESCAN_UNWATCHED);
             }
         }
@@ -338,6 +338,11 @@ impl Engine {
 
     /// Everything that was queued has been looked at.
     fn end_of_scan(&mut self) -> Read<()> {
+        if self.scanning && self.halted.is_none() {
+            self.scanning = false;
+            self.unwatched = self.exhausted;
+            self.replan = true;
+        }
         let mut wait = if self.unwatched { RESCAN_UNWATCHED } else { RESCAN };
         if self.unreadable.is_empty() {
             self.unreadable_tries = 0;
@@ -349,10 +354,6 @@ impl Engine {
         }
         let at = self.now + wait;
         self.next_rescan = Some(self.next_rescan.map_or(at, |next| next.min(at)));
-        if self.scanning && self.halted.is_none() {
-            self.scanning = false;
-            self.replan = true;
-        }
         if self.uniting && self.halted.is_none() && self.waits_for_tree.is_none() {
             self.uniting = false;
             self.replan = true;
