@@ -331,11 +331,14 @@ impl Work<'_> {
                 rows[from..].sort_by(|(a, ..), (b, ..)| (b.len(), a).cmp(&(a.len(), b)));
             }
         }
-        let mut meant = Vec::new();
+        let (mut meant, mut nameless) = (Vec::new(), Vec::new());
         for (_, at, row) in rows {
             // Where something else should be by now, the delete was not of that.
             let version = self.wanted_version(&row, &at)?;
-            let deleted = version.is_some_and(|w| w.at == at && w.content == row.content);
+            let deleted = version.as_ref().is_some_and(|w| w.at == at && w.content == row.content);
+            if version.is_some_and(|w| w.copy && w.at != at) {
+                nameless.push(row.clone());
+            }
             meant.push((at, row, deleted));
         }
         for (at, row, deleted) in meant {
@@ -344,7 +347,16 @@ impl Work<'_> {
                 self.drop_version(row.node, &row.content, row.seen.as_ref())?;
             }
         }
-        Ok(())
+        nameless.iter().try_for_each(|row| self.lose_nameless(row))
+    }
+
+    /// A version that lost its name, and was gone before it got its new one: it was in the user's hand. Nobody
+    /// else may hold it, and then it would be wanted for good.
+    fn lose_nameless(&mut self, row: &LocalRow) -> Read<()> {
+        match row.dot {
+            Some(_) => self.drop_version(row.node, &row.content, row.seen.as_ref()),
+            None => Ok(()),
+        }
     }
 
     /// A row and all rows below it, with the names that lead to them.
@@ -379,11 +391,13 @@ impl Work<'_> {
         // another place by now, and must not be replaced.
         let locals = crate::decide::locals_of(&self.tx, row.node)?;
         let twin = locals.iter().any(|(p, l)| p != at && l.content == row.content);
+        let was = row.clone();
+        let taken_over = here.is_some();
         if let Some(w) = here {
             row.dot = w.dot;
             row.seen = self.tx.node(row.node)?.map(|n| n.state.seen);
-        } else if let Some(w) = version.filter(|w| w.copy && w.at == *at) {
-            self.split(&mut row, &w, at, seen)?;
+        } else if let Some(w) = version.as_ref().filter(|w| w.copy && w.at == *at) {
+            self.split(&mut row, w, at, seen)?;
         } else if let Some(dot) = row.dot.filter(|_| twin) {
             let id = NodeId::split(row.node, dot);
             let (node, new) = self.create(at, Some(id), content.clone(), seen.attributes())?;
@@ -399,7 +413,11 @@ impl Work<'_> {
             note(&mut row.seen, dot);
         }
         (row.content, row.mode, row.mtime, row.stamp) = (content, seen.mode(), seen.mtime(), seen.stamp());
-        self.set_local(at, Some(&row))
+        self.set_local(at, Some(&row))?;
+        if taken_over && version.is_some_and(|w| w.copy && w.at != *at) {
+            self.lose_nameless(&was)?;
+        }
+        Ok(())
     }
 
     /// The content is as it was; mode and time may have been set.
