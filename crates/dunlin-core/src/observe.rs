@@ -255,7 +255,7 @@ impl Work<'_> {
     fn observe_one(&mut self, at: &Position, seen: &Seen, out: &mut Observed) -> Read<()> {
         match self.tx.local(at)? {
             None => self.appear(at, seen, out),
-            Some(row) if row.content == Content::Dir && matches!(seen, Seen::Dir(..)) => {
+            Some(row) if row.content == Content::Dir && is_same_dir(&row, seen) => {
                 // Another directory in its place; or one that perhaps could not be entered before.
                 if row.stamp.ino != seen.stamp().ino || row.mode != seen.mode() {
                     out.new_dirs.push(row.node);
@@ -404,7 +404,11 @@ impl Work<'_> {
 
     /// The content is as it was; mode and time may have been set.
     fn attributes_changed(&mut self, at: &Position, mut row: LocalRow, seen: &Seen) -> Read<()> {
-        let now = seen.attributes();
+        let mut now = seen.attributes();
+        if row.kept {
+            // It should not be there any more: nobody is told of its mode.
+            row.mode = now.mode.take().unwrap_or(row.mode);
+        }
         if let Some(mode) = now.mode.filter(|m| *m != row.mode) {
             let dot = self.set_mode(row.node, row.dot, row.seen.as_ref(), mode)?;
             note(&mut row.seen, dot);
@@ -432,10 +436,10 @@ impl Work<'_> {
         if let Some(dir) = row.filter(|r| r.content == Content::Dir) {
             self.touch_waiting(dir.node)?;
         }
-        if row.is_none() {
+        if row.is_none_or(|r| r.kept) {
             self.touch_waiting(at.dir)?;
         }
-        Ok(())
+        if row.is_none() { self.retry_kept(at.dir) } else { Ok(()) }
     }
 
     fn touch_waiting(&mut self, dir: NodeId) -> Read<()> {
@@ -444,6 +448,12 @@ impl Work<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether a directory goes on as the one that was there. One that was only kept and is another one now
+/// was made by somebody.
+fn is_same_dir(row: &LocalRow, seen: &Seen) -> bool {
+    matches!(seen, Seen::Dir(..)) && !(row.kept && row.stamp.ino != seen.stamp().ino)
 }
 
 /// Own changes count as applied.

@@ -29,8 +29,10 @@ pub enum FileKind {
     Dir,
     /// A symbolic link.
     Link,
-    /// A FIFO, socket, device, or the root of another mounted file system: left alone.
+    /// A FIFO, socket or device: left alone.
     Other,
+    /// The root of another mounted file system (or a subvolume): left alone, and what it hides is still there.
+    Mount,
 }
 
 /// What the file system says of an entry, the link itself and not its target.
@@ -188,6 +190,7 @@ pub fn explain(disk: &dyn Disk, e: &io::Error) -> String {
         io::ErrorKind::StorageFull => DISK_FULL.into(),
         io::ErrorKind::QuotaExceeded => "the disk quota is used up".into(),
         io::ErrorKind::PermissionDenied => "permission denied".into(),
+        io::ErrorKind::CrossesDevices => "another file system is mounted there".into(),
         io::ErrorKind::ReadOnlyFilesystem => "the file system is read-only".into(),
         _ => e.to_string(),
     }

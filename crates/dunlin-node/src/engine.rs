@@ -6,6 +6,7 @@
 
 mod exchange;
 mod host;
+mod left_alone;
 mod looking;
 mod planning;
 mod thread;
@@ -91,6 +92,14 @@ pub struct Engine {
     troubles: BTreeMap<NodeId, (RelPath, String)>,
     /// Problems of looking, by path.
     unreadable: BTreeMap<RelPath, String>,
+    /// Directories that should go and are kept for what is in them, as far as they were met.
+    kept: BTreeSet<NodeId>,
+    /// Those of them that may be empty by now.
+    let_go: BTreeSet<NodeId>,
+    /// Places that something has which is not synced, and whose they should be.
+    in_the_way: BTreeMap<Position, NodeId>,
+    /// Places over which another file system is mounted. Nothing tells when it goes.
+    hidden: BTreeSet<Position>,
     barriers: Vec<(Option<Name>, Passed)>,
     replan: bool,
     scanning: bool,
@@ -136,6 +145,10 @@ impl Engine {
             backoff: BTreeMap::new(),
             troubles: BTreeMap::new(),
             unreadable: BTreeMap::new(),
+            kept: BTreeSet::new(),
+            let_go: BTreeSet::new(),
+            in_the_way: BTreeMap::new(),
+            hidden: BTreeSet::new(),
             barriers: Vec::new(),
             replan: true,
             scanning: true,
@@ -196,6 +209,9 @@ impl Engine {
             self.next_root_check = now + CHECK_ROOT;
             if !self.check_root() {
                 return Ok(());
+            }
+            for at in std::mem::take(&mut self.hidden) {
+                self.mark(at, Duration::ZERO, false);
             }
         }
         if self.waits_for_tree.is_some_and(|until| now >= until) {
@@ -396,6 +412,7 @@ impl Engine {
         let totals: Totals = self.folder.store.snapshot()?.totals()?;
         let mut problems = self.unreadable.clone();
         problems.extend(self.troubles.values().cloned());
+        self.name_kept(&mut problems)?;
         if self.unwatched {
             let why = "not everything can be watched (fs.inotify.max_user_watches); changes are found by looking \
                        through the folder every 10 s";
