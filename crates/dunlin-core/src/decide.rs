@@ -14,7 +14,7 @@ pub enum Lack {
     Create(Wanted),
     /// The version is elsewhere on the disk; its content may differ too, which comes after.
     Move(Position, LocalRow, Wanted),
-    /// An older version is at the right place.
+    /// An older version is at the right place, or the right one with damaged bytes.
     Replace(LocalRow, Wanted),
     /// Only the mode or the modification time differ.
     Meta(LocalRow, Wanted),
@@ -76,7 +76,7 @@ fn compare(((at, local), wanted): Pair) -> Option<Lack> {
     if at != wanted.at {
         return Some(Lack::Move(at, local, wanted));
     }
-    if local.content != wanted.content {
+    if local.content != wanted.content || local.damaged.is_some() {
         return Some(Lack::Replace(local, wanted));
     }
     let mode = local.mode != wanted.mode && !matches!(wanted.content, Content::Link(_));

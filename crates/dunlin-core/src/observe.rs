@@ -5,6 +5,8 @@
 //! without a new change. Directories are known by their inode; of files the name counts more than
 //! the inode, because editors save by renaming a new file over the old one.
 
+mod verified;
+
 use crate::change::Attributes;
 use crate::ids::{ContentId, NodeId};
 use crate::kv::{Read, View};
@@ -248,6 +250,7 @@ impl Work<'_> {
             mtime: seen.mtime(),
             stamp: seen.stamp(),
             kept: false,
+            damaged: None,
         };
         Ok(())
     }
@@ -282,6 +285,7 @@ impl Work<'_> {
             mtime: seen.mtime(),
             stamp: seen.stamp(),
             kept: false,
+            damaged: None,
         };
         let visible = match names::visible_at(&self.tx, at)? {
             Some((node, w)) if !self.is_elsewhere(node, &w)? => Some((node, w)),
@@ -370,8 +374,14 @@ impl Work<'_> {
     fn changed(&mut self, at: &Position, mut row: LocalRow, seen: &Seen) -> Read<()> {
         let Some(content) = seen.content() else { return Ok(()) };
         if content == row.content {
+            row.damaged = None;
             return self.attributes_changed(at, row, seen);
         }
+        if matches!(content, Content::File { id, .. } if row.damaged == Some(id)) {
+            // Nobody wrote these bytes: they are no edit, whatever else was done to the file.
+            return self.attributes_changed(at, row, seen);
+        }
+        row.damaged = None;
         let here =
             names::wanted(&self.tx, row.node)?.into_iter().find(|w| w.at == *at && w.content == content);
         let version = self.wanted_version(&row, at)?;

@@ -482,7 +482,9 @@ impl Tx<'_> {
             Content::File { id, size } => {
                 totals.files = totals.files.wrapping_add(one);
                 totals.bytes = totals.bytes.wrapping_add(one.wrapping_mul(*size));
-                keys.push(key(Table::Holder, &[&id.0, place[0], place[1]]).into());
+                if row.damaged.is_none() {
+                    keys.push(key(Table::Holder, &[&id.0, place[0], place[1]]).into());
+                }
             }
         }
         if crate::names::is_conflict_name(&at.name) {

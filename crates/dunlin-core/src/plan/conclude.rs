@@ -28,6 +28,7 @@ impl Work<'_> {
             mtime: Mtime::default(),
             stamp,
             kept: false,
+            damaged: None,
         };
         match &step.action {
             Action::MakeDir { mode } => self.set_local(&step.at, Some(&LocalRow { mode: *mode, ..base })),

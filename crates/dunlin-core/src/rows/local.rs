@@ -49,6 +49,8 @@ pub struct LocalRow {
     pub stamp: Stamp,
     /// The directory should go, but holds things that are not ours to remove.
     pub kept: bool,
+    /// The file's bytes are not `content` any more although nothing was done to it: what they are.
+    pub damaged: Option<ContentId>,
 }
 
 #[derive(Encode, Decode)]
@@ -75,6 +77,8 @@ struct LocalBytes {
     kept: bool,
     #[n(10)]
     size: u64,
+    #[n(11)]
+    damaged: Option<ContentId>,
 }
 
 pub(super) fn decode_local(bytes: &[u8]) -> Read<LocalRow> {
@@ -99,6 +103,7 @@ pub(super) fn decode_local(bytes: &[u8]) -> Read<LocalRow> {
         mtime: b.mtime,
         stamp: b.stamp,
         kept: b.kept,
+        damaged: b.damaged,
     })
 }
 
@@ -121,5 +126,33 @@ pub(super) fn encode_local(row: &LocalRow) -> Vec<u8> {
         stamp: row.stamp,
         kept: row.kept,
         size,
+        damaged: row.damaged,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_come_back_and_those_of_before_a_column_was_added_are_read() {
+        let content = Content::File { id: ContentId([1; 32]), size: 7 };
+        let row = |damaged| LocalRow {
+            node: NodeId([2; 16]),
+            dot: None,
+            seen: None,
+            content: content.clone(),
+            mode: 0o644,
+            mtime: Mtime::default(),
+            stamp: Stamp::default(),
+            kept: false,
+            damaged,
+        };
+        for row in [row(None), row(Some(ContentId([3; 32])))] {
+            assert_eq!(decode_local(&encode_local(&row)).unwrap(), row);
+        }
+        // The last column is left out where it is empty, which is how old rows look.
+        assert_eq!(encode_local(&row(None))[0], 0x80 | 11);
+        assert_eq!(encode_local(&row(Some(ContentId([3; 32]))))[0], 0x80 | 12);
+    }
 }

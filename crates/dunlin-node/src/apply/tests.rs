@@ -120,6 +120,7 @@ impl Scene {
             mtime: Mtime::default(),
             stamp: stat.stamp(),
             kept: false,
+            damaged: None,
         }
     }
 
