@@ -95,6 +95,9 @@ pub trait ReadFile: Send {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
     /// The metadata of the open file.
     fn stat(&self) -> io::Result<Stat>;
+    /// Has what follows read from the disk itself where that can be had, not from memory. Does nothing to
+    /// what is not written back yet.
+    fn forget_cached(&self) {}
 }
 
 /// A file open for reading and writing, below the control directory.

@@ -4,6 +4,7 @@
 //! the disk, commits it, plans, applies, and says how things stand. Nothing that is queued here is
 //! ever stored: a restart plans anew.
 
+mod damage;
 mod exchange;
 mod host;
 mod left_alone;
@@ -11,6 +12,7 @@ mod looking;
 mod planning;
 mod thread;
 
+pub(crate) use damage::ASKED;
 pub use host::{Fetched, Host, Input, Passed, Pulse, Start};
 pub(crate) use thread::run;
 
@@ -98,6 +100,8 @@ pub struct Engine {
     let_go: BTreeSet<NodeId>,
     /// Places that something has which is not synced, and whose they should be.
     in_the_way: BTreeMap<Position, NodeId>,
+    /// Nodes with a damaged file here, as far as they were met.
+    damaged: BTreeSet<NodeId>,
     /// Places over which another file system is mounted. Nothing tells when it goes.
     hidden: BTreeSet<Position>,
     barriers: Vec<(Option<Name>, Passed)>,
@@ -148,6 +152,7 @@ impl Engine {
             kept: BTreeSet::new(),
             let_go: BTreeSet::new(),
             in_the_way: BTreeMap::new(),
+            damaged: BTreeSet::new(),
             hidden: BTreeSet::new(),
             barriers: Vec::new(),
             replan: true,
@@ -273,6 +278,7 @@ impl Engine {
                 self.backoff.retain(|_, b| !b.nowhere);
                 self.replan = true;
             }
+            Input::Verified { at, stamp, found } => self.verified(&at, &stamp, found)?,
             Input::Barrier(done) => self.barrier(done),
             Input::Stop => {}
         }
@@ -413,6 +419,7 @@ impl Engine {
         let mut problems = self.unreadable.clone();
         problems.extend(self.troubles.values().cloned());
         self.name_kept(&mut problems)?;
+        self.name_damaged(&mut problems)?;
         if self.unwatched {
             let why = "not everything can be watched (fs.inotify.max_user_watches); changes are found by looking \
                        through the folder every 10 s";

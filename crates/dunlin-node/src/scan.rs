@@ -255,7 +255,7 @@ fn read_rest(file: &dyn crate::disk::ReadFile, buffer: &mut [u8], have: usize) -
 }
 
 /// Whether a time stamp is younger than this.
-fn is_younger(disk: &dyn Disk, s: &Stat, than_ms: i64) -> bool {
+pub(crate) fn is_younger(disk: &dyn Disk, s: &Stat, than_ms: i64) -> bool {
     let ms = |t: FileTime| t.secs.saturating_mul(1000).saturating_add(i64::from(t.nanos / 1_000_000));
     ms(disk.now()).saturating_sub(ms(s.ctime)).saturating_abs() < than_ms
 }

@@ -112,6 +112,7 @@ impl Engine {
             }
             if deep {
                 for (_, row) in snapshot.locals(dir)? {
+                    self.damaged.extend(row.damaged.map(|_| row.node));
                     if row.content == Content::Dir {
                         if row.kept {
                             self.kept.insert(row.node);
