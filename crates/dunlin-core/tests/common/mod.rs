@@ -425,7 +425,7 @@ impl Device {
                     true
                 }
             }
-            Action::Remove { row } => {
+            Action::Remove { row, .. } => {
                 fits(d, p, &row.stamp) && d.entries(d.lookup(p).unwrap()).is_none_or(BTreeMap::is_empty) && {
                     d.remove(p);
                     return Outcome::Done(Stamp::default(), None);
