@@ -52,6 +52,8 @@ pub enum Action {
         mtime: Mtime,
         /// What is replaced.
         replaces: Option<Stamp>,
+        /// What that held, if it was a file.
+        was: Option<ContentId>,
     },
     /// Moves what is at `from` to the step's path, swapping with what is there if `swap` says so.
     Move {
@@ -226,6 +228,7 @@ impl Planner<'_> {
             mode: w.mode,
             mtime: w.mtime,
             replaces: old.map(|l| l.stamp),
+            was: old.and_then(LocalRow::holds),
         };
         self.push(node, w.dot, &w.at, action)
     }

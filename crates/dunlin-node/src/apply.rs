@@ -297,10 +297,11 @@ impl Applier<'_> {
                 self.dirs.insert(step.path.clone());
                 true
             }
-            Action::Place { content, replaces, .. } => {
+            Action::Place { content, replaces, was, .. } => {
                 let from = self.to_place(i, content)?;
                 let stamp = self.disk.stat(&from)?.ok_or(Stop::Changed)?.stamp();
-                let placed = self.place(&from, step, &parent, name, replaces.as_ref());
+                let placed =
+                    self.place(&from, step, &parent, name, replaces.as_ref().map(|stamp| (stamp, *was)));
                 if placed.is_err() && matches!(content, Content::Link(_)) {
                     // A link is made anew by the next plan.
                     let _ = self.disk.unlink(&from);
@@ -345,9 +346,9 @@ impl Applier<'_> {
         step: &Step,
         parent: &RelPath,
         name: &Name,
-        replaces: Option<&Stamp>,
+        replaces: Option<(&Stamp, Option<ContentId>)>,
     ) -> Result<(), Stop> {
-        let Some(expected) = replaces else {
+        let Some((expected, was)) = replaces else {
             return Ok(self.writable(parent, || self.disk.rename(from, &step.path, Rename::NoReplace))?);
         };
         let now = self.disk.stat(&step.path)?.ok_or(Stop::Changed)?;
@@ -361,7 +362,7 @@ impl Applier<'_> {
             self.disk.rename(from, &step.path, Rename::Exchange)?;
             return Err(Stop::Changed);
         }
-        self.stage.keep(from, name)?;
+        self.stage.keep(from, name, was)?;
         self.dirs.insert(control(&["history"]));
         Ok(())
     }
@@ -424,7 +425,7 @@ impl Applier<'_> {
                 Err(e) => Err(e.into()),
             };
         }
-        let kept = self.writable(parent, || self.stage.keep(&step.path, name))?;
+        let kept = self.writable(parent, || self.stage.keep(&step.path, name, row.holds()))?;
         if !self.disk.stat(&kept)?.is_some_and(|s| is_it(row, &s)) {
             // If its name was taken meanwhile, it stays in the history, and the new one is news.
             self.disk.rename(&kept, &step.path, Rename::NoReplace)?;

@@ -282,6 +282,7 @@ impl Engine {
             }
             Input::Fetched(all) => all.into_iter().for_each(|(c, f)| self.fetched(c, f)),
             Input::Peers => {
+                self.ask_anew();
                 self.backoff.retain(|_, b| !b.nowhere);
                 self.replan = true;
             }
@@ -388,6 +389,7 @@ impl Engine {
             }
             Fetched::Nowhere => {
                 self.back_off(node, true);
+                self.nowhere(node);
                 let tries = self.backoff.get(&node).map_or(0, |b| b.tries);
                 if tries == NOWHERE_TRIES && !self.host.is_alone() {
                     let why = "no connected device holds this version (any more)";

@@ -53,6 +53,16 @@ pub struct LocalRow {
     pub damaged: Option<ContentId>,
 }
 
+impl LocalRow {
+    /// What the file that is there holds.
+    pub fn holds(&self) -> Option<ContentId> {
+        match self.content {
+            Content::File { id, .. } => Some(self.damaged.unwrap_or(id)),
+            _ => None,
+        }
+    }
+}
+
 #[derive(Encode, Decode)]
 struct LocalBytes {
     #[n(0)]

@@ -389,7 +389,7 @@ impl Device {
                     true
                 }
             }
-            Action::Place { content, mode, mtime, replaces } => {
+            Action::Place { content, mode, mtime, replaces, .. } => {
                 let free = match replaces {
                     Some(stamp) => fits(d, p, stamp),
                     None => d.lookup(p).is_none() && d.parent(p).is_some(),

@@ -128,7 +128,7 @@ impl Scene {
         let Content::File { id, .. } = content(bytes) else { unreachable!() };
         self.stage.put(id, bytes).unwrap();
         let mtime = Mtime { secs: 5, nanos: 6 };
-        self.step(name, Action::Place { content: content(bytes), mode: 0o640, mtime, replaces })
+        self.step(name, Action::Place { content: content(bytes), mode: 0o640, mtime, replaces, was: None })
     }
 
     fn write(&self, name: &str, bytes: &[u8]) {

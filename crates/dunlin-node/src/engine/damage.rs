@@ -2,7 +2,7 @@
 
 use super::Engine;
 use dunlin_core::decide::locals_of;
-use dunlin_core::ids::ContentId;
+use dunlin_core::ids::{ContentId, NodeId};
 use dunlin_core::kv::Read;
 use dunlin_core::path::RelPath;
 use dunlin_core::plan::path_of;
@@ -13,7 +13,8 @@ use std::collections::BTreeMap;
 /// What is said of a damaged file.
 const DAMAGED: &str = "damaged: its bytes changed although nobody wrote to it";
 /// What is said while a device may still bring what it held.
-pub(crate) const ASKED: &str = "damaged: its bytes changed although nobody wrote to it; the connected devices are asked for what it held";
+pub(crate) const ASKED: &str =
+    "damaged: its bytes changed although nobody wrote to it; what it held is being looked for";
 
 impl Engine {
     /// A file was read again. That nothing was done to it since is asked of the disk once more.
@@ -35,6 +36,21 @@ impl Engine {
         Ok(())
     }
 
+    /// Neither this disk nor anybody connected has what a file held.
+    pub(super) fn nowhere(&mut self, node: NodeId) {
+        if self.host.is_alone() && self.damaged.contains(&node) {
+            self.troubles.insert(node, (self.path_of_node(node), "no other device is connected".into()));
+        }
+    }
+
+    /// A device came or went: what was said of damage for want of one may hold no more.
+    pub(super) fn ask_anew(&mut self) {
+        let vain = |node: &NodeId| self.backoff.get(node).is_some_and(|b| b.nowhere);
+        for node in self.damaged.iter().filter(|node| vain(node)) {
+            self.troubles.remove(node);
+        }
+    }
+
     /// Names the damaged files, each with what keeps it from being put right. They are lacking, which is
     /// what counts.
     pub(super) fn name_damaged(&mut self, problems: &mut BTreeMap<RelPath, String>) -> Read<()> {
@@ -50,7 +66,6 @@ impl Engine {
                 self.damaged.insert(node);
                 let why = match self.troubles.get(&node) {
                     Some((_, why)) => format!("{DAMAGED}; {why}"),
-                    None if self.host.is_alone() => format!("{DAMAGED}; no other device is connected"),
                     None => ASKED.into(),
                 };
                 if let Some(path) = path_of(&snapshot, &at)? {

@@ -71,10 +71,9 @@ async fn look(folder: &Folder) -> Result<(), ApiError> {
 
 /// Waits until what is damaged was put right, or nobody connected can do that; returns what is left.
 async fn repaired(folder: &Folder, damaged: &Damaged) -> Read<Damaged> {
-    let (mut pulse, mut peers) = (folder.pulse.subscribe(), folder.peers_changed.subscribe());
+    let mut pulse = folder.pulse.subscribe();
     loop {
         pulse.mark_unchanged();
-        peers.mark_unchanged();
         let snapshot = folder.site.store.snapshot()?;
         let mut left = Damaged::new();
         for (at, path) in damaged {
@@ -87,14 +86,10 @@ async fn repaired(folder: &Folder, damaged: &Damaged) -> Read<Damaged> {
             let problems = lock(&folder.problems);
             left.iter().any(|(_, path)| problems.get(path).is_none_or(|why| why == ASKED))
         };
-        if !hopeful || folder.peer_list().is_empty() {
+        if !hopeful {
             return Ok(left);
         }
-        let ended = tokio::select! {
-            done = pulse.changed() => done.is_err(),
-            done = peers.changed() => done.is_err(),
-        };
-        if ended {
+        if pulse.changed().await.is_err() {
             return Ok(left);
         }
     }
