@@ -96,7 +96,7 @@ impl Work<'_> {
     ) -> Read<Dot> {
         self.write(node, |s, dot| {
             let applied = applied.cloned().unwrap_or_else(|| s.seen.clone());
-            let rank = s.content.rank(|d| applied.covers(d)) + 1;
+            let rank = s.content.next_rank(|d| applied.covers(d));
             s.settle_deletes(|s, d| !s.shows(d));
             s.content.retain(|d, v| v.value != *old || !applied.covers(d));
             s.content.insert(dot, Ranked::new(rank, content));
@@ -163,7 +163,7 @@ impl Work<'_> {
             let applied = applied.cloned().unwrap_or_else(|| s.seen.clone());
             let earlier: Option<(NodeId, Name)> =
                 s.placed().map(|(_, p)| (p.value.parent, p.value.name.clone()));
-            let rank = s.place.rank(|d| applied.covers(d)) + 1;
+            let rank = s.place.next_rank(|d| applied.covers(d));
             // What was moved outlives the deletes that were not applied here yet, and no others.
             s.settle_deletes(|s, d| s.taken_by(d, |gone| applied.covers(gone)));
             s.place.retain(|d, _| !applied.covers(d));
@@ -206,15 +206,15 @@ impl Work<'_> {
 
 fn set_attributes(s: &mut State, dot: Dot, attributes: Attributes) {
     if let Some(mode) = attributes.mode {
-        s.mode.insert(dot, Ranked::new(s.mode.rank(|_| true) + 1, mode));
+        s.mode.insert(dot, Ranked::new(s.mode.next_rank(|_| true), mode));
     }
     if let Some(mtime) = attributes.mtime {
-        s.mtime.insert(dot, Ranked::new(s.mtime.rank(|_| true) + 1, mtime));
+        s.mtime.insert(dot, Ranked::new(s.mtime.next_rank(|_| true), mtime));
     }
 }
 
 fn replace_all<T: Clone + crate::state::Tie>(store: &mut DotStore<Ranked<T>>, dot: Dot, value: T) {
-    let rank = store.rank(|_| true) + 1;
+    let rank = store.next_rank(|_| true);
     *store = DotStore::default();
     store.insert(dot, Ranked::new(rank, value));
 }
@@ -229,7 +229,7 @@ fn replace_free<T: Clone + crate::state::Tie>(
     version: Option<Dot>,
     value: T,
 ) {
-    let rank = store.rank(|d| applied.covers(d)) + 1;
+    let rank = store.next_rank(|d| applied.covers(d));
     store.retain(|d, _| !applied.covers(d) || (Some(d) != version && beside.get(d).is_some()));
     store.insert(dot, Ranked::new(rank, value));
 }

@@ -7,7 +7,7 @@
 
 use crate::ids::{ContentId, Dot, Incarnation, NodeId};
 use crate::path::Name;
-use crate::state::{Content, DotStore, Mtime, Place, Ranked, State, Vector};
+use crate::state::{COUNTER_MAX, Content, DotStore, Mtime, Place, Ranked, State, Vector};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::convert::Infallible;
@@ -17,8 +17,9 @@ use minicbor::{Decoder, Encoder, decode};
 /// The longest link text in bytes (Linux `PATH_MAX` less the final NUL).
 pub const LINK_MAX: usize = 4095;
 
-/// Counters and ranks above this are refused: a forged one must not wrap what follows it.
-pub const COUNTER_MAX: u64 = 1 << 53;
+/// The longest state taken from others, in bytes. With what one message holds beside it, a frame is
+/// never too long for who gets it next.
+pub const STATE_MAX: usize = 256 << 10;
 
 /// Why bytes are not a state (or message).
 #[derive(Clone, Debug, PartialEq, Eq)]

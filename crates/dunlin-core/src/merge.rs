@@ -1,5 +1,6 @@
 //! What other devices say of a node, merged into what is known here.
 
+use crate::codec::{STATE_MAX, encode_state};
 use crate::ids::NodeId;
 use crate::kv::Read;
 use crate::rows::Rows;
@@ -7,14 +8,15 @@ use crate::state::State;
 use crate::tree::Work;
 
 impl Work<'_> {
-    /// Merges a state heard from the peer with this number. Returns whether anything was new.
+    /// Merges a state heard from the peer with this number. Returns whether anything was new. What
+    /// would grow beyond all measure is left alone: it could not be passed on any more.
     ///
     /// What is on this disk was applied from the state as it was before: the rows remember that, so
     /// that a later local change replaces nothing that was merely heard of.
     pub fn hear(&mut self, node: NodeId, heard: &State, from: u32) -> Read<bool> {
         let old = self.tx.node(node)?.map(|r| r.state).unwrap_or_default();
         let merged = old.merge(heard);
-        if merged == old {
+        if merged == old || encode_state(&merged).len() > STATE_MAX {
             return Ok(false);
         }
         for (at, mut local) in crate::decide::locals_of(&self.tx, node)? {

@@ -57,6 +57,8 @@ pub fn opening(view: &dyn View, folder: FolderId, device: DeviceId) -> Read<Mess
 pub struct Outgoing {
     folder: FolderId,
     device: DeviceId,
+    /// The peer's incarnation: what came from an earlier one of it, it does not have any more.
+    inc: Incarnation,
     /// Rows up to this sequence number were sent, or are the peer's already.
     cursor: u64,
     /// Whether a last page of rows was sent: even an empty one tells that there is nothing more.
@@ -65,16 +67,17 @@ pub struct Outgoing {
 }
 
 impl Outgoing {
-    /// After the peer's opening message: it has the rows of my incarnation `of` up to `received`.
+    /// After the opening message of a peer of incarnation `inc`: it has the rows of my incarnation `of` up
+    /// to `received`.
     pub fn new(
         view: &dyn View,
         folder: FolderId,
-        device: DeviceId,
+        (device, inc): (DeviceId, Incarnation),
         of: Incarnation,
         received: u64,
     ) -> Read<Self> {
         let cursor = if view.totals()?.inc == of { received } else { 0 };
-        Ok(Outgoing { folder, device, cursor, opened: false, said: None })
+        Ok(Outgoing { folder, device, inc, cursor, opened: false, said: None })
     }
 
     /// What the peer is known to have committed at the start.
@@ -101,7 +104,7 @@ impl Outgoing {
     /// The rows changed since that the peer does not have from itself; how far they reach; whether
     /// nothing is left.
     fn page(&self, view: &dyn View) -> Read<(Vec<RowBytes>, u64, bool)> {
-        let number = view.peer(self.device)?.map_or(0, |p| p.number);
+        let number = view.peer(self.device)?.filter(|p| p.inc == self.inc).map_or(0, |p| p.number);
         let (mut rows, mut upto, mut bytes) = (Vec::new(), self.cursor, 0);
         let page = view.changed_since(self.cursor, ROWS_PAGE)?;
         let mut complete = page.len() < ROWS_PAGE;
@@ -134,11 +137,13 @@ pub struct Taken {
 impl Work<'_> {
     /// A peer opened the exchange: rows of an earlier incarnation of it count no more.
     pub fn opened(&mut self, device: DeviceId, inc: Incarnation) -> Read<PeerRow> {
-        let mut row = self.peer_row(device)?;
-        if row.inc != inc {
-            row = PeerRow { number: row.number, inc, received: 0, acked: row.acked };
-            self.tx.put_peer(device, &row);
+        if let Some(row) = self.tx.peer(device)?.filter(|r| r.inc == inc) {
+            return Ok(row);
         }
+        // A new number: rows that came from an earlier incarnation are not known to this one.
+        let highest = self.tx.peers()?.iter().map(|(_, r)| r.number).max().unwrap_or(0);
+        let row = PeerRow { number: highest + 1, inc, ..PeerRow::default() };
+        self.tx.put_peer(device, &row);
         Ok(row)
     }
 
@@ -169,15 +174,6 @@ impl Work<'_> {
         self.tx.put_peer(device, &peer);
         taken.received = peer.received;
         Ok(Ok(taken))
-    }
-
-    /// What is known of the exchange with a device; a new one gets the next number.
-    fn peer_row(&self, device: DeviceId) -> Read<PeerRow> {
-        if let Some(row) = self.tx.peer(device)? {
-            return Ok(row);
-        }
-        let highest = self.tx.peers()?.iter().map(|(_, r)| r.number).max().unwrap_or(0);
-        Ok(PeerRow { number: highest + 1, ..PeerRow::default() })
     }
 }
 
@@ -247,7 +243,8 @@ mod tests {
     fn tell(from: &Memory, me: u8, to: &mut Memory, you: u8) -> (usize, usize) {
         let Message::Open { of, received, .. } = opening(to, FOLDER, device(me)).unwrap() else { panic!() };
         let inc = from.totals().unwrap().inc;
-        let mut out = Outgoing::new(from, FOLDER, device(you), of, received).unwrap();
+        let peer = (device(you), to.totals().unwrap().inc);
+        let mut out = Outgoing::new(from, FOLDER, peer, of, received).unwrap();
         let (mut messages, mut count, mut done) = (0, 0, false);
         while let Some(message) = out.next(from, standing(from)).unwrap() {
             match message {
@@ -289,6 +286,22 @@ mod tests {
         let (from, mut to) = (index(1, 3), index(2, 0));
         tell(&from, 1, &mut to, 2);
         assert_eq!(tell(&index(3, 2), 1, &mut to, 2).1, 2);
+    }
+
+    #[test]
+    fn a_peer_that_lost_its_index_is_told_what_came_from_itself() {
+        let (from, mut to) = (index(1, 3), index(2, 0));
+        tell(&from, 1, &mut to, 2);
+        // Device 1 again, with nothing: it gets all of it back, and the same again.
+        let mut rebuilt = index(3, 0);
+        for _ in 0..2 {
+            assert_eq!(tell(&rebuilt, 1, &mut to, 2).1, 0);
+            let open = opening(&rebuilt, FOLDER, device(2)).unwrap();
+            let rows = tell(&to, 2, &mut rebuilt, 1).1;
+            let Message::Open { received, .. } = open else { panic!() };
+            assert_eq!(rows, if received == 0 { 3 } else { 0 });
+        }
+        assert_eq!(to.totals().unwrap().digest, rebuilt.totals().unwrap().digest);
     }
 
     #[test]

@@ -9,6 +9,9 @@ use crate::path::Name;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
+/// Counters and ranks above this are refused: a forged one must not wrap what follows it.
+pub const COUNTER_MAX: u64 = 1 << 53;
+
 /// A causal context: for each incarnation the highest counter seen. Sorted, without zeros.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Vector(Vec<(Incarnation, u64)>);
@@ -233,9 +236,11 @@ impl<T: Tie + Clone> DotStore<Ranked<T>> {
         }
     }
 
-    /// The highest rank among the entries for which `among` holds; 0 if none.
-    pub fn rank(&self, mut among: impl FnMut(Dot) -> bool) -> u64 {
-        self.0.iter().filter(|(d, _)| among(*d)).map(|(_, v)| v.rank).max().unwrap_or(0)
+    /// The rank of a change that replaces the entries for which `among` holds: above theirs, but never
+    /// so high that others would refuse it because of a forged one before it.
+    pub fn next_rank(&self, mut among: impl FnMut(Dot) -> bool) -> u64 {
+        let highest = self.0.iter().filter(|(d, _)| among(*d)).map(|(_, v)| v.rank).max();
+        highest.map_or(1, |rank| rank.saturating_add(1).min(COUNTER_MAX))
     }
 }
 
@@ -376,6 +381,19 @@ mod tests {
         let other = state(&[(dot(3, 1), 1, file(3))]);
         assert_eq!(new.merge(&other).versions().len(), 2);
         assert_eq!(new.merge(&other), other.merge(&new));
+    }
+
+    #[test]
+    fn a_rank_at_the_end_of_its_range_can_be_followed() {
+        let mut store = DotStore::default();
+        assert_eq!(store.next_rank(|_| true), 1);
+        for (counter, rank, next) in
+            [(1, 4, 5), (2, COUNTER_MAX - 1, COUNTER_MAX), (3, COUNTER_MAX, COUNTER_MAX)]
+        {
+            store.insert(Dot { inc: Incarnation([1; 16]), counter }, Ranked::new(rank, 0o644_u16));
+            assert_eq!(store.next_rank(|_| true), next);
+        }
+        assert_eq!(store.next_rank(|d| d.counter == 1), 5);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! the disk, commits it, plans, applies, and says how things stand. Nothing that is queued here is
 //! ever stored: a restart plans anew.
 
+mod durable;
 mod exchange;
 mod host;
 mod looking;
@@ -91,10 +92,15 @@ pub struct Engine {
     troubles: BTreeMap<NodeId, (RelPath, String)>,
     /// Problems of looking, by path.
     unreadable: BTreeMap<RelPath, String>,
+    /// How often everything was looked through for what could not be read.
+    unreadable_tries: u32,
     barriers: Vec<(Option<Name>, Passed)>,
     replan: bool,
     scanning: bool,
+    /// Changes may go unnoticed until everything is looked through again.
     unwatched: bool,
+    /// The same of the look through everything that is under way.
+    exhausted: bool,
     next_rescan: Option<Instant>,
     halted: Option<(String, Instant)>,
     next_root_check: Instant,
@@ -136,10 +142,12 @@ impl Engine {
             backoff: BTreeMap::new(),
             troubles: BTreeMap::new(),
             unreadable: BTreeMap::new(),
+            unreadable_tries: 0,
             barriers: Vec::new(),
             replan: true,
             scanning: true,
             unwatched: false,
+            exhausted: false,
             next_rescan: None,
             halted: None,
             next_root_check: now + CHECK_ROOT,
@@ -147,7 +155,6 @@ impl Engine {
             uniting: totals.uniting,
         };
         engine.push_dir(ROOT, true);
-        engine.watch_control();
         Ok(engine)
     }
 
@@ -297,15 +304,12 @@ impl Engine {
     fn push_dir(&mut self, dir: NodeId, deep: bool) {
         if dir == ROOT && deep {
             self.scanning = true;
+            // Every directory is offered to the watcher again; there may be more watches by now.
+            self.exhausted = self.watcher.add(&control(&[]), PARKED.0).is_err();
+            self.unwatched |= self.exhausted;
         }
         if self.queued.insert((dir, deep)) {
             self.dirs.push_back((dir, deep));
-        }
-    }
-
-    fn watch_control(&mut self) {
-        if self.watcher.add(&control(&[]), PARKED.0).is_err() {
-            self.unwatched = true;
         }
     }
 
@@ -412,6 +416,7 @@ impl Engine {
             problems: real as u64,
             halted: self.halted.as_ref().map(|(why, _)| why.clone()),
             failed: None,
+            unwatched: self.unwatched,
         };
         self.host.stands(pulse, problems);
         Ok(())

@@ -8,7 +8,7 @@ use crate::disk::explain;
 use crate::engine::{Fetched, Input};
 use crate::folder::{Folder, PeerFolder};
 use crate::stage::Claim;
-use crate::transfer::{StreamError, read_exact, read_frame, send_frame};
+use crate::transfer::{PATIENCE, StreamError, read_answer, read_exact, send_frame};
 use dunlin_core::ids::ContentId;
 use dunlin_core::message::{Header, Piece, Request, read};
 use dunlin_core::plan::Fetch;
@@ -16,14 +16,22 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::{JoinSet, block_in_place};
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// Small contents are asked for together: at most so many, and so many bytes.
 const BATCH_ITEMS: usize = 256;
 const BATCH_BYTES: u64 = 4 << 20;
 /// Batches under way at once, and large contents.
 const BATCHES: usize = 4;
+/// A peer may take so long for a batch, and what its bytes take at the slowest speed that is put up
+/// with, in bytes a second: one that answers a little now and then is not to keep others from it.
+const BATCH_WAIT: Duration = Duration::from_secs(30);
+const SLOWEST: u64 = 16 << 10;
+/// How long a peer may grant no stream: other folders may use all of them for a while.
+const STREAM_WAIT: Duration = Duration::from_secs(60);
 const LARGE: usize = 2;
 
 /// Works off what a folder's engine asks for, until the engine is gone.
@@ -150,8 +158,11 @@ async fn ask_pieces(folder: &Folder, peer: &PeerFolder, wanted: Vec<Fetch>) -> (
         wanted.as_slice().iter().map(|f| Piece { content: f.content, offset: 0, len: f.size }).collect();
     let request = Request::Pieces { folder: folder.id, pieces };
     if let Ok(mut recv) = ask(peer, &request).await {
+        let bytes: u64 = wanted.as_slice().iter().map(|f| f.size).sum();
+        let until = Instant::now() + BATCH_WAIT + Duration::from_secs(bytes / SLOWEST);
         for fetch in wanted.by_ref() {
-            match read_piece(&mut recv, fetch.size).await {
+            let piece = timeout_at(until, read_piece(&mut recv, fetch.size)).await;
+            match piece.unwrap_or(Err(StreamError::Silent)) {
                 Ok(Some(bytes)) if *blake3::hash(&bytes).as_bytes() == fetch.content.0 => {
                     got.push((fetch.content, bytes));
                 }
@@ -171,18 +182,22 @@ async fn ask(
     peer: &PeerFolder,
     request: &Request,
 ) -> Result<crate::net::connection::RecvStream, StreamError> {
-    let (mut send, recv) = peer.conn.open_bi().await.map_err(|e| StreamError::Gone(e.to_string()))?;
-    send_frame(&mut send, request).await?;
-    send.finish().map_err(|e| StreamError::Gone(e.to_string()))?;
-    Ok(recv)
+    let opened = timeout(STREAM_WAIT, peer.conn.open_bi()).await.map_err(|_| StreamError::Silent)?;
+    let (mut send, recv) = opened.map_err(|e| StreamError::Gone(e.to_string()))?;
+    let asked = async {
+        send_frame(&mut send, request).await?;
+        send.finish().map_err(|e| StreamError::Gone(e.to_string()))?;
+        Ok(recv)
+    };
+    // A peer may grant no bytes either.
+    timeout(PATIENCE, asked).await.unwrap_or(Err(StreamError::Silent))
 }
 
 async fn read_piece(
     recv: &mut crate::net::connection::RecvStream,
     len: u64,
 ) -> Result<Option<Vec<u8>>, StreamError> {
-    let body = read_frame(recv).await?.ok_or(StreamError::Protocol("an answer is missing"))?;
-    match read(&body).map_err(|_| StreamError::Protocol("an answer cannot be read"))? {
+    match read(&read_answer(recv).await?).map_err(|_| StreamError::Protocol("an answer cannot be read"))? {
         Header::NotHere => Ok(None),
         Header::Here => {
             let len = usize::try_from(len).map_err(|_| StreamError::Protocol("a piece too long"))?;

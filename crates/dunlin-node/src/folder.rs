@@ -209,9 +209,15 @@ impl Folder {
         lock(&peer.known).in_sync(pulse.totals.digest, pulse.totals.seq)
     }
 
-    /// Whether this device lacks nothing and all connected ones hold the same.
-    pub(crate) fn in_sync(&self) -> bool {
+    /// Whether this device lacks nothing and all connected ones hold the same, as far as it is known
+    /// what there is here: what an unwatched folder held when it was looked at last.
+    pub(crate) fn agrees(&self) -> bool {
         let pulse = self.pulse.borrow().clone();
         !pulse.busy() && pulse.need() == 0 && self.peer_list().iter().all(|p| self.in_sync_with(p, &pulse))
+    }
+
+    /// The same of this moment: nothing can be said of it where changes may go unnoticed.
+    pub(crate) fn in_sync(&self) -> bool {
+        !self.pulse.borrow().unwatched && self.agrees()
     }
 }

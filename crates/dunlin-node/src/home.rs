@@ -12,9 +12,11 @@
 //! ```
 
 mod durable;
+mod fresh;
 mod socket;
 
 pub use durable::{remove_durably, write_atomic};
+pub use fresh::Fresh;
 
 use dunlin_core::path::Escaped;
 use rustix::fs::FlockOperation;
@@ -179,23 +181,27 @@ impl Home {
     /// Becomes the one node on this state directory. The lock ends with the process, however that
     /// ends, so there is no stale one.
     pub fn lock(&self) -> Result<LockedHome, HomeError> {
-        let (path, mut file) = self.lock_file()?;
         let until = Instant::now() + LOCK_PATIENCE;
-        while let Err(e) = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            if e != rustix::io::Errno::WOULDBLOCK {
-                return Err(io_error("lock", &path)(e.into()));
+        let (path, mut file) = loop {
+            let (path, mut file) = self.lock_file()?;
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) if is_at(&file, &path) => break (path, file),
+                // One that was removed is nobody's.
+                Ok(()) => continue,
+                Err(rustix::io::Errno::WOULDBLOCK) => {}
+                Err(e) => return Err(io_error("lock", &path)(e.into())),
             }
             if Instant::now() >= until {
                 return Err(HomeError::Locked { path: self.dir.clone(), pid: read_pid(&mut file) });
             }
             std::thread::sleep(Duration::from_millis(10));
-        }
+        };
         let pid = std::process::id();
         file.set_len(0)
             .and_then(|()| file.rewind())
             .and_then(|()| writeln!(file, "{pid}"))
             .map_err(io_error("write", &path))?;
-        let locked = LockedHome { home: self.clone(), _lock: file };
+        let locked = LockedHome { home: self.clone(), lock: file };
         locked.sweep()?;
         Ok(locked)
     }
@@ -240,7 +246,7 @@ impl Home {
 #[derive(Debug)]
 pub struct LockedHome {
     home: Home,
-    _lock: File,
+    lock: File,
 }
 
 impl Deref for LockedHome {
@@ -302,6 +308,12 @@ impl LockedHome {
         Ok(ids)
     }
 
+    /// Whether the directory is still where it was: it may have been removed meanwhile, and another
+    /// node may have made a new one.
+    fn is_in_place(&self) -> bool {
+        is_at(&self.lock, &self.dir.join("lock"))
+    }
+
     /// Removes what a killed writer left; nobody else writes here now.
     fn sweep(&self) -> Result<(), HomeError> {
         for entry in fs::read_dir(&self.dir).map_err(io_error("list", &self.dir))? {
@@ -331,6 +343,11 @@ fn check_private(dir: &Path) -> Result<(), HomeError> {
         return Err(HomeError::Exposed { path: dir.to_path_buf(), mode: meta.mode() & 0o7777 });
     }
     Ok(())
+}
+
+fn is_at(file: &File, path: &Path) -> bool {
+    let (here, there) = (file.metadata(), fs::symlink_metadata(path));
+    here.is_ok_and(|a| there.is_ok_and(|b| (a.dev(), a.ino()) == (b.dev(), b.ino())))
 }
 
 fn read_pid(file: &mut File) -> Option<u32> {

@@ -12,6 +12,7 @@ pub mod beacon_packet;
 pub mod connection;
 mod handshake;
 pub mod neighbours;
+mod singly;
 pub mod transport;
 
 /// The UDP port a node listens on unless told otherwise.

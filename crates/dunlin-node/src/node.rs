@@ -10,12 +10,15 @@ use crate::engine::Input;
 use crate::folder::{Folder, lock};
 use crate::home::{HomeError, LockedHome};
 use crate::net::beacon::{Beacon, BeaconMode, BeaconOptions};
+use crate::net::connection::Connection;
 use crate::net::transport::{BindError, BindOptions, Transport};
 use crate::session::{CODE_STOPPED, Peer};
 use dunlin_core::ids::{DeviceId, FolderId};
 use dunlin_core::message::{ALPN, ALPN_JOIN};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{Notify, broadcast, mpsc, watch};
@@ -23,8 +26,8 @@ use tokio::sync::{Notify, broadcast, mpsc, watch};
 /// What a node is started with.
 #[derive(Debug)]
 pub struct NodeOptions {
-    /// The state directory; held until the node has stopped.
-    pub home: LockedHome,
+    /// The state directory; held at least until the node has stopped.
+    pub home: Arc<LockedHome>,
     /// The address to listen on. `None`: any address, UDP port 9000 or another when that is taken.
     /// A port given and taken is an error. A loopback address keeps discovery on loopback too.
     pub listen: Option<SocketAddr>,
@@ -69,16 +72,18 @@ pub(crate) struct Shared {
     /// Drawn at start: tells a restart from a second connection.
     pub nonce: u64,
     pub secret: iroh::SecretKey,
-    pub home: LockedHome,
+    pub home: Arc<LockedHome>,
     pub transport: Transport,
     folders: Mutex<BTreeMap<FolderId, Open>>,
-    /// Folders that could not be opened, where they should be, and why.
-    unopened: Mutex<BTreeMap<FolderId, (std::path::PathBuf, String)>>,
+    /// Folders that could not be opened (yet).
+    unopened: Mutex<BTreeMap<FolderId, Unopened>>,
     pub peers: Mutex<BTreeMap<DeviceId, Arc<Peer>>>,
     /// Where devices were seen, the latest first. Hints: who answers is whoever proves the key.
     addresses: Mutex<BTreeMap<DeviceId, Vec<SocketAddr>>>,
     /// Inviters that are being looked for, and where discovery saw them.
     expected: Mutex<BTreeMap<DeviceId, watch::Sender<Vec<SocketAddr>>>>,
+    /// Strangers that are being heard, the oldest first.
+    guests: Mutex<VecDeque<Connection>>,
     /// Discovery, while it runs.
     beacon: Mutex<Option<Beacon>>,
     /// Raised when folders or members change.
@@ -88,13 +93,24 @@ pub(crate) struct Shared {
     events: broadcast::Sender<Event>,
     /// One folder is shared or joined at a time.
     setup: tokio::sync::Mutex<()>,
+    /// Somebody may have admitted this device's key without our having heard of it.
+    pledged: AtomicBool,
+}
+
+/// A folder of this device that cannot be opened for now.
+#[derive(Clone)]
+struct Unopened {
+    /// Where it should be; its state directory where even that is not known.
+    path: PathBuf,
+    why: String,
+    members: BTreeMap<DeviceId, String>,
 }
 
 /// A folder with its threads.
 struct Open {
     folder: Arc<Folder>,
     engine: std::thread::JoinHandle<()>,
-    watching: Arc<std::sync::atomic::AtomicBool>,
+    watching: Arc<AtomicBool>,
 }
 
 /// A running node.
@@ -204,18 +220,20 @@ pub async fn start(options: NodeOptions) -> Result<Arc<Node>, StartError> {
         peers: Mutex::default(),
         addresses: Mutex::new(addresses),
         expected: Mutex::default(),
+        guests: Mutex::default(),
         beacon: Mutex::default(),
         changed: watch::channel(0).0,
         redial: Notify::new(),
         events,
         setup: tokio::sync::Mutex::new(()),
+        pledged: AtomicBool::new(false),
     });
     let node = Arc::new(Node { shared, tasks: Mutex::default() });
     for id in node.shared.home.folder_ids()? {
         if let Err(why) = opening::open_known(&node.shared, &id) {
             // The other folders go on; status tells of this one until it can be opened.
             node.shared.event(Event::Note { text: why.message.clone() });
-            opening::keep_trying(&node.shared, &id);
+            lock(&node.tasks).push(tokio::spawn(opening::keep_trying(node.shared.clone(), id)));
         }
     }
     node.run(options.listen, options.discovery);
@@ -248,6 +266,12 @@ impl Node {
         lock(&self.tasks).extend(tasks);
     }
 
+    /// Whether nobody can count on this device's key: no folder is being shared or joined, and no
+    /// invitation was shown without an answer. To be asked once the node has stopped.
+    pub fn is_nobody(&self) -> bool {
+        self.shared.setup.try_lock().is_ok() && !self.shared.pledged.load(Ordering::Relaxed)
+    }
+
     /// Ends everything: sockets closed, the store committed. Returns within 1.5 s.
     pub async fn stop(&self) {
         self.shared.remember_addresses();
@@ -264,7 +288,7 @@ impl Node {
         }
         let open = std::mem::take(&mut *lock(&self.shared.folders));
         for o in open.values() {
-            o.watching.store(false, std::sync::atomic::Ordering::Relaxed);
+            o.watching.store(false, Ordering::Relaxed);
             // A full queue means that the engine is at work; it sees the end of its senders instead.
             let _ = o.folder.inputs.try_send(Input::Stop);
         }

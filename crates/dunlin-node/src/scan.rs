@@ -1,7 +1,7 @@
 //! From the disk to observations: what differs from what the index says is there. Content is hashed
 //! only where the metadata say that it may have changed.
 
-use crate::disk::{Disk, Entry, FileKind, FileTime, Stat};
+use crate::disk::{Disk, Entry, FileKind, FileTime, ReadFile, Stat};
 use dunlin_core::ids::{ContentId, NodeId, ROOT};
 use dunlin_core::kv::{Read, View};
 use dunlin_core::observe::{Observation, Seen};
@@ -165,35 +165,24 @@ pub fn hash(disk: &dyn Disk, file: &ToHash) -> Hashed {
 fn try_hash(disk: &dyn Disk, file: &ToHash) -> io::Result<Hashed> {
     let open = disk.open(&file.path)?;
     let before = open.stat()?;
-    let mut hasher = blake3::Hasher::new();
-    let len = usize::try_from(before.size).unwrap_or(BUFFER).saturating_add(1).min(BUFFER);
-    let (mut buffer, mut offset) = (vec![0; len], 0);
-    loop {
-        let n = open.read_at(&mut buffer, offset)?;
-        if n == 0 {
-            break;
-        }
-        hasher.update(&buffer[..n]);
-        offset += n as u64;
-        if offset <= SMALL && offset < before.size {
-            // A short read: go on in the same buffer, so that a small file stays whole in it.
-            hasher.reset();
-            offset = read_rest(open.as_ref(), &mut buffer, n)?;
-            hasher.update(&buffer[..usize::try_from(offset).unwrap_or(0)]);
-        }
-    }
+    let small = before.size <= SMALL;
+    let (bytes, id) = if small { read_small(open.as_ref(), before.size)? } else { (Vec::new(), None) };
+    let (id, size) = match id {
+        Some(id) => (id, bytes.len() as u64),
+        None => read_large(open.as_ref())?,
+    };
     let after = open.stat()?;
-    let rests = before.stamp() == after.stamp() && offset == after.size;
-    if !rests && offset > SMALL {
+    let rests = before.stamp() == after.stamp() && size == after.size;
+    let whole = size == bytes.len() as u64;
+    if !rests && !whole {
         return Ok(Hashed::Restless(file.clone()));
     }
     // A small file was read in one go: what was read is what any reader would have seen just then.
-    let id = ContentId(*hasher.finalize().as_bytes());
     let mut seen = before.stamp();
-    seen.size = offset;
+    seen.size = size;
     let young = !rests || is_younger(disk, &after, RACY_MS);
-    let keep = young || is_younger(disk, &after, RECENT_MS);
-    let bytes = (keep && offset <= SMALL).then(|| buffer[..usize::try_from(offset).unwrap_or(0)].to_vec());
+    let keep = whole && (young || is_younger(disk, &after, RECENT_MS));
+    let bytes = keep.then_some(bytes);
     let seen = Seen::File(id, before.mode & 0o777, seen);
     Ok(Hashed::Seen(Observation { at: file.at.clone(), seen }, bytes, young))
 }
@@ -224,16 +213,34 @@ pub fn snapshot(
     Ok(Observation { at: file.at.clone(), seen: Seen::File(id, before.mode & 0o777, stamp) })
 }
 
-fn read_rest(file: &dyn crate::disk::ReadFile, buffer: &mut [u8], have: usize) -> io::Result<u64> {
-    let mut have = have;
-    while have < buffer.len() {
-        let n = file.read_at(&mut buffer[have..], have as u64)?;
-        if n == 0 {
-            break;
+/// Reads a small file into memory, with its hash; no hash if it grew beyond what is small meanwhile. It is
+/// read by one call, so that it is what any reader would see: of two calls, a writer may come between.
+fn read_small(file: &dyn ReadFile, size: u64) -> io::Result<(Vec<u8>, Option<ContentId>)> {
+    let mut len = usize::try_from(size.min(SMALL)).unwrap_or(0) + 1;
+    while len as u64 <= 2 * SMALL {
+        let mut bytes = vec![0; len];
+        let n = file.read_at(&mut bytes, 0)?;
+        if n < len {
+            bytes.truncate(n);
+            let id = ContentId(*blake3::hash(&bytes).as_bytes());
+            return Ok((bytes, Some(id)));
         }
-        have += n;
+        len *= 2;
     }
-    Ok(have as u64)
+    Ok((Vec::new(), None))
+}
+
+/// The hash of a file, and how many bytes it is of.
+fn read_large(file: &dyn ReadFile) -> io::Result<(ContentId, u64)> {
+    let (mut hasher, mut buffer, mut offset) = (blake3::Hasher::new(), vec![0; BUFFER], 0);
+    loop {
+        let n = file.read_at(&mut buffer, offset)?;
+        if n == 0 {
+            return Ok((ContentId(*hasher.finalize().as_bytes()), offset));
+        }
+        hasher.update(&buffer[..n]);
+        offset += n as u64;
+    }
 }
 
 /// Whether a time stamp is younger than this.

@@ -276,7 +276,8 @@ impl Session {
                 if let (true, Some(old)) = (again, exchange.sender.take()) {
                     old.abort();
                 }
-                let sender = send_rows(self.shared.clone(), folder, exchange.peer.clone(), of, received);
+                let sender =
+                    send_rows(self.shared.clone(), folder, exchange.peer.clone(), inc, (of, received));
                 exchange.sender = Some(tokio::spawn(sender));
             }
             Message::Rows { upto, last, rows, .. } => {
@@ -329,13 +330,13 @@ async fn send_rows(
     shared: Arc<Shared>,
     folder: Arc<Folder>,
     peer: Arc<PeerFolder>,
-    of: Incarnation,
-    received: u64,
+    inc: Incarnation,
+    (of, received): (Incarnation, u64),
 ) {
     let mut pulse = folder.pulse.subscribe();
     let mut members = folder.members.subscribe();
     let mut peers = folder.peers_changed.subscribe();
-    let start = || Outgoing::new(&folder.site.store.snapshot()?, folder.id, peer.device, of, received);
+    let start = || Outgoing::new(&folder.site.store.snapshot()?, folder.id, (peer.device, inc), of, received);
     let Ok(mut outgoing) = block_in_place(start) else { return };
     lock(&peer.known).acked = outgoing.acked();
     let mut told = Vec::new();

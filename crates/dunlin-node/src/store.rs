@@ -1,6 +1,8 @@
 //! The index of one folder in a redb file. One writer; any number of snapshots beside it.
 
-use dunlin_core::kv::{Changes, Fault, Pair, Read, View};
+use dunlin_core::ids::{DeviceId, Incarnation};
+use dunlin_core::kv::{Changes, Fault, Pair, Read, Tx, View};
+use dunlin_core::rows::Rows;
 use redb::{Database, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition};
 use std::path::Path;
 
@@ -58,6 +60,20 @@ pub trait Index: Send + Sync {
     fn snapshot(&self) -> Read<Snapshot>;
     /// Commits changes as one; durable when it returns.
     fn commit(&self, changes: Changes) -> Read<()>;
+}
+
+/// A new index gets an incarnation of its own, and may only unite. `random` has never been used before.
+pub fn begin(index: &dyn Index, device: DeviceId, random: [u8; 16]) -> Read<()> {
+    let snapshot = index.snapshot()?;
+    let mut tx = Tx::new(&snapshot);
+    let mut totals = tx.totals()?;
+    if totals.inc != Incarnation::default() {
+        return Ok(());
+    }
+    totals.inc = Incarnation::new(device, random);
+    totals.uniting = true;
+    tx.put_totals(&totals);
+    index.commit(tx.into_changes())
 }
 
 struct Table(ReadOnlyTable<&'static [u8], &'static [u8]>);

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 /// How long a peer may take for the next bytes before somebody else is asked.
 pub const PATIENCE: Duration = Duration::from_secs(10);
+/// So many bytes are waited for at a time.
+const STEP: usize = 64 << 10;
 
 /// Why a stream ended before its time.
 #[derive(Debug, thiserror::Error)]
@@ -29,8 +31,8 @@ pub async fn send_frame<T: minicbor::Encode<()>>(
     stream.write_all(&frame(message)).await.map_err(|e| StreamError::Gone(e.to_string()))
 }
 
-/// Reads the body of one frame; `None` at the end of the stream. The buffer grows as bytes arrive,
-/// never by the declared length.
+/// Reads the body of one frame, however long it takes to begin; `None` at the end of the stream. The
+/// buffer grows as bytes arrive, never by the declared length.
 pub async fn read_frame(stream: &mut RecvStream) -> Result<Option<Vec<u8>>, StreamError> {
     let mut head = [0; 4];
     match stream.read_exact(&mut head).await {
@@ -45,17 +47,27 @@ pub async fn read_frame(stream: &mut RecvStream) -> Result<Option<Vec<u8>>, Stre
     let mut body = Vec::new();
     while body.len() < len {
         let start = body.len();
-        body.resize(len.min(start + (64 << 10)), 0);
+        body.resize(len.min(start + STEP), 0);
         read_exact(stream, &mut body[start..]).await?;
     }
     Ok(Some(body))
 }
 
-/// Fills the buffer from the stream.
+/// Reads the body of a frame that was asked for: a peer that never answers is as good as none.
+pub async fn read_answer(stream: &mut RecvStream) -> Result<Vec<u8>, StreamError> {
+    let answer = tokio::time::timeout(PATIENCE, read_frame(stream)).await;
+    answer.map_err(|_| StreamError::Silent)??.ok_or(StreamError::Protocol("an answer is missing"))
+}
+
+/// Fills the buffer from the stream. Time counts anew with each step, so that a slow link is none that
+/// is dead.
 pub async fn read_exact(stream: &mut RecvStream, buffer: &mut [u8]) -> Result<(), StreamError> {
-    match tokio::time::timeout(PATIENCE, stream.read_exact(buffer)).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(e)) => Err(StreamError::Gone(e.to_string())),
-        Err(_) => Err(StreamError::Silent),
+    for step in buffer.chunks_mut(STEP) {
+        match tokio::time::timeout(PATIENCE, stream.read_exact(step)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => return Err(StreamError::Gone(e.to_string())),
+            Err(_) => return Err(StreamError::Silent),
+        }
     }
+    Ok(())
 }

@@ -138,6 +138,60 @@ async fn dead_addresses_do_not_delay_a_connect() {
     assert_eq!(ca.remote_addr(), Some(b.bound()[0]));
 }
 
+/// A way to `to` that takes its time: who else is asked answers first. Ends with the test's runtime.
+async fn detour(to: SocketAddr) -> SocketAddr {
+    const WAY: Duration = Duration::from_millis(30);
+    let front = std::sync::Arc::new(tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap());
+    let here = front.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut ways = std::collections::BTreeMap::new();
+        let mut packet = vec![0; 1 << 16];
+        loop {
+            let (n, from) = front.recv_from(&mut packet).await.unwrap();
+            if let std::collections::btree_map::Entry::Vacant(new) = ways.entry(from) {
+                let back = std::sync::Arc::new(tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap());
+                back.connect(to).await.unwrap();
+                new.insert(back.clone());
+                let front = front.clone();
+                tokio::spawn(async move {
+                    let mut packet = vec![0; 1 << 16];
+                    while let Ok(n) = back.recv(&mut packet).await {
+                        front.send_to(&packet[..n], from).await.unwrap();
+                    }
+                });
+            }
+            let (way, packet) = (ways[&from].clone(), packet[..n].to_vec());
+            tokio::spawn(async move {
+                tokio::time::sleep(WAY).await;
+                let _ = way.send(&packet).await;
+            });
+        }
+    });
+    here
+}
+
+/// One of the addresses known of a device has another device by now, which answers faster.
+#[tokio::test]
+async fn somebody_else_at_one_address_does_not_hide_a_device_at_another() {
+    let (a, b, other) = (bind(1).await, bind(2).await, bind(3).await);
+    let there = detour(b.bound()[0]).await;
+    let addrs = [other.bound()[0], there];
+    // The second time iroh has both addresses in mind, whatever is dialled.
+    for addrs in [&addrs[..], &addrs[1..]] {
+        let (ca, cb) = pair(&a, &b, addrs).await;
+        assert_eq!((ca.remote_id(), cb.remote_id()), (b.id(), a.id()));
+        let (mut tx, _rx) = ca.open_bi().await.unwrap();
+        tx.write_all(b"ping").await.unwrap();
+        cb.accept_bi().await.unwrap();
+        ca.close(7, b"");
+        assert_eq!(cb.closed().await, Closed::ByPeer { code: 7, reason: Vec::new() });
+    }
+    // It ends with the transport, as any other.
+    let (_ca, cb) = pair(&a, &b, &addrs).await;
+    a.close().await;
+    assert!(matches!(cb.closed().await, Closed::ByPeer { code: 0, .. }), "{:?}", cb.close_reason());
+}
+
 #[tokio::test]
 async fn dials_that_cannot_work_end_in_time() {
     let (a, b) = (bind(1).await, bind(2).await);

@@ -36,7 +36,7 @@ async fn who_was_seen_as_a_stranger_is_found_as_a_member() {
     let temp = tempfile::tempdir().unwrap();
     let home = Home::open(&temp.path().join("home")).unwrap().lock().unwrap();
     let listen = Some("127.0.0.1:0".parse().unwrap());
-    let node = start(NodeOptions { home, listen, discovery: true }).await.unwrap();
+    let node = start(NodeOptions { home: std::sync::Arc::new(home), listen, discovery: true }).await.unwrap();
     let key = [91; 32];
     let guest = bind(key).await;
     let (found, _sightings) = tokio::sync::mpsc::channel(64);

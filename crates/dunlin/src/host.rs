@@ -6,9 +6,10 @@ use crate::failure::Failure;
 use crate::render::{Live, Opening, note};
 use dunlin_node::NodeOptions;
 use dunlin_node::control::{self, AnyPath, JoinRequest};
-use dunlin_node::home::{Home, HomeError, LockedHome};
+use dunlin_node::home::{Fresh, Home, HomeError, LockedHome};
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -39,19 +40,39 @@ impl Ask {
             Ask::Run => Opening::Running(client.status().await?),
         })
     }
+
+    /// What it means that the node was told to end before it did this.
+    fn unfinished(&self) -> Result<(), Failure> {
+        let what = match self {
+            Ask::Run => return Ok(()),
+            Ask::Share(_) => "ended before the folder was shared",
+            Ask::Join(_) => "ended before the folder was joined; the invitation is still good on this device",
+        };
+        Err(Failure::failed(what, "give the same command again"))
+    }
 }
 
 /// Puts `ask` to the node that runs on this state directory, prints the answer and returns; where
-/// none runs, runs one until it is told to end.
+/// none runs, runs one until it is told to end. A fresh state directory in which nothing came of it
+/// is removed again.
 pub async fn host(globals: &Globals, ask: Ask) -> Result<(), Failure> {
-    let home = Home::open(&home_dir(globals)?)?;
-    if let Some(name) = &globals.name {
-        home.set_name(name)?;
-    }
-    match take_or_reach(&home).await? {
-        Reached::Free(locked) => foreground(locked, globals, &ask).await,
-        Reached::Running(_) if matches!(ask, Ask::Run) => Err(already_runs(&home)),
-        Reached::Running(client) => {
+    let dir = home_dir(globals)?;
+    let fresh = Fresh::look(&dir);
+    match take_or_reach(&dir).await {
+        Ok(Reached::Free(locked)) => {
+            let locked = Arc::new(locked);
+            let mut stage = Stage::Nobody;
+            let outcome = foreground(&locked, globals, &ask, &mut stage).await;
+            if stage == Stage::Nobody {
+                fresh.undo(&locked);
+            }
+            outcome.and_then(|()| if stage == Stage::Asked { Ok(()) } else { ask.unfinished() })
+        }
+        Ok(Reached::Running(home, _)) if matches!(ask, Ask::Run) => Err(already_runs(&home)),
+        Ok(Reached::Running(home, client)) => {
+            if let Some(name) = &globals.name {
+                home.set_name(name)?;
+            }
             if globals.listen.is_some() || globals.no_discovery || globals.name.is_some() {
                 note(
                     "a node runs here already; --name, --listen and --no-discovery count when it starts next",
@@ -60,6 +81,10 @@ pub async fn host(globals: &Globals, ask: Ask) -> Result<(), Failure> {
             let opening = ask.put(&client).await?;
             Live::new(globals.json, globals.verbose).open(&opening, false);
             Ok(())
+        }
+        Err(failure) => {
+            fresh.remove_directories();
+            Err(failure)
         }
     }
 }
@@ -110,23 +135,26 @@ fn home_dir(globals: &Globals) -> Result<PathBuf, Failure> {
 
 enum Reached {
     Free(LockedHome),
-    Running(Client),
+    Running(Home, Client),
 }
 
-async fn take_or_reach(home: &Home) -> Result<Reached, Failure> {
+async fn take_or_reach(dir: &Path) -> Result<Reached, Failure> {
     let until = Instant::now() + PATIENCE;
     loop {
-        let locked = match home.lock() {
+        let home = Home::open(dir)?;
+        let refused = match home.lock() {
             Ok(locked) => return Ok(Reached::Free(locked)),
             Err(e @ HomeError::Locked { .. }) => e,
+            // Another command made it, failed, and took it away again.
+            Err(e @ HomeError::Io { .. }) if !home.dir().exists() => e,
             Err(e) => return Err(e.into()),
         };
         let client = Client::new(home.socket_path());
         if client.is_there().await? {
-            return Ok(Reached::Running(client));
+            return Ok(Reached::Running(home, client));
         }
         if Instant::now() >= until {
-            return Err(locked.into());
+            return Err(refused.into());
         }
         sleep(Duration::from_millis(25)).await;
     }
@@ -139,12 +167,32 @@ fn already_runs(home: &Home) -> Failure {
     }
 }
 
-async fn foreground(locked: LockedHome, globals: &Globals, ask: &Ask) -> Result<(), Failure> {
+/// How far a node that was started for a command got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Nobody knows of it: what was made for it may go.
+    Nobody,
+    /// Another device may know its key, although it does not do what was asked.
+    Somebody,
+    /// It does what was asked.
+    Asked,
+}
+
+async fn foreground(
+    locked: &Arc<LockedHome>,
+    globals: &Globals,
+    ask: &Ask,
+    stage: &mut Stage,
+) -> Result<(), Failure> {
     let mut end = End::watch(globals.stop_with_stdin)?;
+    if let Some(name) = &globals.name {
+        locked.set_name(name)?;
+    }
     // Before the start, so that a client which finds the lock held soon finds somebody listening.
-    let listener = listen(&locked)?;
+    let listener = listen(locked)?;
     let client = Client::new(locked.socket_path());
-    let options = NodeOptions { home: locked, listen: globals.listen, discovery: !globals.no_discovery };
+    let options =
+        NodeOptions { home: locked.clone(), listen: globals.listen, discovery: !globals.no_discovery };
     let node = tokio::select! {
         node = dunlin_node::start(options) => node?,
         () = end.comes() => return Ok(()),
@@ -154,7 +202,7 @@ async fn foreground(locked: LockedHome, globals: &Globals, ask: &Ask) -> Result<
         stopped.await.ok();
     }));
     let outcome = tokio::select! {
-        outcome = live(&client, globals, ask) => outcome,
+        outcome = live(&client, globals, ask, stage) => outcome,
         () = end.comes() => Ok(()),
         _ = &mut served => Ok(()), // a client asked for the end
     };
@@ -165,13 +213,17 @@ async fn foreground(locked: LockedHome, globals: &Globals, ask: &Ask) -> Result<
     }
     // What is not done by then is what a kill would leave undone too: the next start resumes it.
     tokio::time::timeout_at(deadline, node.stop()).await.ok();
+    if *stage == Stage::Nobody && !node.is_nobody() {
+        *stage = Stage::Somebody;
+    }
     outcome
 }
 
 /// Does what was asked, then prints what happens until the node ends.
-async fn live(client: &Client, globals: &Globals, ask: &Ask) -> Result<(), Failure> {
+async fn live(client: &Client, globals: &Globals, ask: &Ask, stage: &mut Stage) -> Result<(), Failure> {
     let mut events = client.events().await?; // first, so that none is missed
     let opening = ask.put(client).await?;
+    *stage = Stage::Asked;
     let mut live = Live::new(globals.json, globals.verbose);
     live.know(&client.status().await?);
     live.open(&opening, true);

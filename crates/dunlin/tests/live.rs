@@ -5,6 +5,7 @@
 use dunlin_testkit::*;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -153,6 +154,123 @@ fn an_unreadable_root_halts_and_no_delete_leaves_it() {
     until("halted", Duration::from_secs(20), || a.folder()["state"] == "halted");
     std::thread::sleep(Duration::from_millis(500));
     assert!(tree(&b.dir) == before, "a folder without its marker must delete nothing elsewhere");
+}
+
+type Break<'a> = &'a dyn Fn(&Node);
+
+/// What may be wrong with a root when a node starts; each is told, and over by itself.
+#[test]
+fn a_root_that_is_wrong_at_the_start_is_told_and_comes_back_by_itself() {
+    let (_temp, a, mut b) = pair();
+    let (away, marker) = (b.dir.with_extension("away"), b.path(".dunlin/folder"));
+    let held = fs::read(&marker).unwrap();
+    let gone = |b: &Node| fs::rename(&b.dir, &away).unwrap();
+    let unmarked = |_: &Node| fs::remove_file(&marker).unwrap();
+    let foreign = |_: &Node| write(&marker, b"another folder's");
+    let a_file = |b: &Node| {
+        fs::rename(&b.dir, &away).unwrap();
+        write(&b.dir, b"in the way");
+    };
+    let wrongs: [(&str, Break<'_>); 4] = [
+        ("No such file", &gone),
+        ("missing", &unmarked),
+        ("belongs to another folder", &foreign),
+        ("Not a directory", &a_file),
+    ];
+    for (i, (word, break_it)) in wrongs.into_iter().enumerate() {
+        b.stop();
+        break_it(&b);
+        write(a.path(format!("meanwhile{i}")), format!("written while b could not, {i}"));
+        b.run();
+        until("b runs", PATIENCE, || b.asks(&["status"]).0 == 0);
+        let folder = b.folder();
+        assert_eq!((&folder["state"], &folder["in_sync"]), (&"halted".into(), &false.into()), "{folder}");
+        let why = folder["problems"][0]["why"].as_str().unwrap().to_owned();
+        assert!(why.contains(word), "{word}: {why}");
+        assert_eq!(folder["path"], b.dir.to_str().unwrap());
+        assert_eq!(folder["devices"][0]["name"], "a", "{folder}");
+        let told = b.asks(&["status"]).1;
+        assert!(told.contains("halted") && told.contains(word), "{told}");
+        for args in [&["wait"][..], &["wait", b.dir.to_str().unwrap()], &["invite"]] {
+            let (code, _, err) = b.asks(args);
+            assert!(code == 1 && err.contains("halted") && err.contains(word), "{args:?}: {err}");
+        }
+        // It is not shared anew by a habit: that would be another folder in its place.
+        let (code, _, err) = b.asks(&["share", b.dir.to_str().unwrap()]);
+        assert!(code == 1, "{err}");
+        assert!(!b.dir.is_dir() || marker.exists() == (word == "belongs to another folder"), "{err}");
+        if away.exists() {
+            // The file in the way, if there is one.
+            let _ = fs::remove_file(&b.dir);
+            fs::rename(&away, &b.dir).unwrap();
+        } else {
+            write(&marker, &held);
+        }
+        until("opened", PATIENCE, || b.folder()["state"] != "halted");
+        settle(word, &[&a, &b]);
+        assert_eq!(b.status()["folders"].as_array().unwrap().len(), 1);
+    }
+    // State that cannot be read is told too, and hinders no other folder.
+    b.stop();
+    let strange = b.home.join("folders").join("ab".repeat(32));
+    fs::create_dir(&strange).unwrap();
+    set_mode(&strange, 0o700);
+    write(strange.join("folder.json"), b"{");
+    b.run();
+    until("b runs", PATIENCE, || b.asks(&["status"]).0 == 0);
+    let status = b.status();
+    let state = |at: &Path| {
+        let folders = status["folders"].as_array().unwrap();
+        folders.iter().find(|f| f["path"] == at.to_str().unwrap()).map(|f| f["state"].clone())
+    };
+    assert_eq!(state(&strange), Some("halted".into()), "{status}");
+    assert!(state(&b.dir).is_some_and(|s| s != "halted"), "{status}");
+    assert_eq!(b.asks(&["wait"]).0, 2, "there are two folders");
+    assert_eq!(b.asks(&["wait", b.dir.to_str().unwrap()]).0, 0);
+}
+
+/// In a user namespace of its own, where the limit of watches is its own too.
+#[test]
+fn in_sync_is_not_said_while_changes_may_go_unnoticed() {
+    const LIMIT: &str = "/proc/sys/user/max_inotify_watches";
+    let limited = format!("echo 6 > {LIMIT} && exec \"$@\"");
+    if !can("unwatched", "unshare", &["-Ur", "sh", "-c", &limited, "sh", "true"]) {
+        return;
+    }
+    let temp = tempfile::tempdir().unwrap();
+    let base = temp.path().canonicalize().unwrap();
+    let mut a = Node::new(&base, "a");
+    let dirs: Vec<_> = (0..12).map(|i| a.path(format!("dir{i}"))).collect();
+    dirs.iter().for_each(|d| fs::create_dir_all(d).unwrap());
+    a.wrapper = ["unshare", "-Ur", "sh", "-c", &limited, "sh"].map(Into::into).to_vec();
+    a.share();
+    let problem = |folder: &serde_json::Value| folder["problems"].to_string().contains("max_user_watches");
+    until("the limit is told", PATIENCE, || problem(&a.folder()));
+    for round in 0..3 {
+        dirs.iter().for_each(|d| write(d.join("file"), format!("round {round}")));
+        a.wait();
+        until("at rest", PATIENCE, || a.folder()["state"] == "idle");
+        let folder = a.folder();
+        // All twelve, the unwatched ones too; and still nothing is sure from here on.
+        assert_eq!((&folder["files"], &folder["bytes"]), (&12.into(), &(12 * 7).into()), "{folder}");
+        assert_eq!((&folder["state"], &folder["in_sync"]), (&"idle".into(), &false.into()), "{folder}");
+        assert!(problem(&folder), "{folder}");
+    }
+    let states = a.events("state");
+    assert!(!states.is_empty() && states.iter().all(|s| s["in_sync"] == false), "{states:?}");
+
+    // More watches: the next look takes them, and it can be said again.
+    let more = format!("echo 1000 > {LIMIT}");
+    let pid = a.pid().to_string();
+    let enter = ["-t", &pid, "-U", "--preserve-credentials", "sh", "-c", &more];
+    if !can("unwatched no more", "nsenter", &enter) {
+        return;
+    }
+    a.wait();
+    let folder = a.folder();
+    assert!(!problem(&folder) && folder["in_sync"] == true, "{folder}");
+    dirs.iter().for_each(|d| write(d.join("file"), "seen at once"));
+    until("seen at once", Duration::from_secs(5), || a.folder()["bytes"] == 12 * 12);
 }
 
 /// Asks to wait in the very moment after an edit: nothing but the barrier through the watcher can

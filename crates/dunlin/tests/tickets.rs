@@ -7,10 +7,11 @@ use dunlin_core::message::{ALPN, ALPN_JOIN};
 use dunlin_core::ticket::Ticket;
 use dunlin_node::net::transport::{BindOptions, Transport};
 use dunlin_testkit::*;
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 struct Place {
@@ -44,6 +45,7 @@ fn parse(ticket: &str) -> Ticket {
 /// A join that must fail with exit code 1, two lines, and nothing made; returns what it said.
 fn refused(node: &Node, ticket: &str, dir: &Path) -> String {
     let existed = dir.exists();
+    let before = listing(node);
     let args: [&OsStr; 5] =
         ["join".as_ref(), ticket.as_ref(), dir.as_os_str(), "--listen".as_ref(), "127.0.0.1:0".as_ref()];
     let (code, out, err) = told(node.command(&args).output().unwrap());
@@ -52,9 +54,16 @@ fn refused(node: &Node, ticket: &str, dir: &Path) -> String {
     assert!(err.starts_with("dunlin: ") && err.contains("\nhint: "), "{err}");
     assert_eq!(dir.exists(), existed, "{} was made: {err}", dir.display());
     assert!(!dir.join(".dunlin").exists() || existed, "{err}");
-    let folders = fs::read_dir(node.home.join("folders")).map_or(0, Iterator::count);
-    assert_eq!(folders, 0, "a folder's state was made: {err}");
+    assert_eq!(listing(node), before, "something was made: {err}");
     err
+}
+
+/// What is beside a node's state directory, and what is in that: nothing where it is missing.
+fn listing(node: &Node) -> Vec<PathBuf> {
+    let entries = |dir: &Path| fs::read_dir(dir).into_iter().flatten().map(|e| e.unwrap().path());
+    let mut all: Vec<PathBuf> = entries(node.home.parent().unwrap()).chain(entries(&node.home)).collect();
+    all.sort();
+    all
 }
 
 #[test]
@@ -130,6 +139,85 @@ fn an_unreachable_inviter_costs_nothing_but_time() {
     // Another port, found by discovery: the ticket is good all the same.
     b.join(&p.ticket);
     settle("joined later", &[&p.a, &b]);
+}
+
+#[test]
+fn a_join_that_is_ended_while_it_waits_leaves_nothing() {
+    let mut p = Place::new();
+    p.a.kill();
+    let mut b = p.node("b");
+    // Its state directory is made with what leads to it, and goes with that.
+    b.home = p.base.join("made/for/b.state");
+    for signal in ["INT", "TERM"] {
+        let args = ["join".as_ref(), p.ticket.as_ref(), b.dir.as_os_str(), "--listen".as_ref()];
+        let mut command = b.command(&[&args[..], &["127.0.0.1:0".as_ref()]].concat());
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        until("it has a key", PATIENCE, || b.home.join("device.key").exists());
+        until("it runs", PATIENCE, || b.asks(&["status"]).0 == 0);
+        let sent = Command::new("kill").args(["-s", signal, &child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+        let (code, out, err) = told(child.wait_with_output().unwrap());
+        assert_eq!((code, out.as_str()), (1, ""), "{err}");
+        assert!(err.contains("ended before"), "{err}");
+        assert!(!p.base.join("made").exists() && !b.dir.exists(), "{err}");
+    }
+    p.a.run();
+    b.join(&p.ticket);
+    settle("joined later", &[&p.a, &b]);
+}
+
+#[test]
+fn a_share_that_fails_leaves_what_was_there() {
+    let p = Place::new();
+    let b = p.node("b");
+    let (strange, broken) = (p.base.join("strange"), p.base.join("broken"));
+    fs::create_dir(&strange).unwrap();
+    write(strange.join(".dunlin"), b"not a directory");
+    fs::create_dir_all(broken.join(".dunlin")).unwrap();
+    write(broken.join(".dunlin/stage"), b"not a directory");
+    let taken = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    let any = "127.0.0.1:0".to_owned();
+    let (missing, new) = (p.base.join("no/parent"), p.base.join("new"));
+    for had_home in [false, true] {
+        if had_home {
+            fs::create_dir(&b.home).unwrap();
+            set_mode(&b.home, 0o700);
+        }
+        let below =
+            |dir: &Path| fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()).collect::<BTreeSet<_>>();
+        let all = || (listing(&b), below(&strange), below(&broken), below(&broken.join(".dunlin")));
+        let before = all();
+        for (dir, listen) in [(&missing, &any), (&strange, &any), (&broken, &any), (&new, &taken)] {
+            let args = ["share".as_ref(), dir.as_os_str(), "--listen".as_ref(), listen.as_ref()];
+            let (code, _, err) = told(b.command(&args).output().unwrap());
+            assert_eq!(code, 1, "{}: {err}", dir.display());
+            assert_eq!(all(), before, "{}: {err}", dir.display());
+        }
+    }
+    // A device that has a key keeps it, whatever fails.
+    fs::write(b.home.join("device.key"), [8; 32]).unwrap();
+    let (code, _, err) = b.asks(&["join", "garbage", "--listen", "127.0.0.1:0"]);
+    assert_eq!(code, 1, "{err}");
+    assert_eq!(fs::read(b.home.join("device.key")).unwrap(), [8; 32]);
+}
+
+/// Admitted, and then it cannot be done here: the key stays, and the invitation is good for it.
+#[test]
+fn an_invitation_that_was_honoured_in_vain_is_good_on_the_same_device() {
+    let p = Place::new();
+    let mut b = p.node("b");
+    fs::create_dir_all(b.path(".dunlin")).unwrap();
+    write(b.path(".dunlin/stage"), b"not a directory");
+    let args = ["join".as_ref(), p.ticket.as_ref(), b.dir.as_os_str()];
+    let (code, _, err) = told(b.command(&args).output().unwrap());
+    assert_eq!(code, 1, "{err}");
+    assert_eq!(fs::read_dir(b.home.join("folders")).map_or(0, Iterator::count), 0, "{err}");
+    let key = fs::read(b.home.join("device.key")).unwrap();
+    fs::remove_file(b.path(".dunlin/stage")).unwrap();
+    b.join(&p.ticket);
+    assert_eq!(fs::read(b.home.join("device.key")).unwrap(), key);
+    settle("joined", &[&p.a, &b]);
 }
 
 /// The node heard the inviter when nobody asked for it, and the inviter says no more by itself for 20 s.
@@ -228,6 +316,7 @@ fn a_folder_without_permission_is_refused_before_the_ticket_is_used() {
         command.args(["--listen", "127.0.0.1:0"]).env("DUNLIN_HOME", &b.home).env("HOME", "/nowhere");
         let (code, _, err) = told(command.current_dir("/").output().unwrap());
         assert_eq!(code, 1, "{err}");
+        assert_eq!(fs::read_dir(&b.home).unwrap().count(), 0, "a key was made: {err}");
         assert!(err.to_lowercase().contains("permission denied"), "{}: {err}", dir.display());
     }
     assert!(Command::new("chown").arg("-R").arg("0:0").arg(&b.home).status().unwrap().success());

@@ -145,7 +145,7 @@ fn orphans(node: &Node) -> Option<usize> {
     let orphan = |p: &serde_json::Value| {
         p["why"].as_str().is_some_and(|why| why.starts_with("no connected device holds this version"))
     };
-    (problems.iter().all(orphan) && problems.len() == need).then_some(need)
+    (need > 0 && problems.len() == need && problems.iter().all(orphan)).then_some(need)
 }
 
 /// A thread of a node that panicked is a failure, even if the rest goes on.

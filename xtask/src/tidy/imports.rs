@@ -46,8 +46,12 @@ const STAGES: &[(&str, &[&str])] = &[
 const FOR_THE_BINARY: &[&str] = &["control", "home", "start", "Node", "NodeOptions", "StartError"];
 
 /// Which of the project's crates each crate may depend on, by its manifest.
-const CRATES: &[(&str, &[&str])] =
-    &[("dunlin-core", &[]), ("dunlin-node", &["dunlin-core"]), ("dunlin", &["dunlin-node"])];
+const CRATES: &[(&str, &[&str])] = &[
+    ("dunlin-core", &[]),
+    ("dunlin-node", &["dunlin-core"]),
+    ("dunlin", &["dunlin-node"]),
+    ("dunlin-sim", &["dunlin-core", "dunlin-node"]),
+];
 
 /// The paths that follow `start` wherever it stands in `code`, a group taken apart.
 fn paths_after(code: &str, start: &str) -> Vec<Vec<String>> {

@@ -247,7 +247,8 @@ pub struct Folder {
     /// What it is doing.
     pub state: State,
     /// This device and all connected ones hold the same, and nothing is in the way. Alone it means
-    /// that nothing known is lacking here.
+    /// that nothing known is lacking here. Never said while not everything can be watched (which is a
+    /// problem then): something may have changed since the last look.
     pub in_sync: bool,
     /// Files here.
     pub files: u64,

@@ -26,6 +26,8 @@ pub struct Pulse {
     pub halted: Option<String>,
     /// The index cannot be used any more, and why.
     pub failed: Option<String>,
+    /// Not everything can be watched: what changed since the last look is not known.
+    pub unwatched: bool,
 }
 
 impl Pulse {

@@ -7,14 +7,11 @@ use dunlin_core::ids::{NodeId, ROOT};
 use dunlin_core::kv::Read;
 use dunlin_core::observe::{Observation, Seen, suspects};
 use dunlin_core::path::RelPath;
-use dunlin_core::plan::path_of;
 use dunlin_core::rows::{Position, Rows};
 use dunlin_core::state::Content;
 use dunlin_core::tree::Work;
 use std::time::Duration;
 
-/// Up to so many files are synced one by one; beyond, the file system as a whole.
-const SYNC_EACH_MAX: usize = 8;
 /// So much is looked at in one round.
 const ENTRIES_PER_ROUND: usize = 1000;
 const BYTES_PER_ROUND: u64 = 64 << 20;
@@ -22,6 +19,9 @@ const BYTES_PER_ROUND: u64 = 64 << 20;
 const RACY_AGAIN: Duration = Duration::from_millis(20);
 /// Larger files that never rest wait until they do.
 const RESTLESS_MAX: u64 = 256 << 20;
+/// What could not be read, listed or watched is tried again after this, then ever less often: it may
+/// have been a moment's weakness of the disk, which tells nobody when it is over.
+const UNREADABLE_AGAIN: Duration = Duration::from_secs(1);
 /// A large file that changed while it was read is tried again after this.
 const RESTLESS_AGAIN: Duration = Duration::from_millis(700);
 
@@ -86,8 +86,8 @@ impl Engine {
                 continue;
             }
             // Watched first, then listed: what happens in between is seen by one or the other.
-            self.watch(dir, &path);
             self.forget_problems_in(&path);
+            self.watch(dir, &path, out);
             match scan::scan_dir(self.folder.disk.as_ref(), &snapshot, dir, &path)? {
                 Ok(found) => {
                     bytes += found.hash.iter().map(|f| f.size).sum::<u64>();
@@ -120,12 +120,18 @@ impl Engine {
 
     /// Whether the directory at a path is the one that the index knows there: events come by
     /// directory, and a directory may have moved since the index was written.
-    fn is_at(&self, snapshot: &crate::store::Snapshot, dir: NodeId, path: &RelPath) -> Read<bool> {
+    fn is_at(&mut self, snapshot: &crate::store::Snapshot, dir: NodeId, path: &RelPath) -> Read<bool> {
         if dir == ROOT {
             return Ok(true);
         }
         let row = snapshot.dir_position(dir)?.map(|at| snapshot.local(&at)).transpose()?.flatten();
-        let now = self.folder.disk.stat(path).ok().flatten();
+        let now = match self.folder.disk.stat(path) {
+            Ok(now) => now,
+            Err(e) => {
+                self.cannot_read(path.clone(), e.to_string());
+                return Ok(false);
+            }
+        };
         Ok(row.zip(now).is_some_and(|(row, now)| row.stamp.ino == now.ino))
     }
 
@@ -137,14 +143,21 @@ impl Engine {
         Ok(())
     }
 
-    fn watch(&mut self, dir: NodeId, path: &RelPath) {
+    fn watch(&mut self, dir: NodeId, path: &RelPath, out: &mut Scanned) {
         match self.watcher.add(path, dir.0) {
-            // What cannot be opened cannot be listed either, which is the problem that is told.
-            Ok(()) | Err(WatchError::Gone | WatchError::Io(_)) => {}
+            // What is gone cannot be listed either, and its parent tells.
+            Ok(()) | Err(WatchError::Gone) => {}
+            Err(WatchError::Io(e)) => out.problems.push((path.clone(), format!("cannot be watched: {e}"))),
             Err(WatchError::Exhausted) => {
-                self.unwatched = true;
+                (self.unwatched, self.exhausted) = (true, true);
                 self.next_rescan = Some(self.now + RESCAN_UNWATCHED);
             }
+        }
+    }
+
+    fn cannot_read(&mut self, path: RelPath, why: String) {
+        if self.unreadable.insert(path.clone(), why.clone()).is_none() {
+            self.host.problem(&path, &why);
         }
     }
 
@@ -157,9 +170,7 @@ impl Engine {
     fn take_in(&mut self, scanned: Scanned) -> Read<()> {
         let now = self.now;
         for (path, why) in scanned.problems {
-            if self.unreadable.insert(path.clone(), why.clone()).is_none() {
-                self.host.problem(&path, &why);
-            }
+            self.cannot_read(path, why);
         }
         for at in scanned.again {
             self.mark(at, RACY_AGAIN, false);
@@ -262,34 +273,6 @@ impl Engine {
         Ok(())
     }
 
-    /// What is announced must survive a power cut here: else an empty file would come back from one,
-    /// look like an edit, and spread. Files that cannot be made durable are not taken in.
-    fn make_durable(&mut self, snapshot: &crate::store::Snapshot, seen: &mut Vec<Observation>) -> Read<()> {
-        let disk = self.folder.disk.clone();
-        let is_file = |o: &&Observation| matches!(o.seen, Seen::File(..));
-        let files: Vec<Position> = seen.iter().filter(is_file).map(|o| o.at.clone()).collect();
-        if files.len() > SYNC_EACH_MAX {
-            if let Err(e) = disk.sync_all() {
-                self.unreadable.insert(RelPath::root(), format!("cannot be made durable: {e}"));
-                seen.retain(|o| !matches!(o.seen, Seen::File(..)));
-            }
-            return Ok(());
-        }
-        for at in files {
-            let Some(path) = path_of(snapshot, &at)? else { continue };
-            match disk.sync_file(&path) {
-                Ok(()) => {}
-                // Gone again, or not to be opened by us: the next look tells.
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-                Err(e) => {
-                    self.unreadable.insert(path, format!("cannot be made durable: {e}"));
-                    seen.retain(|o| o.at != at);
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// Looks at where things may have come from, so that a move is seen as one.
     fn add_suspects(&mut self, snapshot: &crate::store::Snapshot, seen: &mut Vec<Observation>) -> Read<()> {
         for at in suspects(snapshot, seen)? {
@@ -345,6 +328,7 @@ impl Engine {
         if gone.is_empty() {
             return Ok(());
         }
+        self.make_durable(&snapshot, &mut gone)?;
         let mut work = Work::new(&snapshot);
         work.observe(&gone)?;
         self.folder.store.commit(work.finish()?)?;
@@ -354,14 +338,22 @@ impl Engine {
 
     /// Everything that was queued has been looked at.
     fn end_of_scan(&mut self) -> Read<()> {
-        if self.next_rescan.is_none() {
-            let wait = if self.unwatched { RESCAN_UNWATCHED } else { RESCAN };
-            self.next_rescan = Some(self.now + wait);
-        }
         if self.scanning && self.halted.is_none() {
             self.scanning = false;
+            self.unwatched = self.exhausted;
             self.replan = true;
         }
+        let mut wait = if self.unwatched { RESCAN_UNWATCHED } else { RESCAN };
+        if self.unreadable.is_empty() {
+            self.unreadable_tries = 0;
+        } else {
+            wait = wait.min(UNREADABLE_AGAIN * (1 << self.unreadable_tries.min(12)));
+        }
+        if self.next_rescan.is_none() {
+            self.unreadable_tries += 1;
+        }
+        let at = self.now + wait;
+        self.next_rescan = Some(self.next_rescan.map_or(at, |next| next.min(at)));
         if self.uniting && self.halted.is_none() && self.waits_for_tree.is_none() {
             self.uniting = false;
             self.replan = true;

@@ -6,7 +6,7 @@ use crate::disk::WriteFile;
 use crate::engine::{Fetched, Input};
 use crate::folder::{Folder, PeerFolder};
 use crate::stage::{Claim, Left};
-use crate::transfer::{StreamError, read_exact, read_frame};
+use crate::transfer::{StreamError, read_answer, read_exact};
 use dunlin_core::ids::ContentId;
 use dunlin_core::message::{Chunk, ChunkPage, Header, Piece, Request, read};
 use dunlin_core::path::RelPath;
@@ -153,7 +153,7 @@ async fn chunked(
     let mut list = ask(peer, &request).await?;
     let (mut offset, mut run, mut count) = (0, Run::default(), 0);
     loop {
-        let body = read_frame(&mut list).await?.ok_or(StreamError::Protocol("a chunk list ends early"))?;
+        let body = read_answer(&mut list).await?;
         let page = read(&body).map_err(|_| StreamError::Protocol("a chunk list cannot be read"))?;
         let ChunkPage::Chunks { chunks, last } = page else { return Ok(false) };
         for chunk in chunks {
@@ -280,7 +280,7 @@ async fn flush(
 
 async fn range(peer: Arc<PeerFolder>, part: Part, request: Request, run: Run) -> Result<(), Broken> {
     let mut recv = ask(&peer, &request).await?;
-    let body = read_frame(&mut recv).await?.ok_or(StreamError::Protocol("an answer is missing"))?;
+    let body = read_answer(&mut recv).await?;
     if read::<Header>(&body).map_err(|_| StreamError::Protocol("an answer cannot be read"))? != Header::Here {
         return Err(StreamError::Gone("the content is not there any more".into()).into());
     }

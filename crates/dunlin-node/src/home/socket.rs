@@ -37,7 +37,7 @@ impl LockedHome {
         &self,
         var: impl Fn(&str) -> Option<OsString>,
     ) -> Result<UnixListener, HomeError> {
-        self.unbind_socket();
+        unbind(self);
         let name = self.socket_name();
         let path = if fits(&name) { name.clone() } else { self.short_path(var)? };
         remove(&path)?;
@@ -64,19 +64,21 @@ impl LockedHome {
         make_private(&dir)?;
         Ok(dir.join(file))
     }
+}
 
-    /// Removes the socket and the link to it, as far as they are there.
-    fn unbind_socket(&self) {
-        let (path, name) = (self.socket_path(), self.socket_name());
-        for path in [path, name] {
-            remove(&path).ok(); // what stays is refused by `bind` with the path in its message
-        }
+/// Removes the socket and the link to it, as far as they are there.
+pub(super) fn unbind(home: &Home) {
+    let (path, name) = (home.socket_path(), home.socket_name());
+    for path in [path, name] {
+        remove(&path).ok(); // what stays is refused by `bind` with the path in its message
     }
 }
 
 impl Drop for LockedHome {
     fn drop(&mut self) {
-        self.unbind_socket();
+        if self.is_in_place() {
+            unbind(self);
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::addrs::{self, canonical};
 use super::connection::Connection;
+use super::singly::Singly;
 use super::{DEFAULT_PORT, handshake};
 use iroh::endpoint::{
     BindOpts, ControllerFactory, NetReportConfig, PortmapperConfig, QuicTransportConfig, VarInt, presets,
@@ -34,7 +35,7 @@ const SEND_WINDOW: u64 = 16 * 1024 * 1024;
 /// packet cost a second, too much on a LAN where that packet may be lost to an address query.
 const INITIAL_RTT: Duration = Duration::from_millis(100);
 /// How long [`Transport::close`] may take.
-const CLOSE: Duration = Duration::from_millis(1500);
+pub(super) const CLOSE: Duration = Duration::from_millis(1500);
 
 /// How bytes in flight are limited. See [`BindOptions::congestion`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -124,6 +125,7 @@ pub enum ConnectError {
 #[derive(Debug)]
 pub struct Transport {
     endpoint: Endpoint,
+    singly: Singly,
     accepted: Mutex<mpsc::Receiver<Connection>>,
     acceptor: Mutex<Option<JoinHandle<()>>>,
 }
@@ -147,7 +149,8 @@ impl Transport {
         let (tx, rx) = mpsc::channel(handshake::MAX_HANDSHAKES);
         // Ends by itself when the endpoint closes.
         let acceptor = tokio::spawn(handshake::accept_loop(endpoint.clone(), tx));
-        Ok(Transport { endpoint, accepted: Mutex::new(rx), acceptor: Mutex::new(Some(acceptor)) })
+        let singly = Singly::new(&options, endpoint.clone());
+        Ok(Transport { endpoint, singly, accepted: Mutex::new(rx), acceptor: Mutex::new(Some(acceptor)) })
     }
 
     /// This device's public key.
@@ -178,7 +181,7 @@ impl Transport {
     }
 
     /// Dials a device at all of `addrs` at once (the first [`MAX_DIAL_ADDRS`]); whoever proves the
-    /// key first is it.
+    /// key first is it. If somebody else answers at one of them, each is dialled by itself.
     ///
     /// While another connection to the same device lives, only that one's address is tried: close
     /// the old one before dialling elsewhere.
@@ -198,22 +201,28 @@ impl Transport {
         }
         let mut seen = BTreeSet::new();
         let here = addrs::interfaces().unwrap_or_default();
-        let usable = addrs
+        let usable: Vec<SocketAddr> = addrs
             .iter()
             .map(|a| canonical(*a))
             .filter(can_dial)
             .filter(|a| !self.is_own(a, &here))
             .filter(|a| seen.insert(*a))
-            .take(MAX_DIAL_ADDRS);
-        let target = EndpointAddr::from_parts(id, usable.map(TransportAddr::Ip));
-        if target.is_empty() {
+            .take(MAX_DIAL_ADDRS)
+            .collect();
+        if usable.is_empty() {
             return Err(ConnectError::NoAddress);
         }
-        match tokio::time::timeout(timeout, self.endpoint.connect(target, alpn)).await {
-            Err(_) => Err(ConnectError::TimedOut),
-            Ok(Ok(conn)) => Ok(Connection::new(conn)),
-            Ok(Err(e)) => Err(connect_error(&e)),
-        }
+        let dial = async {
+            let target = EndpointAddr::from_parts(id, usable.iter().copied().map(TransportAddr::Ip));
+            match self.endpoint.connect(target, alpn).await.map_err(|e| connect_error(&e)) {
+                Err(ConnectError::Failed(_)) if !self.endpoint.is_closed() => {
+                    self.singly.dial(id, &usable, alpn).await
+                }
+                other => other,
+            }
+        };
+        let conn = tokio::time::timeout(timeout, dial).await.unwrap_or(Err(ConnectError::TimedOut))?;
+        Ok(Connection::new(conn))
     }
 
     /// Whether an address is one of this device's own. Another device's loopback address (they are in
@@ -240,6 +249,7 @@ impl Transport {
     pub async fn close(&self) {
         let _ = tokio::time::timeout(CLOSE, async {
             self.endpoint.close().await;
+            self.singly.close().await;
             if let Some(acceptor) = self.acceptor.lock().await.take() {
                 let _ = acceptor.await;
             }
@@ -264,7 +274,7 @@ fn can_dial(addr: &SocketAddr) -> bool {
     addr.port() != 0 && !ip.is_unspecified() && !ip.is_multicast() && !scoped
 }
 
-fn connect_error(e: &iroh::endpoint::ConnectError) -> ConnectError {
+pub(super) fn connect_error(e: &iroh::endpoint::ConnectError) -> ConnectError {
     let mut source: Option<&(dyn std::error::Error + 'static)> = Some(e);
     while let Some(s) = source {
         if matches!(
@@ -296,7 +306,7 @@ fn quic_config(congestion: Congestion) -> QuicTransportConfig {
         .build()
 }
 
-async fn open(options: &BindOptions, listen: SocketAddr) -> Result<Endpoint, BindError> {
+pub(super) async fn open(options: &BindOptions, listen: SocketAddr) -> Result<Endpoint, BindError> {
     let bad = |e: &dyn std::fmt::Display| BindError::Other(e.to_string());
     // No name is ever resolved. Should a later iroh do so, it asks nobody: the discard port of
     // this machine.

@@ -1,6 +1,6 @@
 //! What the control API asks of a node.
 
-use super::{Node, joining, opening};
+use super::{Node, Unopened, joining, opening};
 use crate::control::{
     Api, ApiError, Device, Event, Folder as FolderStatus, FolderSpec, JoinRequest, Joined, Problem,
     Shared as SharedFolder, State, Status,
@@ -8,6 +8,7 @@ use crate::control::{
 use crate::engine::{Input, Pulse};
 use crate::folder::{Folder, lock};
 use dunlin_core::ids::{DeviceId, FolderId};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,20 +56,27 @@ pub(super) async fn tell_states(folder: Arc<Folder>) {
 
 impl Node {
     fn pick(&self, spec: &FolderSpec) -> Result<Arc<Folder>, ApiError> {
-        let unopened = lock(&self.shared.unopened).clone();
-        if let Some((path, why)) = unopened.iter().find_map(|(id, (path, why))| {
-            let id = id.to_string();
-            let only = unopened.len() == 1 && self.shared.folders().is_empty();
-            let meant = *spec != FolderSpec::Only || only;
-            (meant && spec.pick([(id.as_str(), path.as_path())]).is_ok()).then_some((path, why))
-        }) {
-            let what = format!("the folder {} is halted: {why}", opening::shown(path));
-            return Err(ApiError::failed(what, "dunlin status says more"));
+        let (open, unopened) = (self.shared.folders(), self.unopened());
+        let mut all: Vec<(String, PathBuf)> =
+            open.iter().map(|f| (f.id.to_string(), f.path.clone())).collect();
+        all.extend(unopened.iter().map(|(id, there)| (id.to_string(), there.path.clone())));
+        let at = spec.pick(all.iter().map(|(id, path)| (id.as_str(), path.as_path())))?;
+        if let Some(folder) = open.get(at) {
+            return Ok(folder.clone());
         }
-        let all = self.shared.folders();
-        let ids: Vec<String> = all.iter().map(|f| f.id.to_string()).collect();
-        let at = spec.pick(ids.iter().map(String::as_str).zip(all.iter().map(|f| f.path.as_path())))?;
-        Ok(all[at].clone())
+        let (path, why) = unopened
+            .values()
+            .nth(at - open.len())
+            .map(|there| (opening::shown(&there.path), there.why.clone()))
+            .unwrap_or_default();
+        Err(ApiError::failed(format!("the folder {path} is halted: {why}"), "dunlin status says more"))
+    }
+
+    fn unopened(&self) -> BTreeMap<FolderId, Unopened> {
+        let mut all = lock(&self.shared.unopened).clone();
+        // One that was opened this moment is in both.
+        all.retain(|id, _| self.shared.folder(id).is_none());
+        all
     }
 
     fn folder_status(&self, folder: &Folder) -> FolderStatus {
@@ -95,6 +103,31 @@ impl Node {
         }
     }
 
+    /// A folder that could not be opened: little is known of it but why.
+    fn unopened_status(&self, id: &FolderId, there: &Unopened) -> FolderStatus {
+        let others = there.members.iter().filter(|(d, _)| **d != self.shared.device);
+        let device = |(id, name): (&DeviceId, &String)| Device {
+            id: id.to_string(),
+            name: name.clone(),
+            connected: false,
+            in_sync: false,
+            address: self.shared.addresses_of(id).first().map(ToString::to_string),
+        };
+        FolderStatus {
+            id: id.to_string(),
+            path: there.path.clone().into(),
+            state: State::Halted,
+            in_sync: false,
+            files: 0,
+            bytes: 0,
+            need_files: 0,
+            need_bytes: 0,
+            conflicts: 0,
+            problems: vec![Problem { path: Folder::any_path(&Default::default()), why: there.why.clone() }],
+            devices: others.map(device).collect(),
+        }
+    }
+
     fn device_statuses(&self, folder: &Folder, pulse: &Pulse) -> Vec<Device> {
         let members = folder.members.borrow().clone();
         let others = members.into_iter().filter(|(d, _)| *d != self.shared.device);
@@ -113,26 +146,10 @@ impl Node {
             id: device.to_string(),
             name,
             connected: peer.is_some(),
-            in_sync: peer.is_some_and(|p| folder.in_sync_with(&p, pulse) && !pulse.busy()),
+            in_sync: peer
+                .is_some_and(|p| folder.in_sync_with(&p, pulse) && !pulse.busy() && !pulse.unwatched),
             address: address.map(|a| a.to_string()),
         }
-    }
-}
-
-/// A folder that could not be opened: nothing is known of it but why.
-fn unopened(id: &FolderId, path: &std::path::Path, why: &str) -> FolderStatus {
-    FolderStatus {
-        id: id.to_string(),
-        path: path.to_path_buf().into(),
-        state: State::Halted,
-        in_sync: false,
-        files: 0,
-        bytes: 0,
-        need_files: 0,
-        need_bytes: 0,
-        conflicts: 0,
-        problems: vec![Problem { path: Folder::any_path(&Default::default()), why: why.to_owned() }],
-        devices: Vec::new(),
     }
 }
 
@@ -175,7 +192,7 @@ impl Api for Node {
     async fn status(&self) -> Result<Status, ApiError> {
         let mut folders: Vec<FolderStatus> =
             self.shared.folders().iter().map(|f| self.folder_status(f)).collect();
-        folders.extend(lock(&self.shared.unopened).iter().map(|(id, (path, why))| unopened(id, path, why)));
+        folders.extend(self.unopened().iter().map(|(id, there)| self.unopened_status(id, there)));
         folders.sort_by(|a, b| a.path.as_path().cmp(b.path.as_path()));
         Ok(Status { device: self.shared.device.to_string(), name: self.shared.name.clone(), folders })
     }
@@ -207,7 +224,8 @@ impl Api for Node {
             peers.mark_unchanged();
             let pulse_now = folder.pulse.borrow().clone();
             let in_sync = folder.peer_list().iter().filter(|p| folder.in_sync_with(p, &pulse_now)).count();
-            if folder.in_sync() && in_sync as u64 + 1 >= u64::from(copies) {
+            // Not `in_sync`: what was there when the wait began has been looked at, watched or not.
+            if folder.agrees() && in_sync as u64 + 1 >= u64::from(copies) {
                 return Ok(());
             }
             tokio::select! {

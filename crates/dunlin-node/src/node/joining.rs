@@ -17,6 +17,7 @@ use dunlin_core::ticket::{Ticket, TicketError};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// An invitation is good for this long, in seconds.
@@ -25,6 +26,8 @@ const VALID_S: u64 = 24 * 3600;
 const INVITES_MAX: usize = 256;
 /// How long the inviter is looked for.
 const REACH: Duration = Duration::from_secs(15);
+/// Guests at once; when more come, the oldest go.
+const GUESTS_MAX: usize = 64;
 /// How long a guest may take to say what it wants.
 const GUEST_WAIT: Duration = Duration::from_secs(5);
 
@@ -67,12 +70,9 @@ pub(super) fn create(shared: &Arc<Shared>, path: PathBuf) -> Result<Arc<Folder>,
     let key = iroh::SecretKey::from_bytes(&random_bytes().map_err(|e| cannot("draw random numbers", e))?);
     let id = FolderId(*key.public().as_bytes());
     let first = admit_statement(id, shared.device, &shared.name, &key, &[])?;
-    let dir = shared.home.folder_dir(&id.to_string()).map_err(|e| cannot("keep the folder's state", e))?;
-    crate::home::write_atomic(&dir.join("folder.key"), &key.to_bytes())
-        .map_err(|e| cannot("keep the folder's key", e))?;
     let token = NodeId(random_16()?);
     let config = Config { id, path, token, statements: vec![first], invites: Vec::new(), joining: false };
-    opening::open_new(shared, config)
+    opening::open_new(shared, config, Some(&key.to_bytes()))
 }
 
 /// A fresh ticket; durable before it is returned.
@@ -107,6 +107,15 @@ pub(super) async fn admit(shared: Arc<Shared>, conn: Connection) {
         conn.close(CODE_STRANGER, b"");
         return;
     }
+    let oldest = {
+        let mut guests = lock(&shared.guests);
+        guests.push_back(conn.clone());
+        if guests.len() > GUESTS_MAX { guests.pop_front() } else { None }
+    };
+    if let Some(oldest) = oldest {
+        // Who holds an invitation is done in a moment, or comes again.
+        oldest.close(0, b"");
+    }
     match tokio::time::timeout(GUEST_WAIT, answer(&shared, &conn)).await {
         // The guest closes when it has read the answer.
         Ok(Ok(())) => {
@@ -114,6 +123,7 @@ pub(super) async fn admit(shared: Arc<Shared>, conn: Connection) {
         }
         _ => conn.close(CODE_PROTOCOL, b""),
     }
+    lock(&shared.guests).retain(|g| g.stable_id() != conn.stable_id());
 }
 
 async fn answer(shared: &Arc<Shared>, conn: &Connection) -> Result<(), StreamError> {
@@ -183,8 +193,10 @@ pub(super) async fn join(shared: &Arc<Shared>, asked: Asked) -> Result<Arc<Folde
         }
     })?;
     let path = opening::check_root(shared, &target(&asked, &ticket)?)?;
-    if let Some(folder) = shared.folder(&ticket.folder) {
-        let here = opening::shown(&folder.path);
+    let open = shared.folder(&ticket.folder).map(|f| f.path.clone());
+    let halted = || lock(&shared.unopened).get(&ticket.folder).map(|there| there.path.clone());
+    if let Some(here) = open.or_else(halted) {
+        let here = opening::shown(&here);
         return Err(ApiError::failed(
             format!("this device has that folder already, at {here}"),
             "join from another device",
@@ -204,7 +216,7 @@ pub(super) async fn join(shared: &Arc<Shared>, asked: Asked) -> Result<Arc<Folde
     let statements = accepted(shared, &ticket, answer)?;
     let token = NodeId(random_16()?);
     let config = Config { id: ticket.folder, path, token, statements, invites: Vec::new(), joining: true };
-    let folder = tokio::task::block_in_place(|| opening::open_new(shared, config))?;
+    let folder = tokio::task::block_in_place(|| opening::open_new(shared, config, None))?;
     let mut addresses = ticket.addresses;
     addresses.extend(address);
     shared.sighted(ticket.inviter, addresses);
@@ -245,6 +257,7 @@ async fn ask_inviter(
 ) -> Result<(JoinAnswer, Option<SocketAddr>), ApiError> {
     let until = Instant::now() + REACH;
     let mut expected = shared.expect_join(ticket.inviter);
+    let before = shared.pledged.load(Ordering::Relaxed);
     loop {
         let mut addresses = ticket.addresses.clone();
         addresses.extend(expected.addresses());
@@ -265,7 +278,12 @@ async fn ask_inviter(
             () = expected.seen_but_at(&addresses) => continue,
         };
         if let Ok(conn) = reached {
+            // From here on it may admit this key, whatever of the answer arrives.
+            shared.pledged.store(true, Ordering::Relaxed);
             if let Ok(Ok(answer)) = tokio::time::timeout(left, ask(shared, ticket, &conn)).await {
+                if let JoinAnswer::Refused { .. } = answer {
+                    shared.pledged.store(before, Ordering::Relaxed);
+                }
                 let address = conn.remote_addr();
                 conn.close(0, b"");
                 return Ok((answer, address));
@@ -273,6 +291,7 @@ async fn ask_inviter(
             if let Some(crate::net::connection::Closed::ByPeer { code, .. }) = conn.close_reason()
                 && code == u64::from(CODE_STRANGER)
             {
+                shared.pledged.store(before, Ordering::Relaxed);
                 return Ok((JoinAnswer::Refused { why: 0 }, None));
             }
         }

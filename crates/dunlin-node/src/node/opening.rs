@@ -1,21 +1,21 @@
 //! From a path to a folder that runs: the checks of a root, its marker, its index, its threads.
 
-use super::{Open, Shared, cannot};
+use super::{Open, Shared, Unopened, cannot};
 use crate::config::Config;
 use crate::control::{ApiError, Event};
 use crate::disk::posix::PosixDisk;
 use crate::engine::{Engine, Input, Pulse, Start};
 use crate::folder::{Folder, lock, verify};
-use crate::home::random_bytes;
+use crate::home::{random_bytes, write_atomic};
 use crate::site::Site;
 use crate::stage::{Stage, root_trouble, write_marker};
-use crate::store::{Index, OpenError, Store};
+use crate::store::{OpenError, Store, begin};
 use crate::watch::{Watched, Watcher};
-use dunlin_core::ids::{FolderId, Incarnation};
-use dunlin_core::kv::{Fault, Read, Tx};
+use dunlin_core::ids::FolderId;
+use dunlin_core::kv::Read;
 use dunlin_core::members::members;
 use dunlin_core::path::Escaped;
-use dunlin_core::rows::Rows;
+use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,6 +25,8 @@ use tokio::sync::{mpsc, watch};
 
 /// Inputs that wait for an engine.
 const INPUTS: usize = 64;
+/// How often a folder that could not be opened is tried again.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 pub(super) fn shown(path: &Path) -> String {
     Escaped(path.as_os_str().as_bytes()).to_string()
@@ -90,57 +92,108 @@ fn check_overlap(shared: &Shared, real: &Path) -> Result<(), ApiError> {
             return Err(ApiError::failed(what, hint));
         }
     }
+    // Its root may be another file system that is not mounted just now.
+    if let Some((id, there)) = lock(&shared.unopened).iter().find(|(_, there)| overlaps(&there.path)) {
+        let what = format!("the folder {} belongs there and is halted: {}", shown(&there.path), there.why);
+        let state = home.join("folders").join(id.to_string());
+        let hint =
+            format!("bring it back; or forget it for good: stop the node and remove {}", shown(&state));
+        return Err(ApiError::failed(what, hint));
+    }
     Ok(())
 }
 
-/// Opens a folder that this home knows. It must be where it was; nothing is created.
+/// Opens a folder that this home knows. It must be where it was; nothing is created. While it cannot
+/// be opened, status says why.
 pub(super) fn open_known(shared: &Arc<Shared>, id: &str) -> Result<(), ApiError> {
     let Some(id) = FolderId::from_hex(id) else { return Ok(()) };
     let dir = shared.home.folder_dir(&id.to_string()).map_err(|e| cannot("open a folder's state", e))?;
-    let Some(config) = Config::load(id, &dir).map_err(|e| cannot("open a folder's state", e))? else {
-        return Ok(());
-    };
-    let path = config.path.clone();
-    match open(shared, config, dir) {
-        Ok(_) => {
-            lock(&shared.unopened).remove(&id);
-            Ok(())
+    let mut unopened = Unopened { path: dir.clone(), why: String::new(), members: BTreeMap::new() };
+    let opened = match Config::load(id, &dir) {
+        Ok(None) => return Ok(()),
+        Ok(Some(config)) => {
+            unopened.path = config.path.clone();
+            unopened.members = members(id, &config.statements, verify);
+            open(shared, config, dir).map(|_| ())
         }
-        Err(e) => {
-            lock(&shared.unopened).insert(id, (path, e.message.clone()));
-            Err(e)
+        Err(e) => Err(cannot("open a folder's state", e)),
+    };
+    let mut all = lock(&shared.unopened);
+    match &opened {
+        Ok(()) => all.remove(&id),
+        Err(e) => all.insert(id, Unopened { why: e.message.clone(), ..unopened }),
+    };
+    opened
+}
+
+/// Tries again and again to open a folder, until its root is back.
+pub(super) async fn keep_trying(shared: Arc<Shared>, id: String) {
+    loop {
+        tokio::time::sleep(TRY_AGAIN).await;
+        if tokio::task::block_in_place(|| open_known(&shared, &id)).is_ok() {
+            return;
         }
     }
 }
 
-/// Tries again and again to open a folder, until its root is back.
-pub(super) fn keep_trying(shared: &Arc<Shared>, id: &str) {
-    let (weak, id) = (Arc::downgrade(shared), id.to_owned());
-    tokio::spawn(async move {
-        loop {
-            tokio::time::sleep(Duration::from_secs(2)).await;
-            let Some(shared) = weak.upgrade() else { return };
-            if tokio::task::block_in_place(|| open_known(&shared, &id)).is_ok() {
-                return;
-            }
-        }
-    });
-}
-
-/// Makes the root (where missing) and its marker, and opens it as a new folder.
-pub(super) fn open_new(shared: &Arc<Shared>, config: Config) -> Result<Arc<Folder>, ApiError> {
-    let dir =
-        shared.home.folder_dir(&config.id.to_string()).map_err(|e| cannot("keep the folder's state", e))?;
+/// Makes the root (where missing) and its marker, and opens it as a new folder; `key` is the folder's
+/// own where it was made here. What was made goes again should that fail.
+pub(super) fn open_new(
+    shared: &Arc<Shared>,
+    config: Config,
+    key: Option<&[u8; 32]>,
+) -> Result<Arc<Folder>, ApiError> {
+    let keep = "keep the folder's state";
+    let mut made = Made(Vec::new());
+    let state = shared.home.dir().join("folders").join(config.id.to_string());
+    made.unless_there(&state, |dir| std::fs::remove_dir_all(dir));
+    let dir = shared.home.folder_dir(&config.id.to_string()).map_err(|e| cannot(keep, e))?;
+    if let Some(key) = key {
+        write_atomic(&dir.join("folder.key"), key).map_err(|e| cannot("keep the folder's key", e))?;
+    }
     if !config.path.exists() {
+        // Only while nobody put anything there.
+        made.unless_there(&config.path, |dir| std::fs::remove_dir(dir));
         std::fs::create_dir(&config.path)
             .map_err(|e| cannot(&format!("create {}", shown(&config.path)), e))?;
     }
     let disk =
         PosixDisk::open(&config.path).map_err(|e| cannot(&format!("open {}", shown(&config.path)), e))?;
+    let control = config.path.join(".dunlin");
+    made.unless_there(&control, |dir| std::fs::remove_dir_all(dir));
+    made.unless_there(&control.join("folder"), |marker| std::fs::remove_file(marker));
+    for dir in ["stage", "swap", "history"] {
+        made.unless_there(&control.join(dir), |dir| std::fs::remove_dir(dir));
+    }
     write_marker(&disk, &config.marker())
         .map_err(|e| cannot(&format!("write into {}", shown(&config.path)), e))?;
-    config.save(&dir).map_err(|e| cannot("keep the folder's state", e))?;
-    open(shared, config, dir)
+    config.save(&dir).map_err(|e| cannot(keep, e))?;
+    let folder = open(shared, config, dir)?;
+    made.0.clear();
+    Ok(folder)
+}
+
+/// What was made for a folder that does not exist yet, and how it is removed when this is dropped.
+struct Made(Vec<(PathBuf, Remove)>);
+
+type Remove = fn(&Path) -> std::io::Result<()>;
+
+impl Made {
+    /// To be asked before it is made.
+    fn unless_there(&mut self, path: &Path, remove: Remove) {
+        if std::fs::symlink_metadata(path).is_err() {
+            self.0.push((path.to_path_buf(), remove));
+        }
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        for (path, remove) in self.0.iter().rev() {
+            // What stays does no harm; the error that led here is what is told.
+            let _ = remove(path);
+        }
+    }
 }
 
 fn open(shared: &Arc<Shared>, config: Config, dir: PathBuf) -> Result<Arc<Folder>, ApiError> {
@@ -220,7 +273,9 @@ fn open_index(shared: &Shared, dir: &Path) -> Result<Store, OpenError> {
         }
         other => other?,
     };
-    begin(shared, &store).map_err(|e| OpenError::Damaged(e.0))?;
+    let random = random_bytes()?;
+    let index = std::array::from_fn(|i| random[i]);
+    begin(&store, shared.device, index).map_err(|e| OpenError::Damaged(e.0))?;
     std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
     Ok(store)
 }
@@ -230,22 +285,6 @@ fn put_aside(path: &Path) -> std::io::Result<()> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
         other => other,
     }
-}
-
-/// A new index gets an incarnation of its own, and may only unite.
-fn begin(shared: &Shared, store: &Store) -> Result<(), Fault> {
-    let snapshot = store.snapshot()?;
-    let mut tx = Tx::new(&snapshot);
-    let mut totals = tx.totals()?;
-    if totals.inc != Incarnation::default() {
-        return Ok(());
-    }
-    let random = random_bytes().map_err(|e| Fault(e.to_string()))?;
-    let index: [u8; 16] = std::array::from_fn(|i| random[i]);
-    totals.inc = Incarnation::new(shared.device, index);
-    totals.uniting = true;
-    tx.put_totals(&totals);
-    store.commit(tx.into_changes())
 }
 
 fn watch_thread(folder: Arc<Folder>, watcher: Arc<Watcher>, on: Arc<AtomicBool>) -> std::io::Result<()> {

@@ -1,0 +1,85 @@
+//! What is announced must survive a power cut here. Else an empty file would come back from one, look like
+//! an edit, and spread; or a file would be gone, look deleted, and be deleted everywhere.
+
+use super::Engine;
+use crate::store::Snapshot;
+use dunlin_core::ids::NodeId;
+use dunlin_core::kv::Read;
+use dunlin_core::observe::{Observation, Seen};
+use dunlin_core::path::RelPath;
+use dunlin_core::plan::path_of;
+use dunlin_core::rows::{Position, Rows};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::time::Duration;
+
+/// Up to so many files and directories are synced one by one; beyond, the file system as a whole.
+const SYNC_EACH_MAX: usize = 8;
+/// What cannot be made durable is looked at again after this.
+const SYNC_AGAIN: Duration = Duration::from_secs(1);
+
+impl Engine {
+    /// Makes durable what was observed: contents of files, and the names in their directories. (A file whose
+    /// inode is the one of its row may have been renamed away and back.) What cannot be made durable is not
+    /// taken in yet.
+    pub(super) fn make_durable(&mut self, snapshot: &Snapshot, seen: &mut Vec<Observation>) -> Read<()> {
+        let is_file = |o: &&Observation| matches!(o.seen, Seen::File(..));
+        let files: Vec<Position> = seen.iter().filter(is_file).map(|o| o.at.clone()).collect();
+        let mut dirs = BTreeSet::new();
+        for o in seen.iter() {
+            if o.seen != Seen::Absent || snapshot.local(&o.at)?.is_some() {
+                dirs.insert(o.at.dir);
+            }
+        }
+        if files.len() + dirs.len() > SYNC_EACH_MAX {
+            if let Err(e) = self.folder.disk.sync_all() {
+                self.postpone(snapshot, seen, &e, |_| true)?;
+            }
+            return Ok(());
+        }
+        for at in files {
+            let Some(path) = path_of(snapshot, &at)? else { continue };
+            if let Err(e) = self.folder.disk.sync_file(&path) {
+                // Gone again: the next look tells.
+                if e.kind() != io::ErrorKind::NotFound {
+                    self.postpone(snapshot, seen, &e, |o| o.at == at)?;
+                }
+            }
+        }
+        for dir in dirs {
+            let Some(names) = snapshot.disk_path(dir)? else { continue };
+            match self.folder.disk.sync_dir(&RelPath::from(names)) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                    self.postpone(snapshot, seen, &e, |o| o.at.dir == dir)?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Leaves observations out until they can be made durable.
+    fn postpone(
+        &mut self,
+        snapshot: &Snapshot,
+        seen: &mut Vec<Observation>,
+        e: &io::Error,
+        which: impl Fn(&Observation) -> bool,
+    ) -> Read<()> {
+        let mut paths = BTreeMap::<NodeId, RelPath>::new();
+        let (late, rest) = std::mem::take(seen).into_iter().partition(|o| which(o));
+        *seen = rest;
+        let late: Vec<Observation> = late;
+        for o in late {
+            if let std::collections::btree_map::Entry::Vacant(entry) = paths.entry(o.at.dir) {
+                let names = snapshot.disk_path(o.at.dir)?;
+                entry.insert(RelPath::from(names.unwrap_or_default()));
+            }
+            if let Some(dir) = paths.get(&o.at.dir) {
+                self.unreadable.insert(dir.join(&o.at.name), format!("cannot be made durable: {e}"));
+            }
+            self.mark(o.at, SYNC_AGAIN, true);
+        }
+        Ok(())
+    }
+}

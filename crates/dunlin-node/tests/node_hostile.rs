@@ -1,0 +1,430 @@
+//! Real nodes, and devices that do not mean well: strangers, and members with a key of their own.
+#![allow(clippy::unwrap_used)]
+
+use dunlin_core::codec::encode_state;
+use dunlin_core::ids::{ContentId, DeviceId, Dot, FolderId, Incarnation, NodeId, ROOT};
+use dunlin_core::message::{
+    ALPN, ALPN_JOIN, ChunkPage, Header, JoinAnswer, JoinRequest, Message, Request, RowBytes, VERSION, frame,
+    read,
+};
+use dunlin_core::path::Name;
+use dunlin_core::state::{COUNTER_MAX, Content, Mtime, Place, Ranked, State};
+use dunlin_core::ticket::Ticket;
+use dunlin_node::control::{Api, FolderSpec, JoinRequest as Join};
+use dunlin_node::home::Home;
+use dunlin_node::net::connection::{Closed, Connection, RecvStream, SendStream};
+use dunlin_node::net::transport::{BindOptions, Transport};
+use dunlin_node::transfer::{read_frame, send_frame};
+use dunlin_node::{Node, NodeOptions, start};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const SOON: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(40);
+
+async fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !done() {
+        assert!(begun.elapsed() < PATIENCE, "{what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// An honest device.
+struct Honest {
+    node: Arc<Node>,
+    dir: PathBuf,
+}
+
+impl Honest {
+    async fn start(base: &Path, name: &str) -> Honest {
+        let home = Home::open(&base.join(format!("{name}.state"))).unwrap();
+        let home = Arc::new(home.lock().unwrap());
+        let listen = Some("127.0.0.1:0".parse().unwrap());
+        let node = start(NodeOptions { home, listen, discovery: false }).await.unwrap();
+        Honest { node, dir: base.join(name) }
+    }
+
+    async fn ticket(&self) -> Ticket {
+        Ticket::parse(&self.node.invite(FolderSpec::Only).await.unwrap()).unwrap()
+    }
+
+    async fn status(&self) -> dunlin_node::control::Folder {
+        self.node.status().await.unwrap().folders.remove(0)
+    }
+
+    async fn wait(&self) {
+        let waited = tokio::time::timeout(PATIENCE, self.node.wait(FolderSpec::Only, 1)).await;
+        assert!(waited.is_ok(), "{:#?}", self.status().await);
+        waited.unwrap().unwrap();
+    }
+}
+
+/// What a future gives at once, for conditions that are no futures.
+fn now<T>(future: impl Future<Output = T>) -> T {
+    tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(future))
+}
+
+async fn end(all: &[&Honest]) {
+    for one in all {
+        one.node.stop().await;
+    }
+}
+
+/// Two honest devices with one folder.
+async fn pair(base: &Path) -> (Honest, Honest) {
+    let (a, b) = (Honest::start(base, "a").await, Honest::start(base, "b").await);
+    let ticket = a.node.share(a.dir.clone()).await.unwrap().ticket;
+    b.node.join(Join { ticket, path: b.dir.clone().into(), below: false }).await.unwrap();
+    crosses(&a, &b, "first").await;
+    (a, b)
+}
+
+/// A file goes each way between the honest devices.
+async fn crosses(a: &Honest, b: &Honest, what: &str) {
+    for (from, to, way) in [(a, b, "there"), (b, a, "back")] {
+        let name = format!("{what} {way}");
+        std::fs::write(from.dir.join(&name), what).unwrap();
+        let there = to.dir.join(&name);
+        until(&format!("{name} arrives"), || std::fs::read(&there).is_ok_and(|t| t == what.as_bytes())).await;
+    }
+}
+
+async fn bind(seed: u8) -> Transport {
+    let listen = Some("127.0.0.1:0".parse().unwrap());
+    let alpns = vec![ALPN.to_vec(), ALPN_JOIN.to_vec()];
+    Transport::bind(BindOptions { listen, ..BindOptions::new([seed; 32], alpns) }).await.unwrap()
+}
+
+/// A member that does what the test wants.
+struct Rogue {
+    transport: Transport,
+    folder: FolderId,
+    to: (DeviceId, Vec<std::net::SocketAddr>),
+}
+
+/// Its connection, after the hello.
+struct Talk {
+    conn: Connection,
+    send: SendStream,
+    recv: RecvStream,
+}
+
+impl Rogue {
+    /// Admitted by its own wish to `seed`'s key.
+    async fn member(of: &Honest, seed: u8) -> Rogue {
+        let (transport, ticket) = (bind(seed).await, of.ticket().await);
+        let conn = transport.connect(ticket.inviter.0, &ticket.addresses, ALPN_JOIN, SOON).await.unwrap();
+        let (mut send, mut recv) = conn.open_bi().await.unwrap();
+        let request = JoinRequest { folder: ticket.folder, secret: ticket.secret, name: "rogue".into() };
+        send_frame(&mut send, &request).await.unwrap();
+        let answer = read_frame(&mut recv).await.unwrap().unwrap();
+        assert!(matches!(read(&answer).unwrap(), JoinAnswer::Admitted { .. }));
+        conn.close(0, b"");
+        Rogue { transport, folder: ticket.folder, to: (ticket.inviter, ticket.addresses) }
+    }
+
+    async fn talk(&self) -> Talk {
+        loop {
+            let conn = self.transport.connect(self.to.0.0, &self.to.1, ALPN, SOON).await.unwrap();
+            let (mut send, mut recv) = conn.open_bi().await.unwrap();
+            let nonce = rand();
+            let hello =
+                Message::Hello { min: VERSION, max: VERSION, features: 0, nonce, name: "rogue".into() };
+            send_frame(&mut send, &hello).await.unwrap();
+            if let Ok(Some(_)) = read_frame(&mut recv).await {
+                return Talk { conn, send, recv };
+            }
+        }
+    }
+
+    fn inc(&self) -> Incarnation {
+        Incarnation::new(DeviceId(self.transport.id()), [7; 16])
+    }
+
+    fn open(&self) -> Message {
+        let of = Incarnation::default();
+        Message::Open { folder: self.folder, inc: self.inc(), of, received: 0 }
+    }
+
+    /// A file in the root, as a row.
+    fn file(&self, name: &str, content: ContentId, size: u64, rank: u64) -> (NodeId, State) {
+        let (mut s, dot) = (State::default(), Dot { inc: self.inc(), counter: 1 });
+        s.seen.add(dot);
+        let name = Name::new(name.as_bytes()).unwrap();
+        let node = NodeId::created(ROOT, &name, 0);
+        s.place.insert(dot, Ranked::new(rank, Place { parent: ROOT, name, earlier: None }));
+        s.content.insert(dot, Ranked::new(rank, Content::File { id: content, size }));
+        s.mode.insert(dot, Ranked::new(rank, 0o644));
+        s.mtime.insert(dot, Ranked::new(rank, Mtime { secs: 1, nanos: 0 }));
+        (node, s)
+    }
+
+    fn rows(&self, upto: u64, rows: Vec<(NodeId, State)>) -> Message {
+        let row = |(node, s): (NodeId, State)| RowBytes { node, state: encode_state(&s) };
+        Message::Rows { folder: self.folder, upto, last: true, rows: rows.into_iter().map(row).collect() }
+    }
+}
+
+fn rand() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::collections::hash_map::RandomState::new().build_hasher().finish()
+}
+
+/// The most memory this process ever used, in MiB.
+fn peak_mib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|l| l.starts_with("VmHWM")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
+}
+
+/// Each answers requests for content its own way, until its connection ends.
+async fn answers(conn: Connection, how: impl Fn(SendStream, Request) + Send + 'static) {
+    let mut held = Vec::new();
+    while let Ok((send, mut recv)) = conn.accept_bi().await {
+        if let Ok(Some(body)) = read_frame(&mut recv).await {
+            how(send, read(&body).unwrap());
+        }
+        held.push(recv);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn strangers_that_drip_keep_nobody_out_and_take_no_room() {
+    let temp = tempfile::tempdir().unwrap();
+    let (a, b) = pair(temp.path()).await;
+    let ticket = a.ticket().await;
+    let stranger = Arc::new(bind(77).await);
+    let before = peak_mib();
+    let mut drips = tokio::task::JoinSet::new();
+    for _ in 0..200 {
+        let (stranger, ticket) = (stranger.clone(), ticket.clone());
+        drips.spawn(async move {
+            let conn =
+                stranger.connect(ticket.inviter.0, &ticket.addresses, ALPN_JOIN, PATIENCE).await.unwrap();
+            let Ok((mut send, _recv)) = conn.open_bi().await else { return };
+            // A frame as long as may be, a byte at a time.
+            for byte in [0, 0, 255].into_iter().chain(std::iter::repeat(1)) {
+                if send.write_all(&[byte]).await.is_err() {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        });
+    }
+    // A guest that means it gets in between them, and the members go on.
+    let guest = Honest::start(temp.path(), "guest").await;
+    let path = guest.dir.clone().into();
+    let ticket = ticket.to_text();
+    guest.node.join(Join { ticket, path, below: false }).await.unwrap();
+    crosses(&a, &b, "under drips").await;
+    crosses(&a, &guest, "to the guest").await;
+    // Each is sent away in the end, whatever it still says.
+    drips.join_all().await;
+    println!("peak {} MiB, before {before} MiB", peak_mib());
+    // No member: no stream, at once.
+    let ticket = a.ticket().await;
+    for _ in 0..50 {
+        let conn = stranger.connect(ticket.inviter.0, &ticket.addresses, ALPN, SOON).await.unwrap();
+        let closed = tokio::time::timeout(SOON, conn.closed()).await.unwrap();
+        assert!(matches!(closed, Closed::ByPeer { code: 1, .. }), "{closed:?}");
+    }
+    assert!(peak_mib() < before + 200, "{} MiB, before {before} MiB", peak_mib());
+    end(&[&a, &b, &guest]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_member_that_talks_nonsense_is_sent_away_and_hurts_nobody() {
+    let temp = tempfile::tempdir().unwrap();
+    let (a, b) = pair(temp.path()).await;
+    let rogue = Rogue::member(&a, 78).await;
+    let raw: [(&str, Vec<u8>); 6] = [
+        ("junk", frame(&[7_u8; 40])),
+        ("too long", vec![0xff; 64]),
+        ("an array that claims all memory", [&[0, 0, 0, 9], &[0x82, 3, 0x9b][..], &[0xff; 6]].concat()),
+        (
+            "a second hello",
+            frame(&Message::Hello { min: 1, max: 1, features: 0, nonce: 1, name: "x".into() }),
+        ),
+        ("rows before all", frame(&rogue.rows(1, Vec::new()))),
+        ("a row of the root", {
+            let (_, state) = rogue.file("x", ContentId([1; 32]), 1, 1);
+            [frame(&rogue.open()), frame(&rogue.rows(1, vec![(ROOT, state)]))].concat()
+        }),
+    ];
+    for (what, bytes) in raw {
+        let mut talk = rogue.talk().await;
+        // It may be sent away before it said all.
+        let _ = talk.send.write_all(&bytes).await;
+        let closed = tokio::time::timeout(SOON, talk.conn.closed()).await;
+        assert!(matches!(closed, Ok(Closed::ByPeer { .. })), "{what}: {closed:?}");
+    }
+    // Requests without end: no more than the bound are served, and nonsense ends it all.
+    let talk = rogue.talk().await;
+    let mut streams = Vec::new();
+    while let Ok(Ok((mut send, recv))) =
+        tokio::time::timeout(Duration::from_millis(300), talk.conn.open_bi()).await
+    {
+        send.write_all(&[0, 0]).await.unwrap();
+        streams.push((send, recv));
+        assert!(streams.len() < 100);
+    }
+    crosses(&a, &b, "beside many streams").await;
+    let (send, _) = &mut streams[0];
+    send.write_all(&[0, 1, 0xff]).await.unwrap();
+    let closed = tokio::time::timeout(SOON, talk.conn.closed()).await;
+    assert!(matches!(closed, Ok(Closed::ByPeer { code: 2, .. })), "{closed:?}");
+    crosses(&a, &b, "at the end").await;
+    a.wait().await;
+    end(&[&a, &b]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_member_that_floods_fills_no_memory() {
+    let temp = tempfile::tempdir().unwrap();
+    let (a, b) = pair(temp.path()).await;
+    let rogue = Rogue::member(&a, 79).await;
+    let mut talk = rogue.talk().await;
+    let before = peak_mib();
+    send_frame(&mut talk.send, &rogue.open()).await.unwrap();
+    // Frames as long as may be, of a kind that is not known; as many as it takes in 2 s.
+    let mut long = vec![0x82, 0x18, 99, 0x81, 0x5a, 0, 15, 0, 0];
+    long.resize(9 + (15 << 16), 7);
+    let long = [&u32::try_from(long.len()).unwrap().to_be_bytes()[..], &long].concat();
+    let begun = Instant::now();
+    let mut sent = 0;
+    while begun.elapsed() < Duration::from_secs(2) {
+        talk.send.write_all(&long).await.unwrap();
+        sent += 1;
+    }
+    crosses(&a, &b, "beside a flood").await;
+    println!("{sent} MiB sent, peak {} MiB, before {before} MiB", peak_mib());
+    assert!(peak_mib() < before + 150, "{} MiB, before {before} MiB", peak_mib());
+    end(&[&a, &b]).await;
+}
+
+/// Values at the end of their range must not keep honest devices from changing what they belong to,
+/// and a state as large as a frame must not be one that nobody can pass on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn absurd_rows_poison_nothing() {
+    let temp = tempfile::tempdir().unwrap();
+    let (a, b) = pair(temp.path()).await;
+    let rogue = Rogue::member(&a, 80).await;
+    let Talk { conn, mut send, recv } = rogue.talk().await;
+    tokio::spawn(async move {
+        let mut recv = recv;
+        while let Ok(Some(_)) = read_frame(&mut recv).await {}
+    });
+    let text = b"ranked as high as can be";
+    tokio::spawn(answers(conn.clone(), move |mut send, request| {
+        tokio::spawn(async move {
+            let Request::Pieces { pieces, .. } = request else { return };
+            for _ in pieces {
+                send_frame(&mut send, &Header::Here).await.unwrap();
+                send.write_all(text).await.unwrap();
+            }
+            let _ = send.finish();
+        });
+    }));
+    send_frame(&mut send, &rogue.open()).await.unwrap();
+    let id = ContentId(*blake3::hash(text).as_bytes());
+    let high = rogue.file("high", id, text.len() as u64, COUNTER_MAX);
+    // One that fills its frame, with as many incarnations as go in; and two that do so once merged.
+    let huge = |name: &str, from: u32, count: u32| {
+        let (node, mut state) = rogue.file(name, id, text.len() as u64, 1);
+        for i in from..from + count {
+            let mut inc = [9; 16];
+            inc[..4].copy_from_slice(&i.to_be_bytes());
+            state.seen.add(Dot { inc: Incarnation(inc), counter: COUNTER_MAX });
+        }
+        (node, state)
+    };
+    send_frame(&mut send, &rogue.rows(1, vec![high])).await.unwrap();
+    for (upto, row) in [huge("full", 0, 36_000), huge("split", 0, 9_000), huge("split", 50_000, 9_000)]
+        .into_iter()
+        .enumerate()
+    {
+        send_frame(&mut send, &rogue.rows(2 + upto as u64, vec![row])).await.unwrap();
+    }
+    for at in [&a, &b] {
+        let path = at.dir.join("high");
+        until("the file arrives", || std::fs::read(&path).is_ok_and(|t| t == text)).await;
+    }
+    // Everybody may change it, and all know.
+    for (from, to, words) in [(&a, &b, "changed here"), (&b, &a, "and there")] {
+        std::fs::write(from.dir.join("high"), words).unwrap();
+        let path = to.dir.join("high");
+        until(words, || std::fs::read(&path).is_ok_and(|t| t == words.as_bytes())).await;
+    }
+    crosses(&a, &b, "after absurd rows").await;
+    assert!(conn.close_reason().is_none(), "{:?}", conn.close_reason());
+    for at in [&a, &b] {
+        until("in sync with each other", || {
+            let folder = now(at.status());
+            folder.need_files == 0 && folder.devices.iter().any(|d| d.connected && d.in_sync)
+        })
+        .await;
+    }
+    end(&[&a, &b]).await;
+}
+
+/// A member that is asked first: one that never answers, one that sends something else.
+/// Another member is asked in its stead.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_a_member_withholds_or_forges_is_asked_of_another() {
+    let temp = tempfile::tempdir().unwrap();
+    let (a, b) = pair(temp.path()).await;
+    let mut rogues = Vec::new();
+    // Every one of them is asked before b: they are sorted.
+    let b_id = DeviceId::from_hex(&b.node.status().await.unwrap().device).unwrap();
+    let seeds = (100..=255).filter(|s| iroh::SecretKey::from_bytes(&[*s; 32]).public().as_bytes() < &b_id.0);
+    for seed in seeds.take(2) {
+        rogues.push(Rogue::member(&a, seed).await);
+    }
+    if rogues.len() < 2 {
+        println!("SKIPPED: b has so small an id that too few are asked before it");
+        return;
+    }
+    let asked = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    for (kind, rogue) in rogues.iter().enumerate() {
+        let mut talk = rogue.talk().await;
+        send_frame(&mut talk.send, &rogue.open()).await.unwrap();
+        let asked = asked.clone();
+        tokio::spawn(answers(talk.conn.clone(), move |mut send, request| {
+            asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            tokio::spawn(async move {
+                match (kind, request) {
+                    // Half a word, and held.
+                    (0, _) => {
+                        let _ = send.write_all(&[0, 0]).await;
+                        std::future::pending().await
+                    }
+                    (_, Request::Pieces { pieces, .. }) => {
+                        for piece in pieces {
+                            let _ = send_frame(&mut send, &Header::Here).await;
+                            let _ = send.write_all(&vec![7; piece.len as usize]).await;
+                        }
+                    }
+                    (_, Request::Chunks { .. }) => {
+                        let _ =
+                            send_frame(&mut send, &ChunkPage::Chunks { chunks: vec![], last: true }).await;
+                    }
+                }
+            });
+        }));
+        tokio::spawn(async move {
+            let Talk { conn: _conn, send: _send, mut recv } = talk;
+            while let Ok(Some(_)) = read_frame(&mut recv).await {}
+        });
+    }
+    let connected = || now(a.status()).devices.iter().filter(|d| d.connected).count();
+    until("all share the folder", || connected() == 3).await;
+    let large: Vec<u8> = (0..3_u32 << 18).flat_map(u32::to_be_bytes).collect();
+    std::fs::write(b.dir.join("large"), &large).unwrap();
+    std::fs::write(b.dir.join("small"), "small").unwrap();
+    until("the small one", || std::fs::read(a.dir.join("small")).is_ok_and(|t| t == b"small")).await;
+    until("the large one", || std::fs::read(a.dir.join("large")).is_ok_and(|t| t == large)).await;
+    assert!(asked.load(std::sync::atomic::Ordering::Relaxed) >= rogues.len(), "the rogues were asked");
+    end(&[&a, &b]).await;
+}

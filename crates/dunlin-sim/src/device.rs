@@ -1,0 +1,140 @@
+//! One device: its program's lives, with the real engine, stage and scan on a model disk.
+
+use crate::disk::ModelDisk;
+use crate::links::Time;
+use crate::outbox::Outbox;
+use crate::world::Shared;
+use dunlin_core::ids::DeviceId;
+use dunlin_node::engine::{Engine, Start};
+use dunlin_node::site::Site;
+use dunlin_node::stage::{Stage, write_marker};
+use dunlin_node::store::begin;
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// The text of every root's marker.
+pub const MARKER: &str = "the flock\nits token\n";
+
+/// The program, from a start to its end.
+pub struct Life {
+    /// The real one.
+    pub engine: Engine,
+    /// What it works on.
+    pub site: Arc<Site>,
+    /// What it told.
+    pub host: Arc<Outbox>,
+    /// Which life it is.
+    pub number: u64,
+}
+
+/// A device.
+pub struct Device {
+    /// Its key.
+    pub id: DeviceId,
+    /// Its place in the flock.
+    pub number: usize,
+    /// The running program.
+    pub life: Option<Life>,
+    /// How many there were.
+    lives: u64,
+    /// It is to run.
+    pub wanted: bool,
+    /// It is gone for good.
+    pub left: bool,
+    /// The marker is in its root.
+    marked: bool,
+    /// Its tree and the members' were united once.
+    joined: bool,
+    /// By how much its wall clock is off, in seconds.
+    pub skew_s: i64,
+    /// Its engine was told something and had no turn since.
+    pub fed: bool,
+    /// When its engine has its next turn.
+    pub turn_at: Option<Time>,
+    /// When it reads the watcher.
+    pub hints_at: Option<Time>,
+}
+
+impl Device {
+    /// A device that never ran.
+    pub fn new(number: usize, skew_s: i64) -> Device {
+        let number_byte = u8::try_from(number + 1).unwrap_or(u8::MAX);
+        Device {
+            id: DeviceId([number_byte; 32]),
+            number,
+            life: None,
+            lives: 0,
+            wanted: false,
+            left: false,
+            marked: false,
+            joined: number == 0,
+            skew_s,
+            fed: false,
+            turn_at: None,
+            hints_at: None,
+        }
+    }
+
+    /// Starts the program.
+    ///
+    /// # Errors
+    /// As opening a folder: the disk, the root, the index.
+    pub fn start(&mut self, shared: &Shared, now: Instant) -> io::Result<()> {
+        self.lives += 1;
+        let number = self.number;
+        let (disk, index) = {
+            let mut world = shared.world();
+            let machine = &mut world.machines[number];
+            machine.disk = machine.disk.restart();
+            machine.died = false;
+            (machine.disk.clone(), machine.index.clone())
+        };
+        hook(&disk, shared, number);
+        if !self.marked {
+            write_marker(&disk, MARKER)?;
+            self.marked = true;
+        }
+        if let Some(why) = dunlin_node::stage::root_trouble(&disk, MARKER) {
+            return Err(io::Error::other(why));
+        }
+        let watch = {
+            let shared = shared.clone();
+            move |before: &dyn dunlin_core::kv::View, changes: &dunlin_core::kv::Changes| {
+                shared.commits(number, before, changes);
+            }
+        };
+        let handle = index.open(watch);
+        let mut random = [0; 16];
+        random[..8].copy_from_slice(&self.lives.to_le_bytes());
+        random[8] = 1;
+        begin(&handle, self.id, random).map_err(|e| io::Error::other(e.to_string()))?;
+        let stage = Stage::open(Arc::new(disk.clone()))?;
+        let site = Arc::new(Site { disk: Arc::new(disk.clone()), stage, store: Box::new(handle) });
+        let host = Arc::new(Outbox::default());
+        host.told().alone = true;
+        let start =
+            Start { marker: MARKER.into(), others: number > 0 || self.lives > 1, joining: !self.joined, now };
+        let engine = Engine::new(site.clone(), host.clone(), Box::new(disk), start)
+            .map_err(|e| io::Error::other(e.to_string()))?;
+        self.life = Some(Life { engine, site, host, number: self.lives });
+        Ok(())
+    }
+
+    /// The trees were united.
+    pub fn united(&mut self) {
+        self.joined = true;
+    }
+
+    /// The program is not there any more.
+    pub fn end(&mut self) {
+        self.life = None;
+        self.turn_at = None;
+        self.hints_at = None;
+    }
+}
+
+fn hook(disk: &ModelDisk, shared: &Shared, device: usize) {
+    let shared = shared.clone();
+    disk.set_hook(Some(Box::new(move |_| shared.effect(device))));
+}

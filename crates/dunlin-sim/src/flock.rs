@@ -1,0 +1,366 @@
+//! A flock in one process: real engines, a model of everything they touch, and one order of events that
+//! follows from the seed.
+
+use crate::chance::Chance;
+use crate::device::Device;
+use crate::disk::{Faults, ModelDisk, Names, Options};
+use crate::index::ModelIndex;
+use crate::links::{Links, MS, Time};
+use crate::script::{Act, Script, Setup};
+use crate::world::{Broken, Shared};
+use dunlin_core::ids::FolderId;
+use dunlin_core::message::Message;
+use dunlin_core::plan::Fetch;
+use dunlin_node::disk::FileTime;
+use dunlin_node::engine::{Fetched, Input};
+use dunlin_node::watch::Hint;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+mod exchange;
+mod machines;
+
+/// The folder of every flock.
+pub(crate) const FOLDER: FolderId = FolderId([7; 32]);
+/// The wall clock at the start, in seconds since 1970.
+const EPOCH_S: i64 = 1_800_000_000;
+/// A run that takes more events than this does not come to rest.
+const EVENTS_MAX: u64 = 60_000;
+/// What is armed inside the program and did not come to pass in this time happens anyway.
+const ARMED: Time = 40 * MS;
+/// Ample room on a disk.
+const ROOM: (u64, u64) = (1 << 30, 1 << 20);
+
+/// Something that is to happen.
+pub(crate) enum Event {
+    /// A message arrives.
+    Arrives { from: usize, to: usize, epoch: u64, message: Message },
+    /// A content that was asked for arrives, or not.
+    Fetched { device: usize, life: u64, fetch: Fetch },
+    /// Two devices connect.
+    Dial { a: usize, b: usize },
+    /// Both sides of a silent connection give it up.
+    GivenUp { a: usize, b: usize, epoch: u64 },
+    /// A program is started.
+    Start { device: usize },
+    /// What is armed inside a program happens now.
+    Disarm { device: usize },
+}
+
+/// How a run went.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// The invariant that broke, if one did.
+    pub broken: Option<Broken>,
+    /// Events: turns of engines, messages, fetches, acts.
+    pub events: u64,
+    /// Calls of the programs to their disks that change or sync something.
+    pub effects: u64,
+}
+
+/// A flock.
+pub struct Flock {
+    base: Instant,
+    pub(crate) now: Time,
+    pub(crate) devices: Vec<Device>,
+    pub(crate) links: Links,
+    queue: BTreeMap<(Time, u64), Event>,
+    queued: u64,
+    acts: VecDeque<Act>,
+    schedule: Chance,
+    pub(crate) shared: Shared,
+    events: u64,
+    /// Messages sent so far.
+    pub(crate) messages: u64,
+    /// Faults are over.
+    pub(crate) calm: bool,
+    trace: bool,
+}
+
+/// Runs a script; `trace` prints what happens.
+pub fn run(script: &Script, trace: bool) -> Outcome {
+    let mut flock = Flock::new(&script.setup, script.acts.clone(), trace);
+    flock.play();
+    if !flock.is_broken() {
+        flock.calm_down();
+        flock.judge();
+    }
+    let world = flock.shared.world();
+    let effects = world.machines.iter().map(|m| m.disk.counts().changes()).sum();
+    Outcome { broken: world.broken.clone(), events: flock.events, effects }
+}
+
+impl Flock {
+    fn new(setup: &Setup, acts: Vec<Act>, trace: bool) -> Flock {
+        let machine = |i: usize| {
+            let options = Options {
+                tick_ns: setup.tick_ns,
+                space: ROOM.0,
+                files: ROOM.1,
+                names: Names::Exact,
+                as_root: true,
+                ..Options::default()
+            };
+            let disk = ModelDisk::new(options);
+            if setup.errors > 0 {
+                disk.set_faults(Faults {
+                    chance: Chance::new(setup.seed.wrapping_add(i as u64), "disk"),
+                    read_eio: setup.errors,
+                    list_eio: setup.errors,
+                    write_eio: setup.errors,
+                    write_enospc: setup.errors,
+                    sync_eio: setup.errors,
+                });
+            }
+            (disk, ModelIndex::default())
+        };
+        let devices = (0..setup.devices).map(|i| Device::new(i, setup.skew_s * i as i64)).collect();
+        Flock {
+            base: Instant::now(),
+            now: 0,
+            devices,
+            links: Links::new(setup.devices, setup.seed),
+            queue: BTreeMap::new(),
+            queued: 0,
+            acts: acts.into(),
+            schedule: Chance::new(setup.seed, "schedule"),
+            shared: Shared::new((0..setup.devices).map(machine).collect(), setup.seed),
+            events: 0,
+            messages: 0,
+            calm: false,
+            trace,
+        }
+    }
+
+    pub(crate) fn is_broken(&self) -> bool {
+        self.shared.world().broken.is_some()
+    }
+
+    pub(crate) fn breaks(&self, invariant: &'static str, what: String) {
+        self.shared.world().breaks(invariant, what);
+    }
+
+    pub(crate) fn instant(&self) -> Instant {
+        self.base + Duration::from_nanos(self.now)
+    }
+
+    pub(crate) fn later(&mut self, after: Time, event: Event) {
+        self.queued += 1;
+        self.queue.insert((self.now + after, self.queued), event);
+    }
+
+    fn note(&self, text: impl FnOnce() -> String) {
+        if self.trace {
+            eprintln!("{:>9.3} {}", self.now as f64 / MS as f64, text());
+        }
+    }
+
+    /// The wall clock of a device moves with the time.
+    fn set_clock(&self, device: usize) {
+        let now = i64::try_from(self.now).unwrap_or(i64::MAX);
+        let secs = EPOCH_S + self.devices[device].skew_s + now / 1_000_000_000;
+        let nanos = u32::try_from(now % 1_000_000_000).unwrap_or(0);
+        self.shared.world().machines[device].disk.set_now(FileTime { secs, nanos });
+    }
+
+    /// Whether something is queued that is still to happen.
+    pub(crate) fn busy_queue(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// One in `n`.
+    pub(crate) fn draw(&mut self, n: u64) -> bool {
+        self.schedule.one_in(n)
+    }
+
+    fn play(&mut self) {
+        while !self.acts.is_empty() && self.step(Time::MAX) {}
+    }
+
+    /// The next thing happens, unless that is after `until`; `false` when there is none.
+    pub(crate) fn step(&mut self, until: Time) -> bool {
+        let act = self.acts.front().map(|a| a.at_ms * MS);
+        let event = self.queue.keys().next().map(|k| k.0);
+        let devices = self.devices.iter();
+        let turn = devices.clone().filter_map(|d| Some((d.turn_at?, d.number))).min();
+        let hints = devices.filter_map(|d| Some((d.hints_at?, d.number))).min();
+        let times = [act, event, turn.map(|t| t.0), hints.map(|h| h.0)];
+        let Some(at) = times.into_iter().flatten().min().filter(|at| *at <= until) else { return false };
+        self.now = self.now.max(at);
+        self.events += 1;
+        if self.events > EVENTS_MAX {
+            self.breaks("comes to rest", format!("after {EVENTS_MAX} events: {}", self.restless()));
+            return false;
+        }
+        if act == Some(at) {
+            let Some(act) = self.acts.pop_front() else { return false };
+            self.act(act);
+        } else if event == Some(at) {
+            let Some((_, event)) = self.queue.pop_first() else { return false };
+            self.happens(event);
+        } else if let Some((_, device)) = hints.filter(|h| h.0 == at) {
+            self.read_hints(device);
+        } else if let Some((_, device)) = turn {
+            self.turn(device);
+        }
+        !self.is_broken()
+    }
+
+    fn turn(&mut self, device: usize) {
+        self.set_clock(device);
+        let now = self.instant();
+        self.devices[device].turn_at = None;
+        let Some(life) = &mut self.devices[device].life else { return };
+        let result = life.engine.turn(now);
+        self.devices[device].fed = false;
+        self.after(device, result);
+    }
+
+    fn read_hints(&mut self, device: usize) {
+        self.devices[device].hints_at = None;
+        let hints = self.shared.world().machines[device].disk.take_events();
+        self.note(|| format!("{device} is told {}", hints.iter().map(hinted).collect::<Vec<_>>().join(" ")));
+        self.input(device, Input::Hints(hints));
+    }
+
+    /// Hands something to an engine.
+    pub(crate) fn input(&mut self, device: usize, input: Input) {
+        self.set_clock(device);
+        let now = self.instant();
+        let Some(life) = &mut self.devices[device].life else { return };
+        let result = life.engine.handle(input, now);
+        self.devices[device].fed = true;
+        self.after(device, result);
+    }
+
+    /// What an engine told is carried out.
+    fn after(&mut self, device: usize, result: dunlin_core::kv::Read<()>) {
+        if self.shared.world().machines[device].died {
+            self.note(|| format!("{device} died"));
+            return self.died(device);
+        }
+        if let Err(fault) = result {
+            return self.breaks("the index can be read", format!("device {device}: {fault}"));
+        }
+        let Some(life) = &self.devices[device].life else { return };
+        let (number, host) = (life.number, life.host.clone());
+        let (wants, acks, refused, applied, changed, united) = {
+            let mut told = host.told();
+            let told = &mut *told;
+            let changed = std::mem::take(&mut told.changed);
+            let (wants, acks) = (std::mem::take(&mut told.wants), std::mem::take(&mut told.acks));
+            let (refused, applied) = (std::mem::take(&mut told.refused), std::mem::take(&mut told.applied));
+            (wants, acks, refused, applied, changed, told.united)
+        };
+        if let Some((_, why)) = refused.first() {
+            self.breaks("honest peers are never refused", format!("by device {device}: {why}"));
+        }
+        if united {
+            self.devices[device].united();
+        }
+        for path in applied {
+            self.note(|| format!("{device} applied {path}"));
+            self.shared.world().check_path(device, &path);
+        }
+        for fetch in wants {
+            let after = self.links.delay();
+            self.later(after, Event::Fetched { device, life: number, fetch });
+        }
+        for (peer, received) in acks {
+            let to = usize::from(peer.0[0]) - 1;
+            self.send(device, to, Message::Ack { folder: FOLDER, received });
+        }
+        if changed {
+            self.note(|| {
+                let told = host.told();
+                let (need, busy) = (told.pulse.need(), told.pulse.busy());
+                format!("{device} stands: need {need}, busy {busy} {:?}", told.problems)
+            });
+            self.say(device);
+        }
+        self.wake(device);
+        if self.schedule.one_in(8) {
+            self.check_in_sync(device);
+        }
+    }
+
+    /// Sets when a device has its next turn, and when it reads its watcher.
+    pub(crate) fn wake(&mut self, device: usize) {
+        let longest = if self.schedule.one_in(30) { 30 * MS } else { MS / 3 };
+        let jitter = 20_000 + self.schedule.below(longest);
+        let slow = self.schedule.one_in(20);
+        let read = MS / 20 + self.schedule.below(if slow { 40 * MS } else { MS });
+        let pending = self.shared.world().machines[device].disk.events_pending();
+        let (base, now) = (self.base, self.now);
+        let d = &mut self.devices[device];
+        let Some(life) = &d.life else { return };
+        let due = life.engine.next_due().saturating_duration_since(base);
+        let due = Time::try_from(due.as_nanos()).unwrap_or(Time::MAX);
+        d.turn_at = Some(due.max(now).saturating_add(jitter));
+        if pending && d.hints_at.is_none() {
+            d.hints_at = Some(now + read);
+        }
+    }
+
+    fn act(&mut self, act: Act) {
+        let device = act.device;
+        if device >= self.devices.len() || self.devices[device].left {
+            return;
+        }
+        self.note(|| format!("act {act}"));
+        self.set_clock(device);
+        if act.inside > 0 && self.devices[device].life.is_some() {
+            self.shared.arm(act);
+            return self.later(ARMED, Event::Disarm { device });
+        }
+        self.machine(act);
+    }
+
+    fn happens(&mut self, event: Event) {
+        match event {
+            Event::Arrives { from, to, epoch, message } => self.arrives(from, to, epoch, message),
+            Event::Fetched { device, life, fetch } => self.fetched(device, life, &fetch),
+            Event::Dial { a, b } => self.connect(a, b),
+            Event::GivenUp { a, b, epoch } => {
+                if self.links.pair(a, b).epoch == epoch {
+                    self.disconnect(a, b);
+                }
+            }
+            Event::Start { device } => self.start(device),
+            Event::Disarm { device } => {
+                self.set_clock(device);
+                self.shared.disarm(device);
+                self.after_hands(device);
+            }
+        }
+    }
+
+    fn fetched(&mut self, device: usize, number: u64, fetch: &Fetch) {
+        let Some(life) = self.devices[device].life.as_ref().filter(|l| l.number == number) else { return };
+        let site = life.site.clone();
+        self.set_clock(device);
+        let how = match site.stage.claim(&fetch.content, fetch.size) {
+            Err(e) => Fetched::Failed(dunlin_node::disk::explain(site.disk.as_ref(), &e)),
+            Ok(Err(lacks)) => Fetched::Failed(lacks.to_string()),
+            Ok(Ok(claim)) if site.copy(fetch, &claim) => Fetched::Staged,
+            Ok(Ok(_claim)) => match self.ask(device, fetch) {
+                None => Fetched::Nowhere,
+                Some(bytes) => match site.stage.put(fetch.content, &bytes) {
+                    Ok(()) => Fetched::Staged,
+                    Err(e) => Fetched::Failed(dunlin_node::disk::explain(site.disk.as_ref(), &e)),
+                },
+            },
+        };
+        self.note(|| format!("{device} fetched {} {how:?}", fetch.path));
+        self.input(device, Input::Fetched(vec![(fetch.content, how)]));
+    }
+}
+
+fn hinted(hint: &Hint) -> String {
+    match hint {
+        Hint::Entry { name, .. } => format!("{name}"),
+        Hint::Dir { .. } => "a directory".into(),
+        Hint::Gone { .. } => "a directory that is gone".into(),
+        Hint::Overflow => "of an overflow".into(),
+    }
+}

@@ -1,0 +1,191 @@
+//! What devices say to each other, by the real rules of `dunlin_core::session`.
+
+use super::{Event, FOLDER, Flock};
+use crate::ledger::id_of;
+use crate::links::MS;
+use dunlin_core::message::Message;
+use dunlin_core::plan::Fetch;
+use dunlin_core::session::{Outgoing, Standing, opening};
+use dunlin_node::engine::Input;
+
+/// So many messages may be under way from one device to another.
+const WINDOW: u32 = 8;
+
+impl Flock {
+    /// Connects two devices, if both run and can reach each other.
+    pub(super) fn connect(&mut self, a: usize, b: usize) {
+        self.links.pair(a, b).dialling = false;
+        let run = self.devices[a].life.is_some() && self.devices[b].life.is_some();
+        let pair = self.links.pair(a, b);
+        if !run || !pair.allowed || pair.up {
+            return;
+        }
+        pair.up = true;
+        pair.epoch += 1;
+        pair.ends = Default::default();
+        self.note(|| format!("{a} and {b} connect"));
+        for (me, you) in [(a, b), (b, a)] {
+            self.count_peers(me);
+            self.input(me, Input::Peers);
+            let Some(life) = &self.devices[me].life else { return };
+            let id = self.devices[you].id;
+            let said = life.site.store.snapshot().and_then(|s| opening(&s, FOLDER, id));
+            match said {
+                Ok(message) => self.send(me, you, message),
+                Err(e) => self.breaks("the index can be read", e.to_string()),
+            }
+        }
+    }
+
+    /// Ends the connection of two devices; both dial again after a while.
+    pub(super) fn disconnect(&mut self, a: usize, b: usize) {
+        if self.links.is_up(a, b) {
+            self.note(|| format!("{a} and {b} are apart"));
+        }
+        self.links.down(a, b);
+        for device in [a, b] {
+            self.count_peers(device);
+        }
+        self.dial(a, b);
+    }
+
+    /// Has two devices connect in a moment.
+    pub(super) fn dial(&mut self, a: usize, b: usize) {
+        let pair = self.links.pair(a, b);
+        if pair.allowed && !pair.up && !pair.dialling {
+            pair.dialling = true;
+            let after = MS + 4 * self.links.delay();
+            self.later(after, Event::Dial { a, b });
+        }
+    }
+
+    fn count_peers(&self, device: usize) {
+        if let Some(life) = &self.devices[device].life {
+            life.host.told().alone = self.links.connected(device).is_empty();
+        }
+    }
+
+    /// Sends a message, if there is a connection.
+    pub(super) fn send(&mut self, from: usize, to: usize, message: Message) {
+        if !self.links.is_up(from, to) {
+            return;
+        }
+        self.messages += 1;
+        let arrival = self.links.arrival(self.now, from, to);
+        let epoch = self.links.pair(from, to).epoch;
+        self.later(arrival - self.now, Event::Arrives { from, to, epoch, message });
+    }
+
+    /// Says all that is to be said to every connected device.
+    pub(super) fn say(&mut self, device: usize) {
+        for peer in self.links.connected(device) {
+            self.say_to(device, peer);
+        }
+    }
+
+    fn standing(&self, device: usize) -> Option<Standing> {
+        Some(self.devices[device].life.as_ref()?.host.told().pulse.standing())
+    }
+
+    fn say_to(&mut self, device: usize, peer: usize) {
+        let (Some(standing), Some(life)) = (self.standing(device), &self.devices[device].life) else {
+            return;
+        };
+        let site = life.site.clone();
+        let Ok(snapshot) = site.store.snapshot() else { return };
+        while self.links.end(device, peer).under_way < WINDOW {
+            let Some(outgoing) = &mut self.links.end(device, peer).outgoing else { return };
+            match outgoing.next(&snapshot, standing) {
+                Ok(Some(message)) => self.send(device, peer, message),
+                Ok(None) => return,
+                Err(e) => return self.breaks("the index can be read", e.to_string()),
+            }
+        }
+    }
+
+    /// A message arrives, unless its connection is not the one that counts any more.
+    pub(super) fn arrives(&mut self, from: usize, to: usize, epoch: u64, message: Message) {
+        let pair = self.links.pair(from, to);
+        if pair.epoch != epoch || pair.silent {
+            return;
+        }
+        self.links.end(from, to).under_way -= 1;
+        let device = self.devices[from].id;
+        self.note(|| format!("{from} tells {to}: {}", brief(&message)));
+        match message {
+            Message::Open { inc, of, received, .. } => {
+                self.input(to, Input::Open { device, inc });
+                let Some(life) = &self.devices[to].life else { return };
+                let begun = life
+                    .site
+                    .store
+                    .snapshot()
+                    .and_then(|s| Outgoing::new(&s, FOLDER, (device, inc), of, received));
+                let Ok(outgoing) = begun else { return };
+                let end = self.links.end(to, from);
+                end.inc = Some(inc);
+                end.known.acked = outgoing.acked();
+                end.outgoing = Some(outgoing);
+            }
+            Message::Rows { upto, last, rows, .. } => {
+                let Some(inc) = self.links.end(to, from).inc else {
+                    return self.breaks("honest peers are never refused", "rows before an opening".into());
+                };
+                self.shared.world().check_rows(&rows);
+                self.input(to, Input::Rows { device, inc, upto, last, rows });
+            }
+            Message::Ack { received, .. } => self.links.end(to, from).known.acked = received,
+            Message::Status { digest, need, busy, .. } => {
+                self.links.end(to, from).known.standing = Some(Standing { digest, need, busy });
+            }
+            _ => {}
+        }
+        self.say_to(to, from);
+        self.say_to(from, to);
+    }
+
+    /// Asks the connected devices for a content, as the fetcher does; what is wrong is not taken.
+    pub(super) fn ask(&mut self, device: usize, fetch: &Fetch) -> Option<Vec<u8>> {
+        for peer in self.links.connected(device) {
+            if !self.links.answers(device, peer) {
+                continue;
+            }
+            let Some(life) = &self.devices[peer].life else { continue };
+            let (site, host) = (life.site.clone(), life.host.clone());
+            self.set_clock(peer);
+            let recent = host.told().recent.iter().find(|(c, _)| *c == fetch.content).map(|(_, b)| b.clone());
+            let found = recent.or_else(|| {
+                let file = site.find(&fetch.content)?;
+                let mut bytes = vec![0; usize::try_from(fetch.size).unwrap_or(0) + 1];
+                let n = file.read_at(&mut bytes, 0).ok()?;
+                bytes.truncate(n);
+                Some(bytes)
+            });
+            let died = self.shared.world().machines[peer].died;
+            if died {
+                self.died(peer);
+                continue;
+            }
+            if let Some(bytes) = found
+                && id_of(&bytes) == fetch.content
+            {
+                return Some(bytes);
+            }
+        }
+        None
+    }
+}
+
+fn brief(message: &Message) -> String {
+    match message {
+        Message::Rows { upto, last, rows, .. } => {
+            let nodes: Vec<String> =
+                rows.iter().map(|r| format!("{}", r.node).chars().take(6).collect()).collect();
+            format!("rows up to {upto}{} {}", if *last { ", all:" } else { ":" }, nodes.join(" "))
+        }
+        Message::Status { need, busy, .. } => format!("need {need}, busy {busy}"),
+        Message::Open { received, .. } => format!("open, has {received}"),
+        Message::Ack { received, .. } => format!("has {received}"),
+        other => format!("{other:?}"),
+    }
+}

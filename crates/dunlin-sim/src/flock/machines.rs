@@ -1,0 +1,195 @@
+//! What happens to machines and networks.
+
+use super::{Event, Flock, ROOM};
+use crate::links::{MS, Time};
+use crate::script::{Act, What};
+use dunlin_node::engine::Input;
+
+/// How long a silent connection is believed in.
+const SILENT: Time = 8_000 * MS;
+
+impl Flock {
+    /// An act that is not inside the program.
+    pub(super) fn machine(&mut self, act: Act) {
+        let device = act.device;
+        let disk = self.shared.world().machines[device].disk.clone();
+        match act.what {
+            What::Start => {
+                self.devices[device].wanted = true;
+                self.start(device);
+            }
+            What::Stop => {
+                self.devices[device].wanted = false;
+                self.stop(device);
+            }
+            What::Kill | What::PowerCut => {
+                self.shared.world().carry_out(&act);
+                if self.devices[device].life.is_some() {
+                    self.died(device);
+                }
+            }
+            What::LoseIndex => self.lose_index(device),
+            What::RollBack => {
+                self.stop(device);
+                let mut world = self.shared.world();
+                world.rough = true;
+                world.machines[device].index.roll_back();
+                drop(world);
+                self.start_soon(device);
+            }
+            What::KeepIndex => self.shared.world().machines[device].index.keep(),
+            What::Jump { secs } => self.devices[device].skew_s += secs,
+            // Each is refused where it is so already.
+            What::LoseRoot => {
+                let away = disk.user().replace_root().is_ok();
+                self.shared.world().machines[device].away |= away;
+            }
+            What::BringRoot => self.bring_root(device),
+            What::Full => disk.set_quota(0, 0),
+            What::Room => disk.set_quota(ROOM.0, ROOM.1),
+            What::Overflow => disk.lose_events(),
+            What::Leave => {
+                self.devices[device].wanted = false;
+                self.devices[device].left = true;
+                self.stop(device);
+            }
+            What::Cut { with } if self.is_other(device, with) => {
+                self.links.pair(device, with).allowed = false;
+                self.disconnect(device, with);
+            }
+            What::Silence { with } if self.is_other(device, with) => {
+                let pair = self.links.pair(device, with);
+                if pair.up && !pair.silent {
+                    pair.silent = true;
+                    let epoch = pair.epoch;
+                    self.later(SILENT, Event::GivenUp { a: device, b: with, epoch });
+                }
+            }
+            What::Heal { with } if self.is_other(device, with) => {
+                self.links.pair(device, with).allowed = true;
+                self.dial(device, with);
+            }
+            What::Again { with } if self.is_other(device, with) => self.disconnect(device, with),
+            What::Cut { .. } | What::Silence { .. } | What::Heal { .. } | What::Again { .. } => {}
+            _ => self.shared.world().carry_out(&act),
+        }
+        self.after_hands(device);
+    }
+
+    /// A device's index is lost while it is stopped.
+    pub(crate) fn lose_index(&mut self, device: usize) {
+        self.stop(device);
+        let mut world = self.shared.world();
+        world.rough = true;
+        world.machines[device].index.lose();
+        drop(world);
+        self.start_soon(device);
+    }
+
+    fn bring_root(&self, device: usize) {
+        let machine = &mut self.shared.world().machines[device];
+        machine.away &= machine.disk.user().bring_root_back().is_err();
+    }
+
+    fn is_other(&self, device: usize, with: usize) -> bool {
+        device != with && with < self.devices.len()
+    }
+
+    /// Users were at a disk, or the machine died under their hands.
+    pub(super) fn after_hands(&mut self, device: usize) {
+        let died = self.shared.world().machines[device].died;
+        if died && self.devices[device].life.is_some() {
+            return self.died(device);
+        }
+        self.wake(device);
+    }
+
+    /// A program was killed; it is started again.
+    pub(super) fn died(&mut self, device: usize) {
+        self.stop(device);
+        self.start_soon(device);
+    }
+
+    fn start_soon(&mut self, device: usize) {
+        if self.devices[device].wanted {
+            let after = MS + 30 * self.links.delay();
+            self.later(after, Event::Start { device });
+        }
+    }
+
+    /// Ends a program, with its connections.
+    pub(super) fn stop(&mut self, device: usize) {
+        self.devices[device].end();
+        self.shared.disarm(device);
+        {
+            let world = self.shared.world();
+            let machine = &world.machines[device];
+            machine.index.kill();
+            machine.disk.halt();
+        }
+        for other in 0..self.devices.len() {
+            if other != device {
+                self.disconnect(device, other);
+            }
+        }
+    }
+
+    /// Starts a program that is to run and does not.
+    pub(super) fn start(&mut self, device: usize) {
+        let now = self.instant();
+        self.set_clock(device);
+        let d = &mut self.devices[device];
+        if d.life.is_some() || !d.wanted || d.left {
+            return;
+        }
+        if let Err(e) = d.start(&self.shared, now) {
+            // As the program does: it looks again, now and then.
+            self.note(|| format!("{device} does not start: {e}"));
+            return self.later(1000 * MS, Event::Start { device });
+        }
+        self.note(|| format!("{device} starts"));
+        for other in 0..self.devices.len() {
+            if other != device && self.devices[other].life.is_some() {
+                self.dial(device, other);
+            }
+        }
+        if self.shared.world().machines[device].died {
+            return self.died(device);
+        }
+        self.wake(device);
+    }
+
+    /// All faults end: everybody is there, can reach everybody, and has a disk that works.
+    pub(crate) fn calm_down(&mut self) {
+        self.calm = true;
+        for device in 0..self.devices.len() {
+            self.shared.disarm(device);
+            let disk = self.shared.world().machines[device].disk.clone();
+            disk.set_quota(ROOM.0, ROOM.1);
+            disk.set_faults(Default::default());
+            self.bring_root(device);
+            self.after_hands(device);
+        }
+        for a in 0..self.devices.len() {
+            for b in a + 1..self.devices.len() {
+                let pair = self.links.pair(a, b);
+                pair.allowed = true;
+                if pair.silent {
+                    self.disconnect(a, b);
+                }
+                self.dial(a, b);
+            }
+        }
+        for device in 0..self.devices.len() {
+            if !self.devices[device].left {
+                self.devices[device].wanted = true;
+                self.start(device);
+            }
+        }
+    }
+
+    /// Has a device look at everything.
+    pub(crate) fn look_through(&mut self, device: usize) {
+        self.input(device, Input::Hints(vec![dunlin_node::watch::Hint::Overflow]));
+    }
+}

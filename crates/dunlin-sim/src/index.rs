@@ -1,0 +1,117 @@
+//! The index of a device in memory: the real rows, in a store that can be killed, lost and rolled back.
+
+use dunlin_core::kv::{Changes, Fault, Memory, Pair, Read, View};
+use dunlin_node::store::{Index, Snapshot};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+struct Inner {
+    rows: Arc<Memory>,
+    /// Handles of earlier lives of the program do nothing any more.
+    life: u64,
+    commits: u64,
+    kept: Option<Arc<Memory>>,
+}
+
+/// The index of one device, across all lives of its program.
+#[derive(Clone)]
+pub struct ModelIndex(Arc<Mutex<Inner>>);
+
+/// What one life of the program has of it.
+pub struct Handle {
+    index: ModelIndex,
+    life: u64,
+    /// Told of each commit before it is made.
+    watch: Box<dyn Fn(&dyn View, &Changes) + Send + Sync>,
+}
+
+struct Shared(Arc<Memory>);
+
+impl View for Shared {
+    fn get(&self, key: &[u8]) -> Read<Option<Vec<u8>>> {
+        self.0.get(key)
+    }
+
+    fn range(&self, from: &[u8], to: &[u8], limit: usize) -> Read<Vec<Pair>> {
+        self.0.range(from, to, limit)
+    }
+}
+
+impl Default for ModelIndex {
+    fn default() -> ModelIndex {
+        ModelIndex(Arc::new(Mutex::new(Inner { rows: Arc::default(), life: 0, commits: 0, kept: None })))
+    }
+}
+
+impl ModelIndex {
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A handle for the next life of the program; those of earlier ones are dead. `watch` is called with
+    /// the rows before and the changes, before each commit.
+    pub fn open(&self, watch: impl Fn(&dyn View, &Changes) + Send + Sync + 'static) -> Handle {
+        let mut inner = self.inner();
+        inner.life += 1;
+        Handle { index: self.clone(), life: inner.life, watch: Box::new(watch) }
+    }
+
+    /// The program is dead: nothing of it is committed any more.
+    pub fn kill(&self) {
+        self.inner().life += 1;
+    }
+
+    /// The rows as they are now.
+    pub fn rows(&self) -> Arc<Memory> {
+        self.inner().rows.clone()
+    }
+
+    /// How many commits there were.
+    pub fn commits(&self) -> u64 {
+        self.inner().commits
+    }
+
+    /// Loses everything.
+    pub fn lose(&self) {
+        self.inner().rows = Arc::default();
+    }
+
+    /// Takes a backup.
+    pub fn keep(&self) {
+        let mut inner = self.inner();
+        inner.kept = Some(inner.rows.clone());
+    }
+
+    /// Goes back to the backup, if there is one.
+    pub fn roll_back(&self) -> bool {
+        let mut inner = self.inner();
+        let Some(kept) = inner.kept.clone() else { return false };
+        inner.rows = kept;
+        true
+    }
+}
+
+impl Index for Handle {
+    fn snapshot(&self) -> Read<Snapshot> {
+        let inner = self.index.inner();
+        if inner.life != self.life {
+            return Err(Fault("killed".into()));
+        }
+        Ok(Snapshot::new(Shared(inner.rows.clone())))
+    }
+
+    fn commit(&self, changes: Changes) -> Read<()> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let before = self.index.rows();
+        (self.watch)(before.as_ref(), &changes);
+        drop(before);
+        let mut inner = self.index.inner();
+        if inner.life != self.life {
+            return Err(Fault("killed".into()));
+        }
+        inner.commits += 1;
+        Arc::make_mut(&mut inner.rows).apply(changes);
+        Ok(())
+    }
+}

@@ -1,0 +1,35 @@
+//! Whole flocks from a seed: real engines on model disks, a model network and model clocks, with users who
+//! do everything at the worst moment. What must hold is checked after every step and at rest.
+//!
+//! One seed reproduces a run exactly; a run is a list of acts, so that a failing one shrinks by itself.
+
+#![forbid(unsafe_code)]
+
+pub mod chance;
+pub mod device;
+pub mod disk;
+pub mod flock;
+pub mod index;
+pub mod judge;
+pub mod ledger;
+pub mod links;
+pub mod outbox;
+pub mod script;
+pub mod shrink;
+pub mod users;
+pub mod workload;
+pub mod world;
+
+use flock::Outcome;
+use script::Script;
+use world::Broken;
+
+/// Runs a script; a panic is a broken invariant like any other.
+pub fn run_caught(script: &Script) -> Outcome {
+    let run = || flock::run(script, false);
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let what = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default();
+        Outcome { broken: Some(Broken { invariant: "no panic", what }), events: 0, effects: 0 }
+    })
+}

@@ -1,0 +1,122 @@
+//! `cargo run -p dunlin-sim`: many seeds, or one with everything that happens in it.
+
+use clap::Parser;
+use dunlin_sim::script::Script;
+use dunlin_sim::{flock, run_caught, shrink, workload};
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+
+/// Runs simulated flocks.
+#[derive(Parser)]
+struct Arguments {
+    /// How many seeds.
+    #[arg(long, default_value_t = 10_000)]
+    seeds: u64,
+    /// The first seed.
+    #[arg(long, default_value_t = 0)]
+    from: u64,
+    /// Threads.
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Runs only this seed, and tells what happens in it.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Runs the script of a file instead, and tells what happens in it.
+    #[arg(long)]
+    script: Option<std::path::PathBuf>,
+    /// Always so many devices.
+    #[arg(long)]
+    devices: Option<usize>,
+    /// Goes on after the first failure, and counts them by invariant.
+    #[arg(long)]
+    all: bool,
+    /// Prints only the count of seeds it took to find a failure.
+    #[arg(long)]
+    find: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let make = |seed| match arguments.devices {
+        Some(devices) => workload::script_with(seed, devices),
+        None => workload::script(seed),
+    };
+    if let Some(path) = &arguments.script {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        return match text.parse::<Script>() {
+            Ok(script) => one(&script),
+            Err(e) => {
+                eprintln!("error: {} is no script: {}", path.display(), e.0);
+                ExitCode::from(2)
+            }
+        };
+    }
+    match arguments.seed {
+        Some(seed) => one(&make(seed)),
+        None => many(&arguments, &make),
+    }
+}
+
+fn one(script: &Script) -> ExitCode {
+    println!("{script}");
+    let outcome = flock::run(script, true);
+    println!("{} events, {} effects", outcome.events, outcome.effects);
+    let Some(broken) = outcome.broken else { return ExitCode::SUCCESS };
+    println!("BROKEN: {}: {}", broken.invariant, broken.what);
+    ExitCode::FAILURE
+}
+
+fn many(arguments: &Arguments, make: &(dyn Fn(u64) -> Script + Sync)) -> ExitCode {
+    std::panic::set_hook(Box::new(|_| {}));
+    let threads =
+        arguments.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let begun = Instant::now();
+    let (next, events, effects) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let stop = AtomicBool::new(false);
+    let failures = Mutex::new(BTreeMap::<String, Vec<(u64, String)>>::new());
+    let work = || {
+        while !stop.load(Ordering::Relaxed) {
+            let i = next.fetch_add(1, Ordering::Relaxed);
+            if i >= arguments.seeds {
+                return;
+            }
+            let seed = arguments.from + i;
+            let outcome = run_caught(&make(seed));
+            events.fetch_add(outcome.events, Ordering::Relaxed);
+            effects.fetch_add(outcome.effects, Ordering::Relaxed);
+            if let Some(broken) = outcome.broken {
+                stop.fetch_or(!arguments.all, Ordering::Relaxed);
+                let mut all = failures.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                all.entry(broken.invariant.to_owned()).or_default().push((seed, broken.what));
+            }
+        }
+    };
+    std::thread::scope(|s| {
+        for _ in 0..threads {
+            s.spawn(work);
+        }
+    });
+    let done = next.into_inner().min(arguments.seeds);
+    let seconds = begun.elapsed().as_secs_f64();
+    let failures = failures.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    println!(
+        "{done} seeds, {} events, {} effects in {seconds:.1} s: {:.0} seeds a second a core",
+        events.into_inner(),
+        effects.into_inner(),
+        done as f64 / seconds / threads as f64
+    );
+    for (invariant, found) in &failures {
+        let seeds: Vec<String> = found.iter().take(8).map(|(s, _)| s.to_string()).collect();
+        println!("BROKEN: {invariant}: {} times, seeds {}", found.len(), seeds.join(" "));
+        if let Some((seed, what)) = found.iter().min() {
+            println!("  {seed}: {what}");
+            if !arguments.find {
+                println!("{}", shrink::shrink(&make(*seed), invariant));
+            }
+        }
+    }
+    if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

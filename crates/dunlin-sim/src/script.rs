@@ -1,0 +1,273 @@
+//! What happens in a run, as a list that can be printed, read back, and made shorter.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// A whole run: everything else follows from it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Script {
+    /// How the flock is made.
+    pub setup: Setup,
+    /// What happens, in order of time.
+    pub acts: Vec<Act>,
+}
+
+/// How a flock is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setup {
+    /// The seed of the streams of chance.
+    pub seed: u64,
+    /// How many devices there are.
+    pub devices: usize,
+    /// The granularity of time stamps, in nanoseconds.
+    pub tick_ns: u64,
+    /// One in so many calls of the program to the disk fails; 0 for none.
+    pub errors: u32,
+    /// By how many seconds each device's clock is off: device `i` by `i` times this.
+    pub skew_s: i64,
+}
+
+/// One thing that happens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Act {
+    /// When, in milliseconds from the start.
+    pub at_ms: u64,
+    /// To which device.
+    pub device: usize,
+    /// Not at once, but just before the program's so-many-th next call to the disk; 0 for at once.
+    pub inside: u32,
+    /// What.
+    pub what: What,
+}
+
+/// What users, machines and networks do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the fields are paths, contents by number, and devices")]
+pub enum What {
+    /// Writes a file in place, or a new one.
+    Write { path: String, content: u32 },
+    /// Writes a temporary file and renames it over the path, as editors do.
+    Save { path: String, content: u32 },
+    /// Adds to the end of a file.
+    Append { path: String, content: u32 },
+    /// Cuts a file to nothing.
+    Truncate { path: String },
+    /// Renames, replacing what is there if the system allows it.
+    Move { from: String, to: String },
+    /// Two names change places.
+    Exchange { a: String, b: String },
+    /// Removes a file, a link, or a directory with all that is in it.
+    Remove { path: String },
+    /// Makes a directory.
+    Mkdir { path: String },
+    /// Makes a symbolic link.
+    Link { path: String, text: String },
+    /// Changes the permission bits.
+    Chmod { path: String, mode: u16 },
+    /// Sets the modification time, in seconds since 1970.
+    Touch { path: String, secs: i64 },
+    /// The program is killed; it is started again a moment later.
+    Kill,
+    /// The power goes: what was not synced may be lost; started again a moment later.
+    PowerCut,
+    /// The program is stopped, until it is started.
+    Stop,
+    /// The program is started.
+    Start,
+    /// The index is lost while the program is stopped, as after a deletion of the state directory's part.
+    LoseIndex,
+    /// A backup of the index is taken.
+    KeepIndex,
+    /// The index is replaced by the backup; the program is restarted.
+    RollBack,
+    /// The wall clock jumps by so many seconds.
+    Jump { secs: i64 },
+    /// The disk of the folder is not there any more.
+    LoseRoot,
+    /// It is back.
+    BringRoot,
+    /// The disk is full.
+    Full,
+    /// There is room again.
+    Room,
+    /// The kernel drops watch events.
+    Overflow,
+    /// The device is never seen again.
+    Leave,
+    /// The connection with another device ends, and none is made.
+    Cut { with: usize },
+    /// Nothing arrives any more, and nobody is told.
+    Silence { with: usize },
+    /// Connections with another device are possible again.
+    Heal { with: usize },
+    /// Another connection takes the place of the one with this device.
+    Again { with: usize },
+}
+
+impl What {
+    /// The word of it in a script.
+    fn word(&self) -> &'static str {
+        match self {
+            What::Write { .. } => "write",
+            What::Save { .. } => "save",
+            What::Append { .. } => "append",
+            What::Truncate { .. } => "truncate",
+            What::Move { .. } => "move",
+            What::Exchange { .. } => "exchange",
+            What::Remove { .. } => "remove",
+            What::Mkdir { .. } => "mkdir",
+            What::Link { .. } => "link",
+            What::Chmod { .. } => "chmod",
+            What::Touch { .. } => "touch",
+            What::Kill => "kill",
+            What::PowerCut => "power-cut",
+            What::Stop => "stop",
+            What::Start => "start",
+            What::LoseIndex => "lose-index",
+            What::KeepIndex => "keep-index",
+            What::RollBack => "roll-back",
+            What::Jump { .. } => "jump",
+            What::LoseRoot => "lose-root",
+            What::BringRoot => "bring-root",
+            What::Full => "full",
+            What::Room => "room",
+            What::Overflow => "overflow",
+            What::Leave => "leave",
+            What::Cut { .. } => "cut",
+            What::Silence { .. } => "silence",
+            What::Heal { .. } => "heal",
+            What::Again { .. } => "again",
+        }
+    }
+
+    fn arguments(&self) -> Vec<String> {
+        match self {
+            What::Write { path, content } | What::Save { path, content } | What::Append { path, content } => {
+                vec![path.clone(), content.to_string()]
+            }
+            What::Truncate { path } | What::Remove { path } | What::Mkdir { path } => vec![path.clone()],
+            What::Move { from, to } => vec![from.clone(), to.clone()],
+            What::Exchange { a, b } => vec![a.clone(), b.clone()],
+            What::Link { path, text } => vec![path.clone(), text.clone()],
+            What::Chmod { path, mode } => vec![path.clone(), format!("{mode:o}")],
+            What::Touch { path, secs } => vec![path.clone(), secs.to_string()],
+            What::Jump { secs } => vec![secs.to_string()],
+            What::Cut { with } | What::Silence { with } | What::Heal { with } | What::Again { with } => {
+                vec![with.to_string()]
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+impl fmt::Display for Act {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.at_ms, self.device, self.what.word())?;
+        self.what.arguments().iter().try_for_each(|a| write!(f, " {a}"))?;
+        if self.inside > 0 { write!(f, " @{}", self.inside) } else { Ok(()) }
+    }
+}
+
+impl fmt::Display for Script {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Setup { seed, devices, tick_ns, errors, skew_s } = &self.setup;
+        writeln!(f, "flock {seed} {devices} {tick_ns} {errors} {skew_s}")?;
+        self.acts.iter().try_for_each(|a| writeln!(f, "{a}"))
+    }
+}
+
+/// A script that cannot be read: the line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadScript(pub String);
+
+fn number<T: FromStr>(word: Option<&&str>, line: &str) -> Result<T, BadScript> {
+    word.and_then(|w| w.parse().ok()).ok_or_else(|| BadScript(line.into()))
+}
+
+impl FromStr for Act {
+    type Err = BadScript;
+
+    fn from_str(line: &str) -> Result<Act, BadScript> {
+        let mut words: Vec<&str> = line.split_whitespace().collect();
+        let mut inside = 0;
+        if let Some(n) = words.last().and_then(|w| w.strip_prefix('@')) {
+            inside = n.parse().map_err(|_| BadScript(line.into()))?;
+            words.pop();
+        }
+        let (at_ms, device) = (number(words.first(), line)?, number(words.get(1), line)?);
+        let text = |i: usize| words.get(i).map(|w| w.to_string()).ok_or_else(|| BadScript(line.into()));
+        let what = match *words.get(2).unwrap_or(&"") {
+            "write" => What::Write { path: text(3)?, content: number(words.get(4), line)? },
+            "save" => What::Save { path: text(3)?, content: number(words.get(4), line)? },
+            "append" => What::Append { path: text(3)?, content: number(words.get(4), line)? },
+            "truncate" => What::Truncate { path: text(3)? },
+            "move" => What::Move { from: text(3)?, to: text(4)? },
+            "exchange" => What::Exchange { a: text(3)?, b: text(4)? },
+            "remove" => What::Remove { path: text(3)? },
+            "mkdir" => What::Mkdir { path: text(3)? },
+            "link" => What::Link { path: text(3)?, text: text(4)? },
+            "chmod" => What::Chmod {
+                path: text(3)?,
+                mode: u16::from_str_radix(&text(4)?, 8).map_err(|_| BadScript(line.into()))?,
+            },
+            "touch" => What::Touch { path: text(3)?, secs: number(words.get(4), line)? },
+            "kill" => What::Kill,
+            "power-cut" => What::PowerCut,
+            "stop" => What::Stop,
+            "start" => What::Start,
+            "lose-index" => What::LoseIndex,
+            "keep-index" => What::KeepIndex,
+            "roll-back" => What::RollBack,
+            "jump" => What::Jump { secs: number(words.get(3), line)? },
+            "lose-root" => What::LoseRoot,
+            "bring-root" => What::BringRoot,
+            "full" => What::Full,
+            "room" => What::Room,
+            "overflow" => What::Overflow,
+            "leave" => What::Leave,
+            "cut" => What::Cut { with: number(words.get(3), line)? },
+            "silence" => What::Silence { with: number(words.get(3), line)? },
+            "heal" => What::Heal { with: number(words.get(3), line)? },
+            "again" => What::Again { with: number(words.get(3), line)? },
+            _ => return Err(BadScript(line.into())),
+        };
+        Ok(Act { at_ms, device, inside, what })
+    }
+}
+
+impl FromStr for Script {
+    type Err = BadScript;
+
+    fn from_str(text: &str) -> Result<Script, BadScript> {
+        let comment = |l: &&str| !l.trim().is_empty() && !l.starts_with('#');
+        let mut lines = text.lines().filter(comment);
+        let first = lines.next().unwrap_or_default();
+        let words: Vec<&str> = first.split_whitespace().collect();
+        if words.first() != Some(&"flock") {
+            return Err(BadScript(first.into()));
+        }
+        let setup = Setup {
+            seed: number(words.get(1), first)?,
+            devices: number(words.get(2), first)?,
+            tick_ns: number(words.get(3), first)?,
+            errors: number(words.get(4), first)?,
+            skew_s: number(words.get(5), first)?,
+        };
+        Ok(Script { setup, acts: lines.map(str::parse).collect::<Result<_, _>>()? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scripts_are_read_as_they_are_printed() {
+        for seed in 0..200 {
+            let script = crate::workload::script(seed);
+            assert_eq!(script.to_string().parse::<Script>().as_ref(), Ok(&script));
+        }
+        assert!("flock 1 3 1 0 0\n5 0 dance a".parse::<Script>().is_err());
+        assert!("5 0 kill".parse::<Script>().is_err());
+    }
+}

@@ -1,0 +1,247 @@
+//! What users and machines share with the program: the disks, the indexes, the ledger. The program
+//! itself is no part of it, so that everything here may happen between any two of its effects.
+
+use crate::chance::Chance;
+use crate::disk::{ModelDisk, Thing};
+use crate::index::ModelIndex;
+use crate::ledger::{Ledger, id_of};
+use crate::script::{Act, What};
+use crate::users::{Hands, content_of};
+use dunlin_core::ids::{ContentId, Dot, NodeId};
+use dunlin_core::kv::{Changes, Read, Tx, View};
+use dunlin_core::path::Name;
+use dunlin_core::plan::path_of;
+use dunlin_core::rows::{LocalRow, Position, Rows};
+use dunlin_core::state::Content;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// An invariant that does not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broken {
+    /// Its name, as docs/reliability.md lists it.
+    pub invariant: &'static str,
+    /// What was seen.
+    pub what: String,
+}
+
+/// One machine.
+pub struct Machine {
+    /// Its file system.
+    pub disk: ModelDisk,
+    /// Its index.
+    pub index: ModelIndex,
+    /// What is to happen inside the program, and after how many of its effects.
+    armed: Vec<(u32, Act)>,
+    /// The program was killed in the midst of its work.
+    pub died: bool,
+    /// Its folder is away: what stands in its place is nobody's.
+    pub away: bool,
+}
+
+/// All machines and users.
+pub struct World {
+    /// The machines, by their number.
+    pub machines: Vec<Machine>,
+    /// What was written.
+    pub ledger: Ledger,
+    /// The first invariant that broke.
+    pub broken: Option<Broken>,
+    /// What survives a power cut.
+    power: Chance,
+    /// Power was cut, or an index lost: names may then double.
+    pub rough: bool,
+    /// What each dot stands for.
+    pub(crate) dots: BTreeMap<(NodeId, Dot), String>,
+}
+
+/// The world, shared with the hooks that the program calls.
+#[derive(Clone)]
+pub struct Shared {
+    world: Arc<Mutex<World>>,
+    /// Whether anything is armed for a device: spares the lock in nearly every effect.
+    armed: Arc<Vec<AtomicBool>>,
+}
+
+impl Shared {
+    /// A world of these machines.
+    pub fn new(machines: Vec<(ModelDisk, ModelIndex)>, seed: u64) -> Shared {
+        let armed = machines.iter().map(|_| AtomicBool::new(false)).collect();
+        let machines = machines
+            .into_iter()
+            .map(|(disk, index)| Machine { disk, index, armed: Vec::new(), died: false, away: false })
+            .collect();
+        let (ledger, power) = (Ledger::default(), Chance::new(seed, "power"));
+        let dots = BTreeMap::new();
+        let world = World { machines, ledger, broken: None, power, rough: false, dots };
+        Shared { world: Arc::new(Mutex::new(world)), armed: Arc::new(armed) }
+    }
+
+    /// The world.
+    pub fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has an act happen inside the program.
+    pub fn arm(&self, act: Act) {
+        let device = act.device;
+        self.world().machines[device].armed.push((act.inside, act));
+        self.armed[device].store(true, Ordering::Relaxed);
+    }
+
+    /// Carries out what is armed for a device and did not come to pass.
+    pub fn disarm(&self, device: usize) {
+        if self.armed[device].swap(false, Ordering::Relaxed) {
+            let mut world = self.world();
+            for (_, act) in std::mem::take(&mut world.machines[device].armed) {
+                world.carry_out(&act);
+            }
+        }
+    }
+
+    /// The program is about to do something to its disk.
+    pub fn effect(&self, device: usize) {
+        if !self.armed[device].load(Ordering::Relaxed) {
+            return;
+        }
+        let mut world = self.world();
+        let armed = &mut world.machines[device].armed;
+        armed.iter_mut().for_each(|(left, _)| *left = left.saturating_sub(1));
+        let (due, later) = std::mem::take(armed).into_iter().partition(|(left, _)| *left == 0);
+        world.machines[device].armed = later;
+        let due: Vec<(u32, Act)> = due;
+        self.armed[device].store(!world.machines[device].armed.is_empty(), Ordering::Relaxed);
+        for (_, act) in due {
+            world.carry_out(&act);
+        }
+    }
+
+    /// A commit is about to be made: what it claims of the disk must be durable.
+    pub fn commits(&self, device: usize, before: &dyn View, changes: &Changes) {
+        let mut world = self.world();
+        if let Err(e) = world.check_claims(device, before, changes) {
+            world.breaks("the index can be read", e.to_string());
+        }
+    }
+}
+
+fn position(key: &[u8]) -> Option<Position> {
+    let dir = key.get(1..17).and_then(NodeId::from_slice)?;
+    Some(Position::new(dir, Name::new(&key[17..]).ok()?))
+}
+
+impl World {
+    /// An invariant does not hold; the first one counts.
+    pub fn breaks(&mut self, invariant: &'static str, what: String) {
+        self.broken.get_or_insert(Broken { invariant, what });
+    }
+
+    /// Does what users and machines do.
+    pub fn carry_out(&mut self, act: &Act) {
+        let device = act.device;
+        match &act.what {
+            What::Kill => self.kill(device),
+            What::PowerCut => self.cut_power(device),
+            _ if self.machines[device].away => {}
+            what => {
+                let disk = self.machines[device].disk.clone();
+                // What the system refuses did not happen.
+                let _ = Hands { disk: &disk, device, ledger: &mut self.ledger }.act(what);
+            }
+        }
+    }
+
+    fn kill(&mut self, device: usize) {
+        let machine = &mut self.machines[device];
+        machine.index.kill();
+        machine.disk.halt();
+        machine.died = true;
+    }
+
+    /// Contents that are anywhere on a machine, with what users cannot see.
+    fn contents(&self, device: usize) -> BTreeSet<ContentId> {
+        let disk = &self.machines[device].disk;
+        let visible = disk.visible().into_values();
+        visible.chain(disk.control_tree().into_values()).filter_map(|t| content_of(&t)).collect()
+    }
+
+    /// The power goes. What the index claims must survive; what nobody knew of may be lost.
+    fn cut_power(&mut self, device: usize) {
+        self.rough = true;
+        let visible = self.machines[device].disk.visible();
+        let before: BTreeSet<ContentId> = visible.values().filter_map(content_of).collect();
+        let (disk, index) = (self.machines[device].disk.clone(), self.machines[device].index.clone());
+        index.kill();
+        disk.crash(&mut self.power);
+        self.machines[device].died = true;
+        let after = self.contents(device);
+        let rows = index.rows();
+        for lost in before.difference(&after) {
+            let claims = rows.holders(*lost).unwrap_or_default();
+            for at in claims {
+                let path = path_of(rows.as_ref(), &at).ok().flatten();
+                let stood = path.as_ref().and_then(|p| visible.get(p));
+                if stood.and_then(content_of) == Some(*lost) {
+                    let what = format!("device {device}: {path:?} was in the index and lost to a power cut");
+                    self.breaks("recorded is durable", what);
+                }
+            }
+            self.ledger.excuse(*lost);
+        }
+    }
+
+    fn check_claims(&mut self, device: usize, before: &dyn View, changes: &Changes) -> Read<()> {
+        let mut tx = Tx::new(before);
+        for (key, value) in changes {
+            match value {
+                Some(value) => tx.put(key.clone(), value.clone()),
+                None => tx.remove(key.clone()),
+            }
+        }
+        for key in changes.iter().filter(|(k, v)| k.first() == Some(&b'l') && v.is_some()).map(|(k, _)| k) {
+            let Some(at) = position(key) else { continue };
+            let (Some(row), Some(path)) = (tx.local(&at)?, path_of(&tx, &at)?) else { continue };
+            let disk = &self.machines[device].disk;
+            let shows = disk.visible_at(&path).is_some_and(|t| is_of(&row, &t));
+            if shows && !disk.durable(&path).is_some_and(|t| is_of(&row, &t)) {
+                let what = format!("device {device}: {path} is recorded, and {:?}", disk.durable(&path));
+                self.breaks("recorded is durable", what);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether everything that is visible was made by users.
+    pub fn check_visible(&mut self, device: usize) {
+        for (path, thing) in self.machines[device].disk.visible() {
+            self.check_thing(device, &path, &thing);
+        }
+    }
+
+    /// Whether what is visible at a path was made by users.
+    pub fn check_path(&mut self, device: usize, path: &dunlin_core::path::RelPath) {
+        if let Some(thing) = self.machines[device].disk.visible_at(path) {
+            self.check_thing(device, path, &thing);
+        }
+    }
+
+    fn check_thing(&mut self, device: usize, path: &dunlin_core::path::RelPath, thing: &Thing) {
+        if let Some(id) = content_of(thing)
+            && !self.ledger.knows(&id)
+        {
+            let what = format!("device {device}: {path} holds {thing:?}, which nobody wrote");
+            self.breaks("every visible file is something a user wrote", what);
+        }
+    }
+}
+
+/// Whether a row is about just this thing.
+fn is_of(row: &LocalRow, thing: &Thing) -> bool {
+    match (&row.content, thing) {
+        (Content::File { id, .. }, Thing::File { bytes, ino, .. }) => {
+            *ino == row.stamp.ino && *id == id_of(bytes)
+        }
+        _ => false,
+    }
+}
