@@ -1,9 +1,21 @@
-//! Chores of the project. The tidy checks are unit tests: `cargo test -p xtask`.
+//! Chores of the project: `cargo xtask --help`. The tidy checks are unit tests: `cargo test -p xtask`.
+
+use clap::Parser;
+use std::process::ExitCode;
 
 #[cfg(test)]
 mod tidy;
 
-fn main() -> std::io::Result<()> {
-    use std::io::Write;
-    writeln!(std::io::stdout(), "The tidy checks run with: cargo test -p xtask")
+/// Chores of the project. The tidy checks run with `cargo test -p xtask`.
+#[derive(Parser)]
+#[command(name = "cargo xtask")]
+enum Chore {
+    /// Runs the real program through trouble, again and again, and judges what is left
+    Campaign(xtask::campaign::Options),
+}
+
+fn main() -> ExitCode {
+    match Chore::parse() {
+        Chore::Campaign(options) => xtask::campaign::command(&options),
+    }
 }

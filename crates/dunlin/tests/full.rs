@@ -2,9 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-mod common;
-
-use common::*;
+use dunlin_testkit::*;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;

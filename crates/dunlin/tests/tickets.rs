@@ -2,13 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-mod common;
-
-use common::*;
 use dunlin_core::ids::{FolderId, NodeId};
 use dunlin_core::message::{ALPN, ALPN_JOIN};
 use dunlin_core::ticket::Ticket;
 use dunlin_node::net::transport::{BindOptions, Transport};
+use dunlin_testkit::*;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;

@@ -1,47 +1,27 @@
-//! Real nodes for tests: processes of the program, each with a state directory of its own, that end
-//! with the test however that ends; and a comparison of their trees.
+//! A device as a process of the program.
 
-#![allow(dead_code, reason = "each test uses a part")]
-#![allow(clippy::unwrap_used, reason = "a test")]
-
+use crate::{PATIENCE, program, told};
 use serde_json::Value;
-use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime};
-
-mod lan;
-
-#[allow(unused_imports, reason = "each test uses a part")]
-pub use lan::Lan;
-
-/// What a slow machine may take for what takes a fast one no time.
-pub const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Asks again and again until `done`; panics with `what` if it is not in time. Returns how long it took.
-pub fn until(what: &str, limit: Duration, mut done: impl FnMut() -> bool) -> Duration {
-    let begun = Instant::now();
-    while !done() {
-        assert!(begun.elapsed() < limit, "{what}: not within {limit:?}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    begun.elapsed()
-}
+use std::time::{Duration, Instant};
 
 /// A device: its state directory, its folder, and while it runs, its process.
 pub struct Node {
+    /// The name others know it by.
     pub name: String,
+    /// Its state directory.
     pub home: PathBuf,
+    /// Its folder.
     pub dir: PathBuf,
     /// The network namespace it runs in.
     pub netns: Option<String>,
+    /// Where it listens; none: the default.
     pub listen: Option<String>,
+    /// Whether it looks for others on the network.
     pub discovery: bool,
     /// What to run it with, such as strace.
     pub wrapper: Vec<OsString>,
@@ -67,6 +47,7 @@ impl Node {
         }
     }
 
+    /// A path in its folder.
     pub fn path(&self, below: impl AsRef<Path>) -> PathBuf {
         self.dir.join(below)
     }
@@ -77,7 +58,7 @@ impl Node {
         if let Some(ns) = &self.netns {
             all.extend(["ip", "netns", "exec", ns].map(OsString::from));
         }
-        all.push(env!("CARGO_BIN_EXE_dunlin").into());
+        all.push(program().into());
         all.extend(args.iter().map(OsString::from));
         let mut command = Command::new(&all[0]);
         command.args(&all[1..]).env("DUNLIN_HOME", &self.home).env("HOME", "/nowhere");
@@ -99,7 +80,7 @@ impl Node {
             all.extend(["ip", "netns", "exec", ns].map(OsString::from));
         }
         all.extend(self.wrapper.iter().cloned());
-        all.push(env!("CARGO_BIN_EXE_dunlin").into());
+        all.push(program().into());
         all.extend(["--json", "--stop-with-stdin", "--name", &self.name].map(OsString::from));
         if let Some(listen) = &self.listen {
             all.extend(["--listen", listen].map(OsString::from));
@@ -152,21 +133,25 @@ impl Node {
         self.until_ready()["ticket"].as_str().unwrap().to_owned()
     }
 
+    /// Joins with an invitation.
     pub fn join(&mut self, ticket: &str) {
         self.start(&["join".as_ref(), ticket.as_ref(), self.dir.clone().as_os_str()]);
         self.until_ready();
     }
 
+    /// A new invitation.
     pub fn invite(&self) -> String {
         let (code, out, err) = self.asks(&["invite"]);
         assert_eq!(code, 0, "{err}");
         out.trim().to_owned()
     }
 
+    /// Starts it again.
     pub fn run(&mut self) {
         self.start(&["run".as_ref()]);
     }
 
+    /// The process; of the wrapper, if there is one.
     pub fn pid(&self) -> u32 {
         self.child.as_ref().unwrap().id()
     }
@@ -177,6 +162,22 @@ impl Node {
             child.kill().unwrap();
             child.wait().unwrap();
         }
+    }
+
+    /// Whether its process runs (or the wrapper's).
+    pub fn lives(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+    }
+
+    /// Sends it a signal, such as `STOP`.
+    pub fn signal(&self, name: &str) {
+        let pid = self.pid().to_string();
+        assert!(Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap().success());
+    }
+
+    /// Whether a part of it panicked since its start; the rest may go on.
+    pub fn panicked(&self) -> bool {
+        self.errors().contains("panicked at")
     }
 
     /// Ends it as a user would, and sees that it does so in time and clean.
@@ -202,6 +203,7 @@ impl Node {
         assert!(begun.elapsed() < Duration::from_millis(2500), "{} took {:?}", self.name, begun.elapsed());
     }
 
+    /// What it says of itself.
     pub fn status(&self) -> Value {
         let (code, out, err) = self.asks(&["status", "--json"]);
         assert_eq!(code, 0, "status of {}: {err}", self.name);
@@ -226,6 +228,7 @@ impl Node {
         if code == 0 { devices.iter().filter(|d| d["connected"] == true).count() } else { 0 }
     }
 
+    /// Waits until it is connected to so many others.
     pub fn until_connected(&self, to: usize, limit: Duration) -> Duration {
         let begun = Instant::now();
         while self.connections() < to {
@@ -242,7 +245,12 @@ impl Node {
 
     /// `dunlin wait`; panics with the state of the node if it fails.
     pub fn wait(&self) {
-        let (code, _, err) = self.asks(&["wait", "--timeout", "40"]);
+        self.wait_for(Duration::from_secs(40));
+    }
+
+    /// The same with another patience.
+    pub fn wait_for(&self, limit: Duration) {
+        let (code, _, err) = self.asks(&["wait", "--timeout", &limit.as_secs().to_string()]);
         assert_eq!(code, 0, "wait of {}: {err}{:#}", self.name, self.folder());
     }
 
@@ -251,6 +259,7 @@ impl Node {
         self.told.lock().unwrap().iter().filter(|e| e["event"] == kind).cloned().collect()
     }
 
+    /// What it wrote to its standard error since its start.
     pub fn errors(&self) -> String {
         // Asked for while a test fails: what was told before a panic still counts.
         self.errors.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
@@ -267,166 +276,4 @@ impl Drop for Node {
             let _ = child.wait();
         }
     }
-}
-
-pub fn told(output: Output) -> (i32, String, String) {
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
-}
-
-/// What a path is, as far as devices keep it identical.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Thing {
-    Dir { mode: u32 },
-    File { mode: u32, mtime: (i64, i64), size: u64, hash: blake3::Hash },
-    Link { text: Vec<u8> },
-}
-
-pub type Tree = BTreeMap<Vec<u8>, Thing>;
-
-/// Everything below `root`, but what is dunlin's and what is left alone.
-pub fn tree(root: &Path) -> Tree {
-    let mut out = Tree::new();
-    collect(root, &[], &mut out);
-    out
-}
-
-fn collect(dir: &Path, prefix: &[u8], out: &mut Tree) {
-    for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
-        let name = entry.file_name().into_vec();
-        if prefix.is_empty() && name == b".dunlin" {
-            continue;
-        }
-        let path = [prefix, &name].concat();
-        let meta = fs::symlink_metadata(entry.path()).unwrap();
-        let mode = meta.mode() & 0o777;
-        if meta.is_dir() {
-            collect(&entry.path(), &[&path[..], b"/"].concat(), out);
-            out.insert(path, Thing::Dir { mode });
-        } else if meta.is_symlink() {
-            out.insert(
-                path,
-                Thing::Link { text: fs::read_link(entry.path()).unwrap().into_os_string().into_vec() },
-            );
-        } else if meta.is_file() {
-            let mut hasher = blake3::Hasher::new();
-            let mut file = fs::File::open(entry.path()).unwrap();
-            let mut buffer = vec![0; 1 << 16];
-            loop {
-                match file.read(&mut buffer).unwrap() {
-                    0 => break,
-                    n => hasher.update(&buffer[..n]),
-                };
-            }
-            let mtime = (meta.mtime(), meta.mtime_nsec());
-            out.insert(path, Thing::File { mode, mtime, size: meta.len(), hash: hasher.finalize() });
-        }
-    }
-}
-
-/// The differences of two trees, as lines; a few of them.
-pub fn differences(a: &Tree, b: &Tree) -> Vec<String> {
-    let paths: std::collections::BTreeSet<&Vec<u8>> = a.keys().chain(b.keys()).collect();
-    let differ = paths.into_iter().filter(|p| a.get(*p) != b.get(*p));
-    let line = |p: &Vec<u8>| format!("{}: {:?} | {:?}", p.escape_ascii(), a.get(p), b.get(p));
-    differ.take(12).map(line).collect()
-}
-
-/// All connected and in sync by their own words, and then at once identical on the disk.
-pub fn settle(what: &str, nodes: &[&Node]) -> Tree {
-    for node in nodes {
-        node.until_connected(nodes.len() - 1, PATIENCE);
-    }
-    for node in nodes {
-        node.wait();
-    }
-    identical(what, nodes)
-}
-
-/// Two nodes that have joined and are in sync.
-pub fn pair() -> (tempfile::TempDir, Node, Node) {
-    let temp = tempfile::tempdir().unwrap();
-    let base = temp.path().canonicalize().unwrap();
-    let [mut a, mut b] = ["a", "b"].map(|n| Node::new(&base, n));
-    b.join(&a.share());
-    settle("joined", &[&a, &b]);
-    (temp, a, b)
-}
-
-/// Identical on the disk, now.
-pub fn identical(what: &str, nodes: &[&Node]) -> Tree {
-    let first = tree(&nodes[0].dir);
-    for other in &nodes[1..] {
-        let different = differences(&first, &tree(&other.dir));
-        if different.is_empty() {
-            continue;
-        }
-        // Whether they become alike later tells a lie of `wait` from a divergence.
-        let begun = Instant::now();
-        let alike = loop {
-            if tree(&nodes[0].dir) == tree(&other.dir) {
-                break format!("alike {:?} later", begun.elapsed());
-            }
-            if begun.elapsed() > Duration::from_secs(5) {
-                break "for good".to_owned();
-            }
-        };
-        panic!(
-            "{what}: {} and {} differ although in sync ({alike}):\n{}\n{:#}\n{:#}",
-            nodes[0].name,
-            other.name,
-            different.join("\n"),
-            nodes[0].folder(),
-            other.folder()
-        );
-    }
-    first
-}
-
-pub fn write(path: impl AsRef<Path>, text: impl AsRef<[u8]>) {
-    fs::write(&path, text).unwrap_or_else(|e| panic!("{}: {e}", path.as_ref().display()));
-}
-
-pub fn name(bytes: &[u8]) -> &Path {
-    Path::new(OsStr::from_bytes(bytes))
-}
-
-/// Bytes that no compression and no luck makes alike.
-pub fn noise(seed: u64, len: usize) -> Vec<u8> {
-    let mut out = vec![0; len];
-    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut out);
-    out
-}
-
-pub fn set_mtime(path: &Path, secs: i64, nanos: u32) {
-    let at = if secs >= 0 {
-        SystemTime::UNIX_EPOCH + Duration::new(secs.unsigned_abs(), nanos)
-    } else {
-        SystemTime::UNIX_EPOCH - Duration::from_secs(secs.unsigned_abs()) + Duration::new(0, nanos)
-    };
-    fs::File::open(path).unwrap().set_modified(at).unwrap();
-}
-
-pub fn set_mode(path: &Path, mode: u32) {
-    use std::os::unix::fs::PermissionsExt;
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-}
-
-pub fn is_root() -> bool {
-    fs::metadata("/proc/self").unwrap().uid() == 0
-}
-
-/// Whether a program is there and can do what is asked of it; says loudly when not.
-pub fn can(what: &str, program: &str, args: &[&str]) -> bool {
-    let ok = Command::new(program).args(args).output().is_ok_and(|o| o.status.success());
-    if !ok {
-        eprintln!("SKIPPED: {what}: `{program} {}` does not work here", args.join(" "));
-    }
-    ok
-}
-
-/// The files whose name holds `conflict`, in a tree.
-pub fn conflicts(tree: &Tree) -> Vec<String> {
-    let is = |p: &&Vec<u8>| p.windows(8).any(|w| w == b"conflict");
-    tree.keys().filter(is).map(|p| p.escape_ascii().to_string()).collect()
 }

@@ -1,6 +1,6 @@
 //! Hosts of a test's own, in network namespaces.
 
-use super::*;
+use std::process::Command;
 
 /// Network namespaces, one a host, joined by a switch of their own; gone when dropped. Needs root.
 pub struct Lan {

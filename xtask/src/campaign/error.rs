@@ -1,0 +1,67 @@
+//! A disk that answers with errors for a while, while users work.
+
+use super::field::{Field, rest};
+use dunlin_testkit::Node;
+use std::process::{Child, Command, Stdio};
+
+/// The calls that fail, and how often: the first, and every so many from there on.
+const FAULTS: &[(&str, &str)] = &[
+    ("fsync,fdatasync,syncfs", "1+1"),
+    ("fsync,fdatasync,syncfs", "2+3"),
+    ("pread64", "5+11"),
+    ("pread64", "1+1"),
+    ("getdents64", "1+2"),
+    ("getdents64", "1+1"),
+    ("pwrite64", "3+5"),
+    ("renameat2", "1+2"),
+    ("openat2", "2+5"),
+    ("statx", "3+7"),
+];
+
+fn attach(node: &Node, calls: &str, when: &str) -> Child {
+    let (trace, inject) = (format!("trace={calls}"), format!("inject={calls}:error=EIO:when={when}"));
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject, "-p"]);
+    strace.arg(node.pid().to_string()).stdin(Stdio::null()).stderr(Stdio::null());
+    strace.spawn().expect("strace")
+}
+
+/// Lets go of the node, which runs on.
+fn detach(mut strace: Child) {
+    let sent = Command::new("kill").args(["-INT", &strace.id().to_string()]).status();
+    assert!(sent.is_ok_and(|s| s.success()), "strace ended early");
+    let _ = strace.wait();
+}
+
+/// One run: the seed says which calls fail.
+pub fn run(field: &mut Field) -> String {
+    let (calls, when) = FAULTS[(field.seed.saturating_sub(1) % FAULTS.len() as u64) as usize];
+    let mut nodes: Vec<Node> = ["a", "b"].map(|name| field.node(name)).into();
+    field.found(&mut nodes);
+    let pollers = field.watch(&nodes);
+    let crowd = field.crowd(&nodes, 80);
+    for _ in 0..3 {
+        rest(&mut field.dice, 400);
+        let strace = attach(&nodes[1], calls, when);
+        rest(&mut field.dice, 1800);
+        detach(strace);
+    }
+    crowd.end();
+    let restarted = heal(&mut nodes[1]);
+    format!("{calls} {when}{restarted}, {}", field.judge(&nodes, pollers))
+}
+
+/// A folder whose index could not be read or written stops and says so; the next start goes on.
+fn heal(node: &mut Node) -> &'static str {
+    if node.folder()["state"] != "error" {
+        return "";
+    }
+    assert!(
+        !node.folder()["problems"].as_array().is_none_or(Vec::is_empty),
+        "it says why: {}",
+        node.folder()
+    );
+    node.stop();
+    node.run();
+    ", stopped by it and started again"
+}

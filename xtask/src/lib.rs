@@ -1,0 +1,3 @@
+//! Chores of the project that are programs of their own.
+
+pub mod campaign;
