@@ -225,11 +225,12 @@ async fn strangers_that_drip_keep_nobody_out_and_take_no_room() {
     guest.node.join(Join { ticket, path, below: false }).await.unwrap();
     crosses(&a, &b, "under drips").await;
     crosses(&a, &guest, "to the guest").await;
-    // Each is sent away, whatever it still says: in time (2), or for a later one (0).
-    let sent = |code| move |closed: &&Closed| matches!(closed, Closed::ByPeer { code: c, .. } if *c == code);
+    // Each is sent away, whatever it still says: when its time is over (2), or for a later one (0). That
+    // word may be lost on the way, as any packet.
     let ends = drips.join_all().await;
-    let (late, crowded) = (ends.iter().filter(sent(2)).count(), ends.iter().filter(sent(0)).count());
-    assert!(crowded > 0 && late + crowded == ends.len(), "{crowded} made room, {late} were late: {ends:?}");
+    let crowded = ends.iter().filter(|e| matches!(e, Closed::ByPeer { code: 0, .. })).count();
+    let gone = |e: &Closed| matches!(e, Closed::ByPeer { code: 0 | 2, .. } | Closed::Silent);
+    assert!(crowded > 0 && ends.iter().all(gone), "{crowded} made room: {ends:?}");
     println!("peak {} MiB, before {before} MiB", peak_mib());
     // No member: no stream, at once.
     let ticket = a.ticket().await;
