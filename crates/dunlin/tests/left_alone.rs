@@ -1,9 +1,7 @@
 //! What is not synced, where something of the folder should come or go.
 #![allow(clippy::unwrap_used)]
 
-mod common;
-
-use common::{Node, PATIENCE, can, is_root, pair, settle, until, write};
+use dunlin_testkit::{Node, PATIENCE, can, is_root, pair, settle, until, write};
 use serde_json::Value;
 use std::fs;
 use std::os::unix::net::UnixListener;

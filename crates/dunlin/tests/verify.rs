@@ -2,9 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-mod common;
-
-use common::*;
+use dunlin_testkit::*;
 use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
@@ -146,7 +144,7 @@ fn what_the_disk_damages_is_found_not_spread_and_put_right() {
     assert_eq!(fs::read(b.path("moved")).unwrap(), small);
     assert_eq!(fs::read(a.path("moved")).unwrap(), small);
     assert_eq!(fs::read(b.path("large")).unwrap(), large);
-    assert_eq!(common::tree(&b.dir).len(), tree.len(), "no conflict copies");
+    assert_eq!(dunlin_testkit::tree(&b.dir).len(), tree.len(), "no conflict copies");
     assert!(history(&b).contains(&rotten), "what was there is kept");
     assert_eq!(b.folder()["problems"], serde_json::json!([]));
 
