@@ -70,6 +70,11 @@ id!(
     Incarnation, 16
 );
 id!(
+    /// One run of a device's program with an index, from its start to its end. An index that was rolled back
+    /// does not know the lives that came after.
+    LifeId, 16
+);
+id!(
     /// A device: its ed25519 public key.
     DeviceId, 32
 );

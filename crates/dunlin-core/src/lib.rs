@@ -8,6 +8,7 @@ pub mod codec;
 pub mod decide;
 pub mod ids;
 pub mod kv;
+pub mod life;
 pub mod members;
 pub mod merge;
 pub mod message;

@@ -3,7 +3,7 @@
 //! not known is skipped, fields added later are ignored: an older program understands a newer one.
 
 use crate::codec::Malformed;
-use crate::ids::{ContentId, DeviceId, FolderId, Incarnation, NodeId};
+use crate::ids::{ContentId, DeviceId, FolderId, Incarnation, LifeId, NodeId};
 use alloc::string::String;
 use alloc::vec::Vec;
 use minicbor::{Decode, Encode};
@@ -75,6 +75,12 @@ pub enum Message {
         /// … up to this sequence number.
         #[n(3)]
         received: u64,
+        /// The life of the sender's program; zeros if it says nothing of that.
+        #[cbor(n(4), default)]
+        life: LifeId,
+        /// The life of the receiver's program in which the sender got the last of those rows.
+        #[cbor(n(5), default)]
+        heard_in: LifeId,
     },
     /// The signed membership statements known to the sender.
     #[n(2)]

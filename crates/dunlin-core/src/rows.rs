@@ -1,7 +1,7 @@
 //! The rows of a folder's index: their keys, their bytes, and typed access to them (docs/on-disk.md).
 
 use crate::codec::{decode_state, encode_state};
-use crate::ids::{ContentId, DeviceId, Incarnation, NodeId};
+use crate::ids::{ContentId, DeviceId, Incarnation, LifeId, NodeId};
 use crate::kv::{Fault, Read, Tx, View};
 use crate::path::Name;
 use crate::state::{Content, Place, State};
@@ -148,6 +148,17 @@ pub struct PeerRow {
     /// The highest of my sequence numbers that the peer has committed.
     #[n(3)]
     pub acked: u64,
+    /// The life of the peer's program that sent the last of those rows.
+    #[cbor(n(4), default)]
+    pub life: LifeId,
+}
+
+#[derive(Encode, Decode)]
+struct LifeRow {
+    #[n(0)]
+    seq: u64,
+    #[n(1)]
+    life: LifeId,
 }
 
 /// The kinds of key. The first byte of every key.
@@ -167,6 +178,7 @@ pub(crate) enum Table {
     Waiting = b'w',
     Totals = b't',
     Peer = b'a',
+    Life = b'v',
 }
 
 pub(crate) fn key(table: Table, parts: &[&[u8]]) -> Vec<u8> {
@@ -377,6 +389,14 @@ pub trait Rows: View {
         pairs.iter().map(|(k, v)| Ok((id(k)?, decode(v, "peer")?))).collect()
     }
 
+    /// The lives of this device's program with this index, in order: the last sequence number when each began,
+    /// and the life.
+    fn lives(&self) -> Read<Vec<(u64, LifeId)>> {
+        let prefix = [Table::Life as u8];
+        let pairs = self.range(&prefix, &after(&prefix), usize::MAX)?;
+        pairs.iter().map(|(_, v)| decode::<LifeRow>(v, "life").map(|l| (l.seq, l.life))).collect()
+    }
+
     /// The names from the root down to where `dir` is on this disk; `None` if it is not.
     fn disk_path(&self, dir: NodeId) -> Read<Option<Vec<Name>>> {
         let (mut names, mut at) = (Vec::new(), dir);
@@ -527,6 +547,19 @@ impl Tx<'_> {
     /// Writes the counters.
     pub fn put_totals(&mut self, totals: &Totals) {
         self.put(alloc::vec![Table::Totals as u8], encode(totals));
+    }
+
+    /// Adds a life to the log; beyond `most`, the oldest go.
+    pub(crate) fn add_life(&mut self, life: LifeId, most: usize) -> Read<()> {
+        let prefix = [Table::Life as u8];
+        let pairs = self.range(&prefix, &after(&prefix), usize::MAX)?;
+        let last = pairs.last().and_then(|(k, _)| k.get(1..9)?.try_into().ok()).map_or(0, u64::from_be_bytes);
+        for (old, _) in pairs.iter().take((pairs.len() + 1).saturating_sub(most)) {
+            self.remove(old.clone());
+        }
+        let row = LifeRow { seq: self.totals()?.seq, life };
+        self.put(key(Table::Life, &[&(last + 1).to_be_bytes()]), encode(&row));
+        Ok(())
     }
 
     /// Writes how far the exchange with a peer has come.

@@ -2,8 +2,9 @@
 //! them stays. One side's part of the exchange, without sockets or clocks.
 
 use crate::codec::{Malformed, decode_state, encode_state};
-use crate::ids::{DeviceId, FolderId, Incarnation, NodeId, PARKED, ROOT};
+use crate::ids::{DeviceId, FolderId, Incarnation, LifeId, NodeId, PARKED, ROOT};
 use crate::kv::{Read, View};
+use crate::life::Heard;
 use crate::message::{Message, ROWS_BYTES, RowBytes};
 use crate::rows::{PeerRow, Rows};
 use crate::tree::Work;
@@ -49,16 +50,27 @@ impl Known {
 pub fn opening(view: &dyn View, folder: FolderId, device: DeviceId) -> Read<Message> {
     let peer = view.peer(device)?.unwrap_or_default();
     let inc = view.totals()?.inc;
-    Ok(Message::Open { folder, inc, of: peer.inc, received: peer.received })
+    let life = view.lives()?.last().map_or(LifeId::default(), |(_, life)| *life);
+    Ok(Message::Open { folder, inc, of: peer.inc, received: peer.received, life, heard_in: peer.life })
+}
+
+/// Who speaks: a device, with its index and the life of its program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Speaker {
+    /// The device.
+    pub device: DeviceId,
+    /// The incarnation of its index.
+    pub inc: Incarnation,
+    /// The life of its program.
+    pub life: LifeId,
 }
 
 /// What one device is still to be told of a folder.
 #[derive(Clone, Debug)]
 pub struct Outgoing {
     folder: FolderId,
-    device: DeviceId,
-    /// The peer's incarnation: what came from an earlier one of it, it does not have any more.
-    inc: Incarnation,
+    /// The peer. What came from an earlier incarnation of it, it does not have any more.
+    to: Speaker,
     /// Rows up to this sequence number were sent, or are the peer's already.
     cursor: u64,
     /// Whether a last page of rows was sent: even an empty one tells that there is nothing more.
@@ -67,17 +79,10 @@ pub struct Outgoing {
 }
 
 impl Outgoing {
-    /// After the opening message of a peer of incarnation `inc`: it has the rows of my incarnation `of` up
-    /// to `received`.
-    pub fn new(
-        view: &dyn View,
-        folder: FolderId,
-        (device, inc): (DeviceId, Incarnation),
-        of: Incarnation,
-        received: u64,
-    ) -> Read<Self> {
-        let cursor = if view.totals()?.inc == of { received } else { 0 };
-        Ok(Outgoing { folder, device, inc, cursor, opened: false, said: None })
+    /// After a peer's opening message, which says what it has.
+    pub fn new(view: &dyn View, folder: FolderId, to: Speaker, heard: &Heard) -> Read<Self> {
+        let cursor = if view.totals()?.inc == heard.of { heard.received } else { 0 };
+        Ok(Outgoing { folder, to, cursor, opened: false, said: None })
     }
 
     /// What the peer is known to have committed at the start.
@@ -104,7 +109,7 @@ impl Outgoing {
     /// The rows changed since that the peer does not have from itself; how far they reach; whether
     /// nothing is left.
     fn page(&self, view: &dyn View) -> Read<(Vec<RowBytes>, u64, bool)> {
-        let number = view.peer(self.device)?.filter(|p| p.inc == self.inc).map_or(0, |p| p.number);
+        let number = view.peer(self.to.device)?.filter(|p| p.inc == self.to.inc).map_or(0, |p| p.number);
         let (mut rows, mut upto, mut bytes) = (Vec::new(), self.cursor, 0);
         let page = view.changed_since(self.cursor, ROWS_PAGE)?;
         let mut complete = page.len() < ROWS_PAGE;
@@ -132,11 +137,15 @@ pub struct Taken {
     pub news: Vec<NodeId>,
     /// What is to be acknowledged.
     pub received: u64,
+    /// A row knows of changes of mine that I never made, and nothing was taken: this index was rolled
+    /// back, and has to be renewed before.
+    pub foretold: bool,
 }
 
 impl Work<'_> {
     /// A peer opened the exchange: rows of an earlier incarnation of it count no more.
-    pub fn opened(&mut self, device: DeviceId, inc: Incarnation) -> Read<PeerRow> {
+    pub fn opened(&mut self, from: &Speaker) -> Read<PeerRow> {
+        let Speaker { device, inc, .. } = *from;
         if let Some(row) = self.tx.peer(device)?.filter(|r| r.inc == inc) {
             return Ok(row);
         }
@@ -151,12 +160,11 @@ impl Work<'_> {
     /// what the protocol allows, and then nothing of this batch may be committed.
     pub fn take_rows(
         &mut self,
-        device: DeviceId,
-        inc: Incarnation,
+        from: &Speaker,
         upto: u64,
         rows: &[RowBytes],
     ) -> Read<Result<Taken, Malformed>> {
-        let mut peer = self.opened(device, inc)?;
+        let mut peer = self.opened(from)?;
         let mut taken = Taken::default();
         for row in rows {
             if row.node == ROOT || row.node == PARKED {
@@ -166,12 +174,17 @@ impl Work<'_> {
                 Ok(state) => state,
                 Err(e) => return Ok(Err(e)),
             };
+            if self.foretells(&state)? {
+                return Ok(Ok(Taken { foretold: true, ..Taken::default() }));
+            }
             if self.hear(row.node, &state, peer.number)? {
                 taken.news.push(row.node);
             }
         }
-        peer.received = peer.received.max(upto);
-        self.tx.put_peer(device, &peer);
+        if upto >= peer.received {
+            (peer.received, peer.life) = (upto, from.life);
+        }
+        self.tx.put_peer(from.device, &peer);
         taken.received = peer.received;
         Ok(Ok(taken))
     }
@@ -219,6 +232,10 @@ mod tests {
         DeviceId([n; 32])
     }
 
+    fn speaker(n: u8) -> Speaker {
+        Speaker { device: device(n), inc: Incarnation([n; 16]), life: LifeId([n; 16]) }
+    }
+
     /// An index of one incarnation with `nodes` directories.
     fn index(n: u8, nodes: usize) -> Memory {
         let mut index = Memory::default();
@@ -241,10 +258,13 @@ mod tests {
 
     /// Tells `to` everything; returns how many messages with rows, and rows, it took.
     fn tell(from: &Memory, me: u8, to: &mut Memory, you: u8) -> (usize, usize) {
-        let Message::Open { of, received, .. } = opening(to, FOLDER, device(me)).unwrap() else { panic!() };
+        let Message::Open { of, received, heard_in, .. } = opening(to, FOLDER, device(me)).unwrap() else {
+            panic!()
+        };
+        let heard = Heard { of, received, life: heard_in };
         let inc = from.totals().unwrap().inc;
-        let peer = (device(you), to.totals().unwrap().inc);
-        let mut out = Outgoing::new(from, FOLDER, peer, of, received).unwrap();
+        let peer = Speaker { inc: to.totals().unwrap().inc, ..speaker(you) };
+        let mut out = Outgoing::new(from, FOLDER, peer, &heard).unwrap();
         let (mut messages, mut count, mut done) = (0, 0, false);
         while let Some(message) = out.next(from, standing(from)).unwrap() {
             match message {
@@ -253,7 +273,8 @@ mod tests {
                     done = last;
                     (messages, count) = (messages + 1, count + rows.len());
                     let mut work = Work::new(to);
-                    let taken = work.take_rows(device(me), inc, upto, &rows).unwrap().unwrap();
+                    let from = Speaker { inc, ..speaker(me) };
+                    let taken = work.take_rows(&from, upto, &rows).unwrap().unwrap();
                     assert_eq!(taken.received, upto);
                     let changes = work.finish().unwrap();
                     to.apply(changes);
@@ -310,7 +331,7 @@ mod tests {
         let row = |node, state: &[u8]| RowBytes { node, state: state.to_vec() };
         let good = encode_state(&Default::default());
         for bad in [row(ROOT, &good), row(PARKED, &good), row(NodeId([5; 16]), b"junk")] {
-            let taken = Work::new(&to).take_rows(device(1), Incarnation([1; 16]), 1, &[bad]).unwrap();
+            let taken = Work::new(&to).take_rows(&speaker(1), 1, &[bad]).unwrap();
             assert!(taken.is_err());
         }
     }

@@ -95,11 +95,18 @@ impl<T: Clone> DotStore<T> {
         self.0.retain(|(d, v)| keep(*d, v));
     }
 
-    fn merge(&self, seen: &Vector, other: &DotStore<T>, other_seen: &Vector) -> DotStore<T> {
+    /// The standard merge of dot stores. Of two values of one dot, which an incarnation that was rolled back
+    /// or a forger may have told, the same one is taken everywhere.
+    fn merge(&self, seen: &Vector, other: &DotStore<T>, other_seen: &Vector) -> DotStore<T>
+    where
+        T: Ord,
+    {
         let mut out = DotStore::default();
         for (dot, value) in &self.0 {
-            if other.get(*dot).is_some() || !other_seen.covers(*dot) {
-                out.insert(*dot, value.clone());
+            match other.get(*dot) {
+                Some(theirs) => out.insert(*dot, value.max(theirs).clone()),
+                None if !other_seen.covers(*dot) => out.insert(*dot, value.clone()),
+                None => {}
             }
         }
         for (dot, value) in &other.0 {
@@ -112,7 +119,7 @@ impl<T: Clone> DotStore<T> {
 }
 
 /// A value with its place in the order of succession: each change ranks above all it replaced.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ranked<T> {
     /// One more than the highest rank replaced.
     pub rank: u64,
@@ -130,7 +137,7 @@ impl<T> Ranked<T> {
 }
 
 /// Where a node is, and where it was before (what a cut loop falls back to).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
     /// The directory it is in.
     pub parent: NodeId,

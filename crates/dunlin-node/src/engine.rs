@@ -21,7 +21,7 @@ use crate::disk::is_full;
 use crate::site::Site;
 use crate::stage::{control, root_trouble};
 use crate::watch::{Hint, Watch};
-use dunlin_core::ids::{ContentId, NodeId, PARKED, ROOT};
+use dunlin_core::ids::{ContentId, DeviceId, NodeId, PARKED, ROOT};
 use dunlin_core::kv::Read;
 use dunlin_core::path::{Name, RelPath};
 use dunlin_core::rows::{Position, Rows, Totals};
@@ -120,6 +120,9 @@ pub struct Engine {
     /// Until when the members' tree is waited for.
     waits_for_tree: Option<Instant>,
     uniting: bool,
+    /// What a new incarnation is made of, should this index turn out to be rolled back; and how often it did.
+    fresh: (DeviceId, [u8; 16]),
+    renewed: u64,
 }
 
 impl Engine {
@@ -133,7 +136,7 @@ impl Engine {
         watcher: Box<dyn Watch>,
         start: Start,
     ) -> Read<Engine> {
-        let Start { marker, others, joining, now } = start;
+        let Start { marker, others, joining, fresh, now } = start;
         let totals = folder.store.snapshot()?.totals()?;
         let wait = match (totals.uniting && others, joining) {
             (true, true) => Some(now + WAIT_FOR_TREE),
@@ -171,6 +174,8 @@ impl Engine {
             next_root_check: now + CHECK_ROOT,
             waits_for_tree: wait,
             uniting: totals.uniting,
+            fresh,
+            renewed: 0,
         };
         engine.push_dir(ROOT, true);
         Ok(engine)
@@ -273,9 +278,9 @@ impl Engine {
         self.now = now;
         match input {
             Input::Hints(hints) => hints.into_iter().for_each(|h| self.hint(h)),
-            Input::Open { device, inc } => self.open(device, inc)?,
-            Input::Rows { device, inc, upto, last, rows } => {
-                self.rows(device, inc, upto, &rows)?;
+            Input::Open { from, heard } => self.open(&from, &heard)?,
+            Input::Rows { from, upto, last, rows } => {
+                self.rows(&from, upto, &rows)?;
                 if last {
                     self.waits_for_tree = None;
                 }

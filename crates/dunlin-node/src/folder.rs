@@ -144,6 +144,12 @@ impl Host for Folder {
         lock(&self.peers).is_empty()
     }
 
+    fn renewed(&self) {
+        for peer in lock(&self.peers).values() {
+            peer.conn.close(crate::session::CODE_RENEWED, b"");
+        }
+    }
+
     fn united(&self) {
         let mut config = lock(&self.config);
         if config.joining {

@@ -7,9 +7,10 @@ use crate::folder::{Folder, PeerFolder, lock};
 use crate::net::connection::{Connection, RecvStream, SendStream};
 use crate::node::Shared;
 use crate::transfer::{StreamError, read_frame, send_frame};
-use dunlin_core::ids::{DeviceId, FolderId, Incarnation};
+use dunlin_core::ids::{DeviceId, FolderId};
+use dunlin_core::life::Heard;
 use dunlin_core::message::{DeviceAddress, Message, VERSION, read_message};
-use dunlin_core::session::{Link, Outgoing, Standing, old_stays, opening};
+use dunlin_core::session::{Link, Outgoing, Speaker, Standing, old_stays, opening};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -23,6 +24,8 @@ pub(crate) const CODE_STRANGER: u32 = 1;
 pub(crate) const CODE_PROTOCOL: u32 = 2;
 /// Another connection to the same device is kept.
 pub(crate) const CODE_REPLACED: u32 = 3;
+/// An index went on as another incarnation; dial again.
+pub(crate) const CODE_RENEWED: u32 = 6;
 /// The node ends.
 pub(crate) const CODE_STOPPED: u32 = 4;
 /// The peer speaks no common version.
@@ -159,8 +162,8 @@ async fn serve_streams(shared: Arc<Shared>, peer: Arc<Peer>) {
 struct Exchange {
     folder: Arc<Folder>,
     peer: Arc<PeerFolder>,
-    /// The peer's incarnation, once it opened the exchange.
-    inc: Option<Incarnation>,
+    /// The peer, once it opened the exchange.
+    from: Option<Speaker>,
     sender: Option<tokio::task::JoinHandle<()>>,
 }
 
@@ -242,7 +245,7 @@ impl Session {
             folder.raise();
             folder.tell(Input::Peers).await;
             let id = folder.id;
-            self.folders.insert(id, Exchange { folder, peer, inc: None, sender: None });
+            self.folders.insert(id, Exchange { folder, peer, from: None, sender: None });
             self.say(Message::Statements { folder: id, statements }).await?;
             self.say(opening).await?;
         }
@@ -270,19 +273,21 @@ impl Session {
         };
         let folder = exchange.folder.clone();
         match message {
-            Message::Open { inc, of, received, .. } => {
-                folder.tell(Input::Open { device: self.peer.device, inc }).await;
-                let again = exchange.inc.replace(inc).is_some();
+            Message::Open { inc, of, received, life, heard_in, .. } => {
+                let from = Speaker { device: self.peer.device, inc, life };
+                let heard = Heard { of, received, life: heard_in };
+                folder.tell(Input::Open { from, heard }).await;
+                let again = exchange.from.replace(from).is_some();
                 if let (true, Some(old)) = (again, exchange.sender.take()) {
                     old.abort();
                 }
-                let sender =
-                    send_rows(self.shared.clone(), folder, exchange.peer.clone(), inc, (of, received));
+                let sender = send_rows(self.shared.clone(), folder, exchange.peer.clone(), from, heard);
                 exchange.sender = Some(tokio::spawn(sender));
             }
             Message::Rows { upto, last, rows, .. } => {
-                let inc = exchange.inc.ok_or(StreamError::Protocol("rows before the exchange was opened"))?;
-                folder.tell(Input::Rows { device: self.peer.device, inc, upto, last, rows }).await;
+                let from =
+                    exchange.from.ok_or(StreamError::Protocol("rows before the exchange was opened"))?;
+                folder.tell(Input::Rows { from, upto, last, rows }).await;
             }
             Message::Ack { received, .. } => {
                 lock(&exchange.peer.known).acked = received;
@@ -330,13 +335,13 @@ async fn send_rows(
     shared: Arc<Shared>,
     folder: Arc<Folder>,
     peer: Arc<PeerFolder>,
-    inc: Incarnation,
-    (of, received): (Incarnation, u64),
+    to: Speaker,
+    heard: Heard,
 ) {
     let mut pulse = folder.pulse.subscribe();
     let mut members = folder.members.subscribe();
     let mut peers = folder.peers_changed.subscribe();
-    let start = || Outgoing::new(&folder.site.store.snapshot()?, folder.id, (peer.device, inc), of, received);
+    let start = || Outgoing::new(&folder.site.store.snapshot()?, folder.id, to, &heard);
     let Ok(mut outgoing) = block_in_place(start) else { return };
     lock(&peer.known).acked = outgoing.acked();
     let mut told = Vec::new();

@@ -3,12 +3,16 @@
 
 use crate::chunks::CHUNKED_MIN;
 use crate::disk::{Disk, ReadFile};
-use crate::stage::{Claim, Stage};
+use crate::stage::{Claim, Stage, note_life, noted_life};
 use crate::store::Index;
-use dunlin_core::ids::ContentId;
+use dunlin_core::ids::{ContentId, Incarnation, LifeId};
+use dunlin_core::kv::Fault;
+use dunlin_core::life::remembers;
 use dunlin_core::plan::{Fetch, path_of};
 use dunlin_core::rows::Rows;
 use dunlin_core::state::Content;
+use dunlin_core::tree::Work;
+use std::io;
 use std::sync::Arc;
 
 /// A folder on this device.
@@ -22,6 +26,31 @@ pub struct Site {
 }
 
 impl Site {
+    /// A life of the program begins here. The index is renewed as `fresh` if it was rolled back: then it does
+    /// not know the life that was noted in the folder last. Tells whether it was.
+    ///
+    /// # Errors
+    /// Those of the disk; a fault of the index as `InvalidData`.
+    pub fn begin_life(&self, life: LifeId, fresh: Incarnation) -> io::Result<bool> {
+        let noted = noted_life(self.disk.as_ref())?;
+        let begin = || {
+            let snapshot = self.store.snapshot()?;
+            let mut work = Work::new(&snapshot);
+            let rolled_back =
+                noted.map_or(Ok(true), |noted| remembers(&snapshot, noted)).map(|known| !known)?;
+            if rolled_back {
+                work.renew(fresh)?;
+            }
+            work.begin_life(life)?;
+            // In the index first: what is noted, the index must know.
+            self.store.commit(work.finish()?)?;
+            Ok(rolled_back)
+        };
+        let rolled_back = begin().map_err(|e: Fault| io::Error::new(io::ErrorKind::InvalidData, e.0))?;
+        note_life(self.disk.as_ref(), life)?;
+        Ok(rolled_back)
+    }
+
     /// Finds a content: where it stands if it still is what the index says, else where it is staged, else in the
     /// history, where nothing but its name says so.
     pub fn find(&self, content: &ContentId) -> Option<Box<dyn ReadFile>> {

@@ -146,7 +146,8 @@ impl Rogue {
 
     fn open(&self) -> Message {
         let of = Incarnation::default();
-        Message::Open { folder: self.folder, inc: self.inc(), of, received: 0 }
+        let (life, heard_in) = Default::default();
+        Message::Open { folder: self.folder, inc: self.inc(), of, received: 0, life, heard_in }
     }
 
     /// A file in the root, as a row.

@@ -4,7 +4,7 @@ use crate::disk::ModelDisk;
 use crate::links::Time;
 use crate::outbox::Outbox;
 use crate::world::Shared;
-use dunlin_core::ids::DeviceId;
+use dunlin_core::ids::{DeviceId, Incarnation, LifeId};
 use dunlin_node::engine::{Engine, Start};
 use dunlin_node::site::Site;
 use dunlin_node::stage::{Stage, write_marker};
@@ -111,10 +111,21 @@ impl Device {
         begin(&handle, self.id, random).map_err(|e| io::Error::other(e.to_string()))?;
         let stage = Stage::open(Arc::new(disk.clone()))?;
         let site = Arc::new(Site { disk: Arc::new(disk.clone()), stage, store: Box::new(handle) });
+        let unused = |kind: u8| {
+            let mut out = random;
+            out[8] = kind;
+            out
+        };
+        site.begin_life(LifeId(unused(2)), Incarnation::new(self.id, unused(3)))?;
         let host = Arc::new(Outbox::default());
         host.told().alone = true;
-        let start =
-            Start { marker: MARKER.into(), others: number > 0 || self.lives > 1, joining: !self.joined, now };
+        let start = Start {
+            marker: MARKER.into(),
+            others: number > 0 || self.lives > 1,
+            joining: !self.joined,
+            fresh: (self.id, unused(4)),
+            now,
+        };
         let engine = Engine::new(site.clone(), host.clone(), Box::new(disk), start)
             .map_err(|e| io::Error::other(e.to_string()))?;
         self.life = Some(Life { engine, site, host, number: self.lives });

@@ -258,6 +258,12 @@ impl Flock {
         if let Some((_, why)) = refused.first() {
             self.breaks("honest peers are never refused", format!("by device {device}: {why}"));
         }
+        if std::mem::take(&mut host.told().renewed) {
+            self.note(|| format!("{device} was rolled back"));
+            for other in self.links.connected(device) {
+                self.disconnect(device, other);
+            }
+        }
         if united {
             self.devices[device].united();
         }

@@ -1,8 +1,7 @@
 //! The network: one connection at most between two devices, with delays, ends, silences and repetitions.
 
 use crate::chance::Chance;
-use dunlin_core::ids::Incarnation;
-use dunlin_core::session::{Known, Outgoing};
+use dunlin_core::session::{Known, Outgoing, Speaker};
 
 /// A moment of a run, in nanoseconds from its start.
 pub type Time = u64;
@@ -17,8 +16,8 @@ pub struct End {
     pub outgoing: Option<Outgoing>,
     /// What is known of the other side.
     pub known: Known,
-    /// The other side's incarnation.
-    pub inc: Option<Incarnation>,
+    /// The other side, once it opened the exchange.
+    pub from: Option<Speaker>,
     /// When the last message from here arrives: the next comes after it.
     last: Time,
     /// Messages that are under way from here.

@@ -32,6 +32,8 @@ pub struct Told {
     pub recent: VecDeque<(ContentId, Vec<u8>)>,
     /// Whether no peer is connected.
     pub alone: bool,
+    /// The index goes on as another incarnation.
+    pub renewed: bool,
     /// Whether the trees were united in this life.
     pub united: bool,
 }
@@ -85,6 +87,10 @@ impl Host for Outbox {
 
     fn is_alone(&self) -> bool {
         self.told().alone
+    }
+
+    fn renewed(&self) {
+        self.told().renewed = true;
     }
 
     fn united(&self) {

@@ -120,9 +120,13 @@ impl Hands<'_> {
         how: impl FnOnce(&[u8]) -> io::Result<()>,
     ) -> io::Result<()> {
         let old = self.disk.visible_at(p).as_ref().and_then(content_of);
-        how(new)?;
         let id = id_of(new);
         self.ledger.made(id, self.device, || String::from_utf8_lossy(new).escape_debug().to_string());
+        if let Err(e) = how(new) {
+            // It may be there all the same, half-way; or not.
+            self.ledger.excuse(id);
+            return Err(e);
+        }
         if let Some(old) = old.filter(|o| *o != id) {
             self.ledger.destroyed(old);
         }

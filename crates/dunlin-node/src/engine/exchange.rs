@@ -1,32 +1,56 @@
 //! The engine's part of the exchange with peers: their rows into the index.
 
 use super::Engine;
-use dunlin_core::ids::{DeviceId, Incarnation};
+use dunlin_core::ids::{Incarnation, ROOT};
 use dunlin_core::kv::Read;
+use dunlin_core::life::{Heard, vouches};
 use dunlin_core::message::RowBytes;
+use dunlin_core::session::Speaker;
 use dunlin_core::tree::Work;
+use std::time::Duration;
+
+/// How long the tree of the others is waited for before an index that was rolled back looks at its disk.
+const WAIT_FOR_OTHERS: Duration = Duration::from_secs(3);
 
 impl Engine {
-    pub(super) fn open(&mut self, device: DeviceId, inc: Incarnation) -> Read<()> {
+    pub(super) fn open(&mut self, from: &Speaker, heard: &Heard) -> Read<()> {
         let snapshot = self.folder.store.snapshot()?;
         let mut work = Work::new(&snapshot);
-        work.opened(device, inc)?;
-        self.folder.store.commit(work.finish()?)
+        work.opened(from)?;
+        let rolled_back = !vouches(&snapshot, heard)?;
+        self.folder.store.commit(work.finish()?)?;
+        if rolled_back { self.renew() } else { Ok(()) }
     }
 
-    pub(super) fn rows(
-        &mut self,
-        device: DeviceId,
-        inc: Incarnation,
-        upto: u64,
-        rows: &[RowBytes],
-    ) -> Read<()> {
+    /// Others know more of this index than it does itself. What is on the disk may be older than what they
+    /// know, so both are united again.
+    fn renew(&mut self) -> Read<()> {
+        self.renewed += 1;
+        let mut random = self.fresh.1;
+        random.iter_mut().zip(self.renewed.to_le_bytes()).for_each(|(r, n)| *r ^= n);
         let snapshot = self.folder.store.snapshot()?;
         let mut work = Work::new(&snapshot);
-        let Ok(taken) = work.take_rows(device, inc, upto, rows)? else {
-            self.host.refuse(device, "a row cannot be read");
+        work.renew(Incarnation::new(self.fresh.0, random))?;
+        self.folder.store.commit(work.finish()?)?;
+        self.uniting = true;
+        self.waits_for_tree = Some(self.now + WAIT_FOR_OTHERS);
+        self.push_dir(ROOT, true);
+        self.host.renewed();
+        Ok(())
+    }
+
+    pub(super) fn rows(&mut self, from: &Speaker, upto: u64, rows: &[RowBytes]) -> Read<()> {
+        let snapshot = self.folder.store.snapshot()?;
+        let mut work = Work::new(&snapshot);
+        let Ok(taken) = work.take_rows(from, upto, rows)? else {
+            self.host.refuse(from.device, "a row cannot be read");
             return Ok(());
         };
+        if taken.foretold {
+            drop(work);
+            // They come again, over the connections that are made now.
+            return self.renew();
+        }
         self.folder.store.commit(work.finish()?)?;
         self.replan |= !taken.news.is_empty();
         for node in &taken.news {
@@ -35,7 +59,7 @@ impl Engine {
                 self.backoff.remove(node);
             }
         }
-        self.host.acknowledge(device, taken.received);
+        self.host.acknowledge(from.device, taken.received);
         Ok(())
     }
 }

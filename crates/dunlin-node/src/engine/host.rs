@@ -2,12 +2,13 @@
 
 use crate::control::Change;
 use crate::watch::Hint;
-use dunlin_core::ids::{ContentId, DeviceId, Incarnation};
+use dunlin_core::ids::{ContentId, DeviceId};
+use dunlin_core::life::Heard;
 use dunlin_core::message::RowBytes;
 use dunlin_core::path::RelPath;
 use dunlin_core::plan::Fetch;
 use dunlin_core::rows::{Position, Stamp, Totals};
-use dunlin_core::session::Standing;
+use dunlin_core::session::{Speaker, Standing};
 use std::collections::BTreeMap;
 use std::time::Instant;
 
@@ -70,16 +71,14 @@ pub enum Input {
     /// A peer opened the exchange.
     Open {
         /// Which.
-        device: DeviceId,
-        /// Its incarnation.
-        inc: Incarnation,
+        from: Speaker,
+        /// What it says it has of this index.
+        heard: Heard,
     },
     /// Rows of a peer.
     Rows {
         /// Whose.
-        device: DeviceId,
-        /// Its incarnation.
-        inc: Incarnation,
+        from: Speaker,
         /// How far they reach in its sequence.
         upto: u64,
         /// Whether nothing more was there.
@@ -128,6 +127,8 @@ pub trait Host: Send + Sync {
     fn is_alone(&self) -> bool;
     /// The tree of this disk and the members' are one now.
     fn united(&self);
+    /// The index goes on as another incarnation: all exchanges have to be opened anew.
+    fn renewed(&self);
 }
 
 /// How an engine begins.
@@ -139,6 +140,9 @@ pub struct Start {
     pub others: bool,
     /// Whether it was joined and never united since.
     pub joining: bool,
+    /// The device, and random bytes that were never used: of them a new incarnation is made, should the index
+    /// turn out to be rolled back.
+    pub fresh: (DeviceId, [u8; 16]),
     /// The time.
     pub now: Instant,
 }

@@ -11,7 +11,7 @@ use crate::site::Site;
 use crate::stage::{Stage, root_trouble, write_marker};
 use crate::store::{OpenError, Store, begin};
 use crate::watch::{Watched, Watcher};
-use dunlin_core::ids::FolderId;
+use dunlin_core::ids::{DeviceId, FolderId, Incarnation, LifeId};
 use dunlin_core::kv::Read;
 use dunlin_core::members::members;
 use dunlin_core::path::Escaped;
@@ -210,6 +210,8 @@ fn open(shared: &Arc<Shared>, config: Config, dir: PathBuf) -> Result<Arc<Folder
     })?;
     let watcher = Arc::new(Watcher::new().map_err(|e| cannot("watch for changes", e))?);
     let site = Arc::new(Site { disk: disk.clone(), stage, store: Box::new(store) });
+    let (life, fresh) = (random_16(&what)?, random_16(&what)?);
+    site.begin_life(LifeId(life), Incarnation::new(shared.device, fresh)).map_err(|e| cannot(&what, e))?;
     let all = members(config.id, &config.statements, verify);
     let (inputs, received) = mpsc::channel(INPUTS);
     let (wants, wanted) = mpsc::unbounded_channel();
@@ -230,7 +232,9 @@ fn open(shared: &Arc<Shared>, config: Config, dir: PathBuf) -> Result<Arc<Folder
         peers: Mutex::default(),
         peers_changed: watch::channel(0).0,
     });
-    let engine = engine(&folder, Watched { watcher: watcher.clone(), disk }).map_err(|e| cannot(&what, e))?;
+    let fresh = (shared.device, random_16(&what)?);
+    let engine =
+        engine(&folder, Watched { watcher: watcher.clone(), disk }, fresh).map_err(|e| cannot(&what, e))?;
     let (handle, running) = (tokio::runtime::Handle::current(), folder.clone());
     let engine = std::thread::Builder::new()
         .name("engine".into())
@@ -251,11 +255,17 @@ fn open(shared: &Arc<Shared>, config: Config, dir: PathBuf) -> Result<Arc<Folder
     Ok(folder)
 }
 
-fn engine(folder: &Arc<Folder>, watched: Watched) -> Read<Engine> {
+fn engine(folder: &Arc<Folder>, watched: Watched, fresh: (DeviceId, [u8; 16])) -> Read<Engine> {
     let start = {
         let config = lock(&folder.config);
         let others = folder.members.borrow().len() > 1;
-        Start { marker: config.marker(), others, joining: config.joining, now: std::time::Instant::now() }
+        Start {
+            marker: config.marker(),
+            others,
+            joining: config.joining,
+            fresh,
+            now: std::time::Instant::now(),
+        }
     };
     Engine::new(folder.site.clone(), folder.clone(), Box::new(watched), start)
 }
@@ -279,6 +289,11 @@ fn open_index(shared: &Shared, dir: &Path) -> Result<Store, OpenError> {
     begin(&store, shared.device, index).map_err(|e| OpenError::Damaged(e.0))?;
     std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
     Ok(store)
+}
+
+fn random_16(what: &str) -> Result<[u8; 16], ApiError> {
+    let random = random_bytes().map_err(|e| cannot(what, e))?;
+    Ok(std::array::from_fn(|i| random[i]))
 }
 
 fn put_aside(path: &Path) -> std::io::Result<()> {

@@ -3,6 +3,7 @@
 
 use super::control;
 use crate::disk::{Disk, Rename};
+use dunlin_core::ids::LifeId;
 use dunlin_core::path::RelPath;
 use std::io;
 
@@ -25,17 +26,39 @@ pub fn root_trouble(disk: &dyn Disk, marker: &str) -> Option<String> {
     }
 }
 
+/// The life noted in the control directory, if there is one that can be read.
+pub fn noted_life(disk: &dyn Disk) -> io::Result<Option<LifeId>> {
+    let mut buffer = [0; 64];
+    let read = match disk.open(&control(&["life"])) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other?.read_at(&mut buffer, 0)?,
+    };
+    let text = std::str::from_utf8(&buffer[..read]).unwrap_or_default();
+    Ok(LifeId::from_hex(text.trim_end()))
+}
+
+/// Notes in the control directory which life of the program has the folder.
+pub fn note_life(disk: &dyn Disk, life: LifeId) -> io::Result<()> {
+    write_control(disk, "life", &format!("{life}\n"))
+}
+
 /// Writes the marker into a folder that is shared or joined for the first time.
 pub fn write_marker(disk: &dyn Disk, marker: &str) -> io::Result<()> {
+    write_control(disk, "folder", marker)?;
+    disk.sync_dir(&RelPath::root())
+}
+
+/// Writes a small file in the control directory, whole or not at all, and durable.
+fn write_control(disk: &dyn Disk, name: &str, text: &str) -> io::Result<()> {
     if disk.stat(&control(&[]))?.is_none() {
         disk.mkdir(&control(&[]), 0o700)?;
     }
-    let (temp, path) = (control(&["folder.new"]), control(&["folder"]));
+    let (temp, path) = (control(&[&format!("{name}.new")]), control(&[name]));
     if disk.stat(&temp)?.is_some() {
         disk.unlink(&temp)?;
     }
     let file = disk.create(&temp)?;
-    file.write_at(marker.as_bytes(), 0)?;
+    file.write_at(text.as_bytes(), 0)?;
     file.sync_data()?;
     if disk.stat(&path)?.is_some() {
         disk.rename(&temp, &path, Rename::Exchange)?;
@@ -43,6 +66,5 @@ pub fn write_marker(disk: &dyn Disk, marker: &str) -> io::Result<()> {
     } else {
         disk.rename(&temp, &path, Rename::NoReplace)?;
     }
-    disk.sync_dir(&control(&[]))?;
-    disk.sync_dir(&RelPath::root())
+    disk.sync_dir(&control(&[]))
 }

@@ -3,9 +3,10 @@
 use super::{Event, FOLDER, Flock};
 use crate::ledger::id_of;
 use crate::links::MS;
+use dunlin_core::life::Heard;
 use dunlin_core::message::Message;
 use dunlin_core::plan::Fetch;
-use dunlin_core::session::{Outgoing, Standing, opening};
+use dunlin_core::session::{Outgoing, Speaker, Standing, opening};
 use dunlin_node::engine::Input;
 
 /// So many messages may be under way from one device to another.
@@ -113,26 +114,25 @@ impl Flock {
         let device = self.devices[from].id;
         self.note(|| format!("{from} tells {to}: {}", brief(&message)));
         match message {
-            Message::Open { inc, of, received, .. } => {
-                self.input(to, Input::Open { device, inc });
+            Message::Open { inc, of, received, life, heard_in, .. } => {
+                let speaker = Speaker { device, inc, life };
+                let heard = Heard { of, received, life: heard_in };
+                self.input(to, Input::Open { from: speaker, heard });
                 let Some(life) = &self.devices[to].life else { return };
-                let begun = life
-                    .site
-                    .store
-                    .snapshot()
-                    .and_then(|s| Outgoing::new(&s, FOLDER, (device, inc), of, received));
+                let begun =
+                    life.site.store.snapshot().and_then(|s| Outgoing::new(&s, FOLDER, speaker, &heard));
                 let Ok(outgoing) = begun else { return };
                 let end = self.links.end(to, from);
-                end.inc = Some(inc);
+                end.from = Some(speaker);
                 end.known.acked = outgoing.acked();
                 end.outgoing = Some(outgoing);
             }
             Message::Rows { upto, last, rows, .. } => {
-                let Some(inc) = self.links.end(to, from).inc else {
+                let Some(speaker) = self.links.end(to, from).from else {
                     return self.breaks("honest peers are never refused", "rows before an opening".into());
                 };
                 self.shared.world().check_rows(&rows);
-                self.input(to, Input::Rows { device, inc, upto, last, rows });
+                self.input(to, Input::Rows { from: speaker, upto, last, rows });
             }
             Message::Ack { received, .. } => self.links.end(to, from).known.acked = received,
             Message::Status { digest, need, busy, .. } => {

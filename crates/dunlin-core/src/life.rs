@@ -1,0 +1,126 @@
+//! The lives of a device's program with an index, and how an index is known that was rolled back: from a
+//! backup, with a virtual machine, or because it was copied to another one.
+//!
+//! Numbers that were given once must not be given again: others hold what they stood for. So each life
+//! has an id, kept in the index and beside the folder, and peers say in which life they heard what they
+//! have. An index that does not know that life, or not that much of it, is an older one; it goes on
+//! as a new incarnation, which unites with what the others know.
+
+use crate::ids::{Incarnation, LifeId};
+use crate::kv::{Read, View};
+use crate::rows::Rows;
+use crate::state::State;
+use crate::tree::Work;
+
+/// So many lives are remembered. Who heard something in an earlier one only, is told everything again.
+const LIVES_MAX: usize = 256;
+
+/// What a peer says it has of this index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heard {
+    /// Of which incarnation.
+    pub of: Incarnation,
+    /// Its rows up to this sequence number.
+    pub received: u64,
+    /// In which life the last of them was told; zeros where that is not known.
+    pub life: LifeId,
+}
+
+/// Whether this index is the one that a peer heard, or one that came of it, as far as can be told.
+pub fn vouches(view: &dyn View, heard: &Heard) -> Read<bool> {
+    let totals = view.totals()?;
+    if heard.of != totals.inc || heard.received == 0 {
+        return Ok(true);
+    }
+    let lives = view.lives()?;
+    if heard.life == LifeId::default() {
+        return Ok(heard.received <= totals.seq);
+    }
+    let Some(i) = lives.iter().position(|(_, life)| *life == heard.life) else { return Ok(false) };
+    let end = lives.get(i + 1).map_or(totals.seq, |(began, _)| *began);
+    Ok(heard.received <= end)
+}
+
+/// Whether an index knows of a life that was noted beside its folder. One without any lives is new.
+pub fn remembers(view: &dyn View, noted: LifeId) -> Read<bool> {
+    let lives = view.lives()?;
+    Ok(lives.is_empty() || lives.iter().any(|(_, life)| *life == noted))
+}
+
+impl Work<'_> {
+    /// A life begins.
+    pub fn begin_life(&mut self, life: LifeId) -> Read<()> {
+        self.tx.add_life(life, LIVES_MAX)
+    }
+
+    /// The index turned out to be rolled back: it goes on as another incarnation. What is on the disk
+    /// is then older than all that is known, until both were united.
+    pub fn renew(&mut self, inc: Incarnation) -> Read<()> {
+        let mut totals = self.tx.totals()?;
+        totals.inc = inc;
+        totals.uniting = true;
+        self.tx.put_totals(&totals);
+        Ok(())
+    }
+
+    /// Whether a state knows of changes of mine that I never made: they were made by this incarnation before
+    /// it was rolled back, or somebody lies. Changes of mine under those numbers would count for nothing.
+    pub(crate) fn foretells(&self, state: &State) -> Read<bool> {
+        let totals = self.tx.totals()?;
+        Ok(state.seen.get(totals.inc) > totals.counter)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kv::Memory;
+    use alloc::vec::Vec;
+
+    const INC: Incarnation = Incarnation([1; 16]);
+
+    fn life(n: u8) -> LifeId {
+        LifeId([n; 16])
+    }
+
+    /// An index with a life for each of these sequence numbers at its beginning, now at `seq`.
+    fn index(began: &[u64], seq: u64) -> Memory {
+        let mut index = Memory::default();
+        for (i, at) in began.iter().chain([&seq]).enumerate() {
+            let mut work = Work::new(&index);
+            let mut totals = work.tx.totals().unwrap();
+            (totals.inc, totals.seq) = (INC, *at);
+            work.tx.put_totals(&totals);
+            if i < began.len() {
+                work.begin_life(life(i as u8 + 1)).unwrap();
+            }
+            let changes = work.finish().unwrap();
+            index.apply(changes);
+        }
+        index
+    }
+
+    #[test]
+    fn an_index_that_was_rolled_back_is_known_by_what_others_heard() {
+        // Lives 1, 2 and 3 began at 0, 5 and 9; it is at 12 now.
+        let index = index(&[0, 5, 9], 12);
+        let vouched =
+            |n: u8, received: u64| vouches(&index, &Heard { of: INC, received, life: life(n) }).unwrap();
+        assert!(vouched(1, 5) && vouched(2, 9) && vouched(3, 12) && vouched(3, 4));
+        // Told more in a life than that life said here; or in one that is not known here.
+        assert!(!vouched(1, 6) && !vouched(2, 10) && !vouched(3, 13) && !vouched(4, 12) && !vouched(4, 1));
+        // Nothing received, another incarnation, or a program that says nothing of lives.
+        assert!(vouched(4, 0) && vouched(0, 12) && !vouched(0, 13));
+        let other = Heard { of: Incarnation([2; 16]), received: 99, life: life(4) };
+        assert!(vouches(&index, &other).unwrap());
+        assert!(remembers(&index, life(2)).unwrap() && !remembers(&index, life(4)).unwrap());
+        assert!(remembers(&Memory::default(), life(4)).unwrap());
+    }
+
+    #[test]
+    fn the_log_of_lives_is_bounded() {
+        let index = index(&(0..300).collect::<Vec<u64>>(), 300);
+        let lives = index.lives().unwrap();
+        assert_eq!((lives.len(), lives[0].0, lives[LIVES_MAX - 1].0), (LIVES_MAX, 44, 299));
+    }
+}
