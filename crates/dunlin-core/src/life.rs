@@ -48,9 +48,17 @@ pub fn remembers(view: &dyn View, noted: LifeId) -> Read<bool> {
 }
 
 impl Work<'_> {
-    /// A life begins.
-    pub fn begin_life(&mut self, life: LifeId) -> Read<()> {
-        self.tx.add_life(life, LIVES_MAX)
+    /// A life begins. Counters up to `given` may have been given, and are not given again; returns the one
+    /// that was given last.
+    pub fn begin_life(&mut self, life: LifeId, given: u64) -> Read<u64> {
+        let mut totals = self.tx.totals()?;
+        if given > totals.counter {
+            // Each start leaves out what was reserved and not given; there are 2^53.
+            totals.counter = given;
+            self.tx.put_totals(&totals);
+        }
+        self.tx.add_life(life, LIVES_MAX)?;
+        Ok(totals.counter)
     }
 
     /// The index turned out to be rolled back: it goes on as another incarnation. What is on the disk
@@ -92,7 +100,7 @@ mod tests {
             (totals.inc, totals.seq) = (INC, *at);
             work.tx.put_totals(&totals);
             if i < began.len() {
-                work.begin_life(life(i as u8 + 1)).unwrap();
+                work.begin_life(life(i as u8 + 1), 0).unwrap();
             }
             let changes = work.finish().unwrap();
             index.apply(changes);

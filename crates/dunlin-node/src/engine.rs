@@ -86,6 +86,8 @@ pub struct Engine {
     /// Directories to look at, with all below them if so marked.
     dirs: VecDeque<(NodeId, bool)>,
     queued: BTreeSet<(NodeId, bool)>,
+    /// Directories that could not be looked at, and when they are tried again.
+    late_dirs: BTreeMap<NodeId, Instant>,
     /// Positions found empty, and when that is to be believed.
     absent: BTreeMap<Position, Instant>,
     restless: BTreeMap<Position, Restless>,
@@ -152,6 +154,7 @@ impl Engine {
             dirty: BTreeMap::new(),
             dirs: VecDeque::new(),
             queued: BTreeSet::new(),
+            late_dirs: BTreeMap::new(),
             absent: BTreeMap::new(),
             restless: BTreeMap::new(),
             fetching: BTreeMap::new(),
@@ -202,7 +205,7 @@ impl Engine {
             return now;
         }
         let dirty = self.dirty.values().map(|d| d.due);
-        let absent = self.absent.values().copied();
+        let absent = self.absent.values().chain(self.late_dirs.values()).copied();
         let backoff = self.backoff.values().map(|b| b.until);
         let others = self.waits_for_tree.into_iter().chain(self.next_rescan);
         dirty
@@ -236,8 +239,11 @@ impl Engine {
         }
         if self.next_rescan.is_some_and(|at| now >= at) {
             self.next_rescan = None;
+            // All of them are found again, where they are by now.
+            self.unreadable.clear();
             self.push_dir(ROOT, true);
         }
+        self.try_late_dirs();
         if self.waits_for_tree.is_none() {
             self.look()?;
         }
@@ -443,7 +449,10 @@ impl Engine {
         let pulse = Pulse {
             totals,
             scanning: self.scanning,
-            dirty: !(self.dirty.is_empty() && self.dirs.is_empty() && self.absent.is_empty()),
+            dirty: !(self.dirty.is_empty()
+                && self.dirs.is_empty()
+                && self.late_dirs.is_empty()
+                && self.absent.is_empty()),
             problems: real as u64,
             halted: self.halted.as_ref().map(|(why, _)| why.clone()),
             failed: None,

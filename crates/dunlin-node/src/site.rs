@@ -3,17 +3,17 @@
 
 use crate::chunks::CHUNKED_MIN;
 use crate::disk::{Disk, ReadFile};
-use crate::stage::{Claim, Stage, note_life, noted_life};
+use crate::stage::{Claim, Noted, Stage, note, noted};
 use crate::store::Index;
 use dunlin_core::ids::{ContentId, Incarnation, LifeId};
-use dunlin_core::kv::Fault;
+use dunlin_core::kv::{Fault, Read};
 use dunlin_core::life::remembers;
 use dunlin_core::plan::{Fetch, path_of};
 use dunlin_core::rows::Rows;
 use dunlin_core::state::Content;
 use dunlin_core::tree::Work;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A folder on this device.
 pub struct Site {
@@ -23,32 +23,68 @@ pub struct Site {
     pub stage: Stage,
     /// Its index.
     pub store: Box<dyn Index>,
+    life: Mutex<Option<Noted>>,
 }
 
+/// So many counters are reserved at a time.
+const RESERVED: u64 = 1 << 16;
+
 impl Site {
+    /// A folder whose program has yet to begin its life.
+    pub fn new(disk: Arc<dyn Disk>, stage: Stage, store: Box<dyn Index>) -> Site {
+        Site { disk, stage, store, life: Mutex::default() }
+    }
+
     /// A life of the program begins here. The index is renewed as `fresh` if it was rolled back: then it does
-    /// not know the life that was noted in the folder last. Tells whether it was.
+    /// not know the life that was noted in the folder last. In any case it goes on above all counters that may
+    /// have been given. Tells whether it was rolled back.
     ///
     /// # Errors
     /// Those of the disk; a fault of the index as `InvalidData`.
     pub fn begin_life(&self, life: LifeId, fresh: Incarnation) -> io::Result<bool> {
-        let noted = noted_life(self.disk.as_ref())?;
+        let before = noted(self.disk.as_ref())?;
         let begin = || {
             let snapshot = self.store.snapshot()?;
             let mut work = Work::new(&snapshot);
-            let rolled_back =
-                noted.map_or(Ok(true), |noted| remembers(&snapshot, noted)).map(|known| !known)?;
-            if rolled_back {
+            let known = before.map_or(Ok(true), |noted| remembers(&snapshot, noted.life))?;
+            if !known {
                 work.renew(fresh)?;
             }
-            work.begin_life(life)?;
+            let counter = work.begin_life(life, before.map_or(0, |noted| noted.reserved))?;
             // In the index first: what is noted, the index must know.
             self.store.commit(work.finish()?)?;
-            Ok(rolled_back)
+            Ok((!known, counter))
         };
-        let rolled_back = begin().map_err(|e: Fault| io::Error::new(io::ErrorKind::InvalidData, e.0))?;
-        note_life(self.disk.as_ref(), life)?;
+        let (rolled_back, counter) =
+            begin().map_err(|e: Fault| io::Error::new(io::ErrorKind::InvalidData, e.0))?;
+        let now = Noted { life, reserved: counter + RESERVED };
+        note(self.disk.as_ref(), &now)?;
+        *self.life() = Some(now);
         Ok(rolled_back)
+    }
+
+    fn life(&self) -> MutexGuard<'_, Option<Noted>> {
+        // Replaced as a whole: a panic elsewhere leaves it right.
+        self.life.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Commits changes of the index; durable when it returns. Counters are reserved before they are given, so that
+    /// an index that is rolled back gives none of them again.
+    ///
+    /// # Errors
+    /// As [`Index::commit`].
+    pub fn commit(&self, work: Work<'_>) -> Read<()> {
+        let counter = work.tx.totals()?.counter;
+        let mut life = self.life();
+        if let Some(now) = life.as_mut().filter(|now| counter > now.reserved) {
+            let next = Noted { reserved: counter + RESERVED, ..*now };
+            // On a full disk the work goes on: the note counts only should the index be rolled back too.
+            if note(self.disk.as_ref(), &next).is_ok() {
+                *now = next;
+            }
+        }
+        drop(life);
+        self.store.commit(work.finish()?)
     }
 
     /// Finds a content: where it stands if it still is what the index says, else where it is staged, else in the
@@ -116,7 +152,7 @@ mod tests {
         let disk: Arc<dyn Disk> = Arc::new(PosixDisk::open(&root).unwrap());
         let stage = Stage::open(disk.clone()).unwrap();
         let store = Box::new(Store::open(&dir.path().join("index")).unwrap());
-        let site = Site { disk, stage, store };
+        let site = Site::new(disk, stage, store);
         let content = ContentId(*blake3::hash(b"kept").as_bytes());
         let fetch = Fetch {
             content,

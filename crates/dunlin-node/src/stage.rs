@@ -20,7 +20,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-pub use marker::{note_life, noted_life, root_trouble, write_marker};
+pub use marker::{Noted, note, noted, root_trouble, write_marker};
 pub use room::{Claim, Left, NoRoom};
 
 /// The control directory of one folder.

@@ -110,7 +110,7 @@ impl Device {
         random[8] = 1;
         begin(&handle, self.id, random).map_err(|e| io::Error::other(e.to_string()))?;
         let stage = Stage::open(Arc::new(disk.clone()))?;
-        let site = Arc::new(Site { disk: Arc::new(disk.clone()), stage, store: Box::new(handle) });
+        let site = Arc::new(Site::new(Arc::new(disk.clone()), stage, Box::new(handle)));
         let unused = |kind: u8| {
             let mut out = random;
             out[8] = kind;
@@ -119,6 +119,7 @@ impl Device {
         site.begin_life(LifeId(unused(2)), Incarnation::new(self.id, unused(3)))?;
         let host = Arc::new(Outbox::default());
         host.told().alone = true;
+        host.told().pulse.scanning = true;
         let start = Start {
             marker: MARKER.into(),
             others: number > 0 || self.lives > 1,

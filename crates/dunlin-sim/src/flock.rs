@@ -72,8 +72,10 @@ pub struct Flock {
     events: u64,
     /// Messages sent so far.
     pub(crate) messages: u64,
-    /// Faults are over.
-    pub(crate) calm: bool,
+    /// When the faults ended.
+    pub(crate) calm_since: Time,
+    /// Something is wanted that nobody holds any more.
+    pub(crate) hopeless: bool,
     trace: Option<Trace>,
 }
 
@@ -130,7 +132,8 @@ impl Flock {
             shared: Shared::new((0..setup.devices).map(machine).collect(), setup.seed),
             events: 0,
             messages: 0,
-            calm: false,
+            calm_since: 0,
+            hopeless: false,
             trace,
         }
     }

@@ -16,6 +16,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// A flock that can be at rest and is not after this time never will be.
 const REST_MAX: Time = 600_000 * MS;
+/// After this, what is said to be held by nobody is.
+const HOPE: Time = 120_000 * MS;
 /// How long idleness is watched.
 const IDLE: Time = 30_000 * MS;
 
@@ -90,9 +92,25 @@ impl Flock {
         out.join("; ")
     }
 
+    /// Whether a version is wanted that a user deleted where nobody had another copy, while another user moved the
+    /// file: nobody holds it, every device says so, and that is how it stays (docs/conflicts.md).
+    fn is_hopeless(&self) -> bool {
+        let says = |d: &crate::device::Device| {
+            let lives = d.life.as_ref();
+            lives.is_some_and(|l| {
+                l.host.told().problems.values().any(|why| why.starts_with("no connected device"))
+            })
+        };
+        self.now > self.calm_since + HOPE && self.devices.iter().any(says)
+    }
+
     fn rest(&mut self) -> bool {
         let limit = self.now + REST_MAX;
         while self.busy_queue() || !self.restless().is_empty() {
+            if self.is_hopeless() {
+                self.hopeless = true;
+                return true;
+            }
             if self.now > limit {
                 self.breaks("comes to rest", self.restless());
                 return false;
@@ -112,6 +130,10 @@ impl Flock {
         let staying = self.staying();
         for &device in &staying {
             self.shared.world().check_visible(device);
+        }
+        if self.hopeless {
+            self.shared.world().check_ledger(&staying);
+            return;
         }
         let tree = self.tree(staying[0]);
         for &other in &staying[1..] {

@@ -191,6 +191,15 @@ impl World {
         }
     }
 
+    /// Whether a device has a content that is nowhere else.
+    pub fn holds_alone(&self, device: usize) -> bool {
+        let mut elsewhere = BTreeSet::new();
+        for other in (0..self.machines.len()).filter(|other| *other != device) {
+            elsewhere.extend(self.contents(other));
+        }
+        !self.contents(device).is_subset(&elsewhere)
+    }
+
     fn check_claims(&mut self, device: usize, before: &dyn View, changes: &Changes) -> Read<()> {
         let mut tx = Tx::new(before);
         for (key, value) in changes {

@@ -22,6 +22,8 @@ const RESTLESS_MAX: u64 = 256 << 20;
 /// What could not be read, listed or watched is tried again after this, then ever less often: it may
 /// have been a moment's weakness of the disk, which tells nobody when it is over.
 const UNREADABLE_AGAIN: Duration = Duration::from_secs(1);
+/// A directory that could not be looked at is tried again after this.
+const LATE_DIR: Duration = Duration::from_secs(2);
 /// A large file that changed while it was read is tried again after this.
 const RESTLESS_AGAIN: Duration = Duration::from_millis(700);
 
@@ -89,7 +91,7 @@ impl Engine {
             }
             // Watched first, then listed: what happens in between is seen by one or the other.
             self.forget_problems_in(&path);
-            self.watch(dir, &path, out);
+            self.watch(dir, &path);
             match scan::scan_dir(self.folder.disk.as_ref(), &snapshot, dir, &path)? {
                 Ok(found) => {
                     if self.kept.contains(&dir) && !found.left_alone {
@@ -108,7 +110,7 @@ impl Engine {
                     self.ask_parent(&snapshot, dir)?;
                     continue;
                 }
-                Err(e) => out.problems.push((path, e.to_string())),
+                Err(e) => self.look_later(dir, &path, &e),
             }
             if deep {
                 for (_, row) in snapshot.locals(dir)? {
@@ -138,7 +140,7 @@ impl Engine {
         let now = match self.folder.disk.stat(path) {
             Ok(now) => now,
             Err(e) => {
-                self.cannot_read(path.clone(), e.to_string());
+                self.look_later(dir, path, &e);
                 return Ok(false);
             }
         };
@@ -153,15 +155,31 @@ impl Engine {
         Ok(())
     }
 
-    fn watch(&mut self, dir: NodeId, path: &RelPath, out: &mut Scanned) {
+    fn watch(&mut self, dir: NodeId, path: &RelPath) {
         match self.watcher.add(path, dir.0) {
             // What is gone cannot be listed either, and its parent tells.
             Ok(()) | Err(WatchError::Gone) => {}
-            Err(WatchError::Io(e)) => out.problems.push((path.clone(), format!("cannot be watched: {e}"))),
+            Err(WatchError::Io(e)) => self.look_later(dir, path, &e),
             Err(WatchError::Exhausted) => {
                 (self.unwatched, self.exhausted) = (true, true);
                 self.next_rescan = Some(self.now + RESCAN_UNWATCHED);
             }
+        }
+    }
+
+    /// A directory cannot be looked at now: until it was, nobody knows what is in it.
+    fn look_later(&mut self, dir: NodeId, path: &RelPath, e: &std::io::Error) {
+        self.late_dirs.insert(dir, self.now + LATE_DIR);
+        self.cannot_read(path.clone(), e.to_string());
+    }
+
+    /// Directories that could not be looked at are tried again.
+    pub(super) fn try_late_dirs(&mut self) {
+        let now = self.now;
+        let due: Vec<NodeId> = self.late_dirs.iter().filter(|(_, at)| **at <= now).map(|(d, _)| *d).collect();
+        for dir in due {
+            self.late_dirs.remove(&dir);
+            self.push_dir(dir, true);
         }
     }
 
@@ -276,7 +294,7 @@ impl Engine {
         self.make_durable(&snapshot, &mut seen)?;
         let mut work = Work::new(&snapshot);
         let observed = work.observe(&seen)?;
-        self.folder.store.commit(work.finish()?)?;
+        self.folder.commit(work)?;
         for dir in observed.new_dirs {
             self.push_dir(dir, true);
         }
@@ -342,7 +360,7 @@ impl Engine {
         self.make_durable(&snapshot, &mut gone)?;
         let mut work = Work::new(&snapshot);
         work.observe(&gone)?;
-        self.folder.store.commit(work.finish()?)?;
+        self.folder.commit(work)?;
         self.replan = true;
         Ok(())
     }
@@ -373,7 +391,7 @@ impl Engine {
             let mut totals = work.tx.totals()?;
             totals.uniting = false;
             work.tx.put_totals(&totals);
-            self.folder.store.commit(work.finish()?)?;
+            self.folder.commit(work)?;
             self.host.united();
         }
         Ok(())

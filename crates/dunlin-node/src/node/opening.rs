@@ -209,7 +209,7 @@ fn open(shared: &Arc<Shared>, config: Config, dir: PathBuf) -> Result<Arc<Folder
         ApiError::failed(format!("cannot {what}: {e}"), "see docs/on-disk.md on rebuilding an index")
     })?;
     let watcher = Arc::new(Watcher::new().map_err(|e| cannot("watch for changes", e))?);
-    let site = Arc::new(Site { disk: disk.clone(), stage, store: Box::new(store) });
+    let site = Arc::new(Site::new(disk.clone(), stage, Box::new(store)));
     let (life, fresh) = (random_16(&what)?, random_16(&what)?);
     site.begin_life(LifeId(life), Incarnation::new(shared.device, fresh)).map_err(|e| cannot(&what, e))?;
     let all = members(config.id, &config.statements, verify);

@@ -26,20 +26,32 @@ pub fn root_trouble(disk: &dyn Disk, marker: &str) -> Option<String> {
     }
 }
 
-/// The life noted in the control directory, if there is one that can be read.
-pub fn noted_life(disk: &dyn Disk) -> io::Result<Option<LifeId>> {
-    let mut buffer = [0; 64];
+/// What is noted in the control directory beside the index: were that rolled back, it would not know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Noted {
+    /// The life of the program that has the folder, or had it last.
+    pub life: LifeId,
+    /// No dot above this counter was given yet.
+    pub reserved: u64,
+}
+
+/// What is noted, if anything that can be read.
+pub fn noted(disk: &dyn Disk) -> io::Result<Option<Noted>> {
+    let mut buffer = [0; 96];
     let read = match disk.open(&control(&["life"])) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other?.read_at(&mut buffer, 0)?,
     };
     let text = std::str::from_utf8(&buffer[..read]).unwrap_or_default();
-    Ok(LifeId::from_hex(text.trim_end()))
+    let mut lines = text.lines();
+    let life = lines.next().and_then(LifeId::from_hex);
+    let reserved = lines.next().and_then(|l| l.parse().ok());
+    Ok(life.zip(reserved).map(|(life, reserved)| Noted { life, reserved }))
 }
 
-/// Notes in the control directory which life of the program has the folder.
-pub fn note_life(disk: &dyn Disk, life: LifeId) -> io::Result<()> {
-    write_control(disk, "life", &format!("{life}\n"))
+/// Notes it, durable.
+pub fn note(disk: &dyn Disk, noted: &Noted) -> io::Result<()> {
+    write_control(disk, "life", &format!("{}\n{}\n", noted.life, noted.reserved))
 }
 
 /// Writes the marker into a folder that is shared or joined for the first time.

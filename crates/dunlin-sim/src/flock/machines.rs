@@ -48,6 +48,8 @@ impl Flock {
             What::Full => disk.set_quota(0, 0),
             What::Room => disk.set_quota(ROOM.0, ROOM.1),
             What::Overflow => disk.lose_events(),
+            // What only it holds would be wanted for good.
+            What::Leave if self.shared.world().holds_alone(device) => {}
             What::Leave => {
                 self.devices[device].wanted = false;
                 self.devices[device].left = true;
@@ -161,7 +163,7 @@ impl Flock {
 
     /// All faults end: everybody is there, can reach everybody, and has a disk that works.
     pub(crate) fn calm_down(&mut self) {
-        self.calm = true;
+        self.calm_since = self.now;
         for device in 0..self.devices.len() {
             self.shared.disarm(device);
             let disk = self.shared.world().machines[device].disk.clone();
