@@ -1,6 +1,6 @@
 //! A disk that answers with errors for a while, while users work.
 
-use super::field::{Field, rest};
+use super::field::{Field, heal, rest};
 use dunlin_testkit::Node;
 use std::process::{Child, Command, Stdio};
 
@@ -49,19 +49,4 @@ pub fn run(field: &mut Field) -> String {
     crowd.end();
     let restarted = heal(&mut nodes[1]);
     format!("{calls} {when}{restarted}, {}", field.judge(&nodes, pollers))
-}
-
-/// A folder whose index could not be read or written stops and says so; the next start goes on.
-fn heal(node: &mut Node) -> &'static str {
-    if node.folder()["state"] != "error" {
-        return "";
-    }
-    assert!(
-        !node.folder()["problems"].as_array().is_none_or(Vec::is_empty),
-        "it says why: {}",
-        node.folder()
-    );
-    node.stop();
-    node.run();
-    ", stopped by it and started again"
 }
