@@ -14,7 +14,7 @@ pub enum Lack {
     Create(Wanted),
     /// The version is elsewhere on the disk; its content may differ too, which comes after.
     Move(Position, LocalRow, Wanted),
-    /// An older version is at the right place.
+    /// An older version is at the right place, or the right one with damaged bytes.
     Replace(LocalRow, Wanted),
     /// Only the mode or the modification time differ.
     Meta(LocalRow, Wanted),
@@ -76,7 +76,7 @@ fn compare(((at, local), wanted): Pair) -> Option<Lack> {
     if at != wanted.at {
         return Some(Lack::Move(at, local, wanted));
     }
-    if local.content != wanted.content {
+    if local.content != wanted.content || local.damaged.is_some() {
         return Some(Lack::Replace(local, wanted));
     }
     let mode = local.mode != wanted.mode && !matches!(wanted.content, Content::Link(_));
@@ -169,8 +169,22 @@ fn missing_bytes(view: &dyn View, content: &Content) -> Read<u64> {
 fn waits_for(view: &dyn View, node: NodeId, lack: &Lack) -> Read<Option<NodeId>> {
     match lack {
         Lack::Create(w) | Lack::Move(_, _, w) => Ok((!view.is_on_disk(w.at.dir)?).then_some(w.at.dir)),
-        Lack::Remove(_, l) if l.content == Content::Dir => Ok(view.has_locals(node)?.then_some(node)),
+        Lack::Remove(_, l) if l.content == Content::Dir => Ok(holds_more(view, node)?.then_some(node)),
         _ => Ok(None),
+    }
+}
+
+/// Whether anything of ours that goes or stays for itself is on this disk in a directory: everything
+/// but directories that are kept for what is in them.
+pub(crate) fn holds_more(view: &dyn View, dir: NodeId) -> Read<bool> {
+    let (mut last, mut limit) = (None, 1);
+    loop {
+        let page = view.locals_after(dir, last.as_ref(), limit)?;
+        if page.iter().any(|(_, l)| !l.kept) {
+            return Ok(true);
+        }
+        let Some((end, _)) = page.into_iter().next_back() else { return Ok(false) };
+        (last, limit) = (Some(end), 256);
     }
 }
 

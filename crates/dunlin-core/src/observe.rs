@@ -5,6 +5,8 @@
 //! without a new change. Directories are known by their inode; of files the name counts more than
 //! the inode, because editors save by renaming a new file over the old one.
 
+mod verified;
+
 use crate::change::Attributes;
 use crate::ids::{ContentId, NodeId};
 use crate::kv::{Read, View};
@@ -248,6 +250,7 @@ impl Work<'_> {
             mtime: seen.mtime(),
             stamp: seen.stamp(),
             kept: false,
+            damaged: None,
         };
         Ok(())
     }
@@ -255,7 +258,7 @@ impl Work<'_> {
     fn observe_one(&mut self, at: &Position, seen: &Seen, out: &mut Observed) -> Read<()> {
         match self.tx.local(at)? {
             None => self.appear(at, seen, out),
-            Some(row) if row.content == Content::Dir && matches!(seen, Seen::Dir(..)) => {
+            Some(row) if row.content == Content::Dir && is_same_dir(&row, seen) => {
                 // Another directory in its place; or one that perhaps could not be entered before.
                 if row.stamp.ino != seen.stamp().ino || row.mode != seen.mode() {
                     out.new_dirs.push(row.node);
@@ -282,6 +285,7 @@ impl Work<'_> {
             mtime: seen.mtime(),
             stamp: seen.stamp(),
             kept: false,
+            damaged: None,
         };
         let visible = match names::visible_at(&self.tx, at)? {
             Some((node, w)) if !self.is_elsewhere(node, &w)? => Some((node, w)),
@@ -382,8 +386,14 @@ impl Work<'_> {
     fn changed(&mut self, at: &Position, mut row: LocalRow, seen: &Seen) -> Read<()> {
         let Some(content) = seen.content() else { return Ok(()) };
         if content == row.content {
+            row.damaged = None;
             return self.attributes_changed(at, row, seen);
         }
+        if matches!(content, Content::File { id, .. } if row.damaged == Some(id)) {
+            // Nobody wrote these bytes: they are no edit, whatever else was done to the file.
+            return self.attributes_changed(at, row, seen);
+        }
+        row.damaged = None;
         let here =
             names::wanted(&self.tx, row.node)?.into_iter().find(|w| w.at == *at && w.content == content);
         let version = self.wanted_version(&row, at)?;
@@ -422,7 +432,11 @@ impl Work<'_> {
 
     /// The content is as it was; mode and time may have been set.
     fn attributes_changed(&mut self, at: &Position, mut row: LocalRow, seen: &Seen) -> Read<()> {
-        let now = seen.attributes();
+        let mut now = seen.attributes();
+        if row.kept {
+            // It should not be there any more: nobody is told of its mode.
+            row.mode = now.mode.take().unwrap_or(row.mode);
+        }
         if let Some(mode) = now.mode.filter(|m| *m != row.mode) {
             let dot = self.set_mode(row.node, row.dot, row.seen.as_ref(), mode)?;
             note(&mut row.seen, dot);
@@ -450,10 +464,10 @@ impl Work<'_> {
         if let Some(dir) = row.filter(|r| r.content == Content::Dir) {
             self.touch_waiting(dir.node)?;
         }
-        if row.is_none() {
+        if row.is_none_or(|r| r.kept) {
             self.touch_waiting(at.dir)?;
         }
-        Ok(())
+        if row.is_none() { self.retry_kept(at.dir) } else { Ok(()) }
     }
 
     fn touch_waiting(&mut self, dir: NodeId) -> Read<()> {
@@ -462,6 +476,12 @@ impl Work<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether a directory goes on as the one that was there. One that was only kept and is another one now
+/// was made by somebody.
+fn is_same_dir(row: &LocalRow, seen: &Seen) -> bool {
+    matches!(seen, Seen::Dir(..)) && !(row.kept && row.stamp.ino != seen.stamp().ino)
 }
 
 /// Own changes count as applied.

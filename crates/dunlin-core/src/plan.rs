@@ -2,17 +2,18 @@
 //! parents before children, deletes last and the deepest first. A plan is a bounded window of the
 //! queue; what is not in it comes in the next one, and nothing of it is ever stored.
 
-use crate::decide::{Lack, lacks_of, phase};
+use crate::decide::{Lack, holds_more, lacks_of, phase};
 use crate::ids::{ContentId, Dot, NodeId, PARKED};
 use crate::kv::{Read, View};
 use crate::names::Wanted;
 use crate::path::{Name, RelPath};
 use crate::rows::{LocalRow, Position, Rows, Stamp};
 use crate::state::{Content, Mtime, Vector};
-use crate::tree::Work;
 use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::vec::Vec;
+
+mod conclude;
 
 /// One change of the disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +52,8 @@ pub enum Action {
         mtime: Mtime,
         /// What is replaced.
         replaces: Option<Stamp>,
+        /// What that held, if it was a file.
+        was: Option<ContentId>,
     },
     /// Moves what is at `from` to the step's path, swapping with what is there if `swap` says so.
     Move {
@@ -76,6 +79,8 @@ pub enum Action {
     Remove {
         /// What is there.
         row: LocalRow,
+        /// Directories in it that are known to stay.
+        kept: Vec<Name>,
     },
 }
 
@@ -103,6 +108,8 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// Contents to bring in, of files that could be placed now.
     pub fetches: Vec<Fetch>,
+    /// Nodes whose place is taken by a directory that is kept, with that place.
+    pub blocked: Vec<(NodeId, RelPath)>,
 }
 
 /// How a step ended.
@@ -199,8 +206,11 @@ impl Planner<'_> {
     }
 
     fn create(&mut self, node: NodeId, w: &Wanted) -> Read<()> {
-        if !self.view.is_on_disk(w.at.dir)? || self.view.local(&w.at)?.is_some() {
+        if !self.view.is_on_disk(w.at.dir)? {
             return Ok(());
+        }
+        if let Some(there) = self.view.local(&w.at)? {
+            return self.blocked(node, &w.at, &there);
         }
         if w.content == Content::Dir {
             self.push(node, w.dot, &w.at, Action::MakeDir { mode: w.mode })
@@ -218,6 +228,7 @@ impl Planner<'_> {
             mode: w.mode,
             mtime: w.mtime,
             replaces: old.map(|l| l.stamp),
+            was: old.and_then(LocalRow::holds),
         };
         self.push(node, w.dot, &w.at, action)
     }
@@ -246,10 +257,25 @@ impl Planner<'_> {
     }
 
     fn remove(&mut self, node: NodeId, at: &Position, l: &LocalRow) -> Read<()> {
-        if l.content == Content::Dir && self.view.has_locals(node)? {
-            return Ok(());
+        let mut kept = Vec::new();
+        if l.content == Content::Dir {
+            if holds_more(self.view, node)? {
+                return Ok(());
+            }
+            kept.extend(self.view.locals(node)?.into_iter().map(|(name, _)| name));
         }
-        self.push(node, None, at, Action::Remove { row: l.clone() })
+        self.push(node, None, at, Action::Remove { row: l.clone(), kept })
+    }
+
+    /// Names what waits for a directory that stays: nothing planned here takes that away.
+    fn blocked(&mut self, node: NodeId, at: &Position, there: &LocalRow) -> Read<()> {
+        if there.kept
+            && self.leaving(at)?.is_empty()
+            && let Some(path) = self.path(at)?
+        {
+            self.plan.blocked.push((node, path));
+        }
+        Ok(())
     }
 
     /// Plans a move; returns whether it did.
@@ -277,6 +303,7 @@ impl Planner<'_> {
             return self.push_move(node, w.dot, from, l, w.at.clone(), None);
         };
         if self.leaving(&w.at)?.is_empty() {
+            self.blocked(node, &w.at, &x)?;
             return Ok(false);
         }
         if x.content == Content::Dir && self.is_within(from.dir, x.node)? {
@@ -429,55 +456,4 @@ pub fn path_of(view: &dyn View, at: &Position) -> Read<Option<RelPath>> {
     let Some(mut names) = view.disk_path(at.dir)? else { return Ok(None) };
     names.push(at.name.clone());
     Ok(Some(names.into()))
-}
-
-impl Work<'_> {
-    /// Records how a step ended.
-    pub fn conclude(&mut self, step: &Step, outcome: &Outcome) -> Read<()> {
-        let (stamp, other) = match outcome {
-            Outcome::Done(stamp, other) => (*stamp, *other),
-            Outcome::Kept => return self.keep(step),
-            Outcome::Undone => {
-                self.touch(step.node);
-                return Ok(());
-            }
-        };
-        let seen = Some(step.seen.clone());
-        let base = LocalRow {
-            node: step.node,
-            dot: step.dot,
-            seen: seen.clone(),
-            content: Content::Dir,
-            mode: 0,
-            mtime: Mtime::default(),
-            stamp,
-            kept: false,
-        };
-        match &step.action {
-            Action::MakeDir { mode } => self.set_local(&step.at, Some(&LocalRow { mode: *mode, ..base })),
-            Action::Place { content, mode, mtime, .. } => {
-                let row = LocalRow { content: content.clone(), mode: *mode, mtime: *mtime, ..base };
-                self.set_local(&step.at, Some(&row))
-            }
-            Action::Meta { row, mode, mtime } => {
-                let (mode, mtime) = (mode.unwrap_or(row.mode), mtime.unwrap_or(row.mtime));
-                let row = LocalRow { seen, dot: step.dot, mode, mtime, stamp, ..row.clone() };
-                self.set_local(&step.at, Some(&row))
-            }
-            Action::Remove { .. } => self.set_local(&step.at, None),
-            Action::Move { from, row, swap, .. } => {
-                self.set_local(&step.at, None)?;
-                let back = swap.clone().map(|x| LocalRow { stamp: other.unwrap_or(x.stamp), ..x });
-                self.set_local(from, back.as_ref())?;
-                self.set_local(&step.at, Some(&LocalRow { seen, dot: step.dot, stamp, ..row.clone() }))
-            }
-        }
-    }
-
-    fn keep(&mut self, step: &Step) -> Read<()> {
-        match self.tx.local(&step.at)? {
-            Some(row) => self.set_local(&step.at, Some(&LocalRow { kept: true, ..row })),
-            None => Ok(()),
-        }
-    }
 }

@@ -1,14 +1,19 @@
 //! The rows of a folder's index: their keys, their bytes, and typed access to them (docs/on-disk.md).
 
 use crate::codec::{decode_state, encode_state};
-use crate::ids::{ContentId, DeviceId, Dot, Incarnation, NodeId};
+use crate::ids::{ContentId, DeviceId, Incarnation, NodeId};
 use crate::kv::{Fault, Read, Tx, View};
 use crate::path::Name;
-use crate::state::{Content, Mtime, Place, State, Vector};
+use crate::state::{Content, Place, State};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::vec::Vec;
 use minicbor::{Decode, Encode};
+
+mod local;
+
+pub use local::{LocalRow, Stamp};
+use local::{decode_local, encode_local};
 
 /// A directory and a name in it: where something is, or should be, on the disk.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
@@ -76,76 +81,6 @@ struct NodeBytes<'a> {
     cut: Option<Position>,
     #[cbor(n(5), with = "minicbor::bytes")]
     state: &'a [u8],
-}
-
-/// What identifies an inode and tells whether it was touched.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
-pub struct Stamp {
-    /// Inode number.
-    #[n(0)]
-    pub ino: u64,
-    /// Birth time, where there is one.
-    #[n(1)]
-    pub btime: Option<Mtime>,
-    /// Last change of the inode.
-    #[n(2)]
-    pub ctime: Mtime,
-    /// Last change of the content.
-    #[n(3)]
-    pub mtime: Mtime,
-    /// Size in bytes.
-    #[n(4)]
-    pub size: u64,
-    /// Number of hard links.
-    #[n(5)]
-    pub nlink: u32,
-}
-
-/// What is on this disk at a position: the version applied or observed there.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LocalRow {
-    /// The node it belongs to.
-    pub node: NodeId,
-    /// The version of it; `None` for a directory that only keeps what lives in it.
-    pub dot: Option<Dot>,
-    /// What had been seen of the node when this was applied; `None` if all of its present state is.
-    pub seen: Option<Vector>,
-    /// What it is and holds.
-    pub content: Content,
-    /// Its permission bits, 0o777.
-    pub mode: u16,
-    /// Its modification time.
-    pub mtime: Mtime,
-    /// The inode it was found as.
-    pub stamp: Stamp,
-    /// The directory should go, but holds things that are not ours to remove.
-    pub kept: bool,
-}
-
-#[derive(Encode, Decode)]
-struct LocalBytes {
-    #[n(0)]
-    node: NodeId,
-    #[n(1)]
-    dot: Option<Dot>,
-    #[n(2)]
-    seen: Option<Vec<Dot>>,
-    #[n(3)]
-    kind: u8,
-    #[n(4)]
-    id: Option<ContentId>,
-    #[cbor(n(5), with = "minicbor::bytes")]
-    text: Option<Vec<u8>>,
-    #[n(6)]
-    mode: u16,
-    #[n(7)]
-    mtime: Mtime,
-    #[n(8)]
-    stamp: Stamp,
-    #[n(9)]
-    kept: bool,
-    #[n(10)]
-    size: u64,
 }
 
 /// What a node still lacks on this disk.
@@ -354,8 +289,14 @@ pub trait Rows: View {
 
     /// What is on this disk in a directory, by name.
     fn locals(&self, dir: NodeId) -> Read<Vec<(Name, LocalRow)>> {
+        self.locals_after(dir, None, usize::MAX)
+    }
+
+    /// Up to `limit` of what is on this disk in a directory, after `last`.
+    fn locals_after(&self, dir: NodeId, last: Option<&Name>, limit: usize) -> Read<Vec<(Name, LocalRow)>> {
         let prefix = key(Table::Local, &[&dir.0]);
-        let pairs = self.range(&prefix, &after(&prefix), usize::MAX)?;
+        let from = last.map_or_else(|| prefix.clone(), |n| key(Table::Local, &[&dir.0, n.as_bytes(), &[0]]));
+        let pairs = self.range(&from, &after(&prefix), limit)?;
         pairs.iter().map(|(k, v)| Ok((position_of(k, 1)?.name, decode_local(v)?))).collect()
     }
 
@@ -473,53 +414,6 @@ pub trait Rows: View {
 
 impl<V: View + ?Sized> Rows for V {}
 
-fn decode_local(bytes: &[u8]) -> Read<LocalRow> {
-    let b: LocalBytes = decode(bytes, "local row")?;
-    let content = match (b.kind, b.id, b.text) {
-        (1, _, _) => Content::Dir,
-        (2, Some(id), _) => Content::File { id, size: b.size },
-        (3, _, Some(text)) => Content::Link(text.into()),
-        _ => return Err(bad("local row")),
-    };
-    let seen = b.seen.map(|dots| {
-        let mut v = Vector::default();
-        dots.into_iter().for_each(|d| v.add(d));
-        v
-    });
-    Ok(LocalRow {
-        node: b.node,
-        dot: b.dot,
-        seen,
-        content,
-        mode: b.mode,
-        mtime: b.mtime,
-        stamp: b.stamp,
-        kept: b.kept,
-    })
-}
-
-fn encode_local(row: &LocalRow) -> Vec<u8> {
-    let dots = |v: &Vector| v.entries().iter().map(|&(inc, counter)| Dot { inc, counter }).collect();
-    let (kind, id, text, size) = match &row.content {
-        Content::Dir | Content::Unknown { .. } => (1, None, None, 0),
-        Content::File { id, size } => (2, Some(*id), None, *size),
-        Content::Link(text) => (3, None, Some(text.to_vec()), 0),
-    };
-    encode(&LocalBytes {
-        node: row.node,
-        dot: row.dot,
-        seen: row.seen.as_ref().map(dots),
-        kind,
-        id,
-        text,
-        mode: row.mode,
-        mtime: row.mtime,
-        stamp: row.stamp,
-        kept: row.kept,
-        size,
-    })
-}
-
 impl Tx<'_> {
     /// Writes a node's row; derived tables are kept by `tree`.
     pub(crate) fn put_node(&mut self, id: NodeId, row: &NodeRow) {
@@ -588,7 +482,9 @@ impl Tx<'_> {
             Content::File { id, size } => {
                 totals.files = totals.files.wrapping_add(one);
                 totals.bytes = totals.bytes.wrapping_add(one.wrapping_mul(*size));
-                keys.push(key(Table::Holder, &[&id.0, place[0], place[1]]).into());
+                if row.damaged.is_none() {
+                    keys.push(key(Table::Holder, &[&id.0, place[0], place[1]]).into());
+                }
             }
         }
         if crate::names::is_conflict_name(&at.name) {

@@ -30,12 +30,15 @@ fn word(c: &Content) -> String {
     }
 }
 
-/// "v1@a", with "!" a mode of its own, with "k" a kept directory.
-fn parse(text: &str) -> Vec<(Position, Content, u16, bool)> {
+/// A place, a content, its mode, and whether it is a kept directory, or a damaged file.
+type Thing = (Position, Content, u16, bool, bool);
+
+/// "v1@a", with "!" a mode of its own, with "k" a kept directory, with "x" a damaged file.
+fn parse(text: &str) -> Vec<Thing> {
     let one = |t: &str| {
         let (what, place) = t.split_once('@').unwrap();
         let (mode, kept) = (if t.contains('!') { 0o600 } else { 0o644 }, t.ends_with('k'));
-        (at(place.trim_end_matches(['!', 'k'])), content(what), mode, kept)
+        (at(place.trim_end_matches(['!', 'k', 'x'])), content(what), mode, kept, t.ends_with('x'))
     };
     text.split_whitespace().map(one).collect()
 }
@@ -45,12 +48,13 @@ fn dot(c: &Content) -> Option<Dot> {
     Some(Dot { inc: Incarnation([1; 16]), counter })
 }
 
-fn local((at, content, mode, kept): (Position, Content, u16, bool)) -> (Position, LocalRow) {
+fn local((at, content, mode, kept, damaged): Thing) -> (Position, LocalRow) {
     let (node, dot, stamp) = (NodeId([1; 16]), dot(&content), Stamp::default());
-    (at, LocalRow { node, dot, seen: None, content, mode, mtime: Mtime::default(), stamp, kept })
+    let damaged = damaged.then_some(ContentId([9; 32]));
+    (at, LocalRow { node, dot, seen: None, content, mode, mtime: Mtime::default(), stamp, kept, damaged })
 }
 
-fn wanted((at, content, mode, _): (Position, Content, u16, bool)) -> Wanted {
+fn wanted((at, content, mode, ..): Thing) -> Wanted {
     Wanted { at, dot: dot(&content), content, mode, mtime: Mtime::default(), copy: false }
 }
 
@@ -71,6 +75,8 @@ fn every_combination_of_disk_and_tree() {
         "",
         "v2@a",
         "v2@a!",
+        "v2@ax",
+        "v2@bx",
         "v1@a",
         "v2@b",
         "v1@b",

@@ -24,12 +24,15 @@ pub enum Applied {
     Ended(Outcome),
     /// The disk was not as expected: a local change that was not seen yet.
     Changed,
+    /// Something of a kind that is not synced has the place.
+    InTheWay,
     /// The system refused; why, for a person.
     Failed(String),
 }
 
 enum Stop {
     Changed,
+    InTheWay,
     Io(io::Error),
 }
 
@@ -64,7 +67,7 @@ pub fn apply(disk: &dyn Disk, stage: &Stage, steps: &[Step]) -> Vec<Applied> {
     for (i, step) in steps.iter().enumerate() {
         done.push(match failed.remove(&i) {
             Some(e) => Err(Stop::Io(e)),
-            None => a.step(i, step),
+            None => a.step(i, step).map_err(|stop| a.reason(step, stop)),
         });
     }
     a.put_rest_back();
@@ -74,6 +77,19 @@ pub fn apply(disk: &dyn Disk, stage: &Stage, steps: &[Step]) -> Vec<Applied> {
         out.push(finish(disk, step, result, a.placed.get(&i), &synced));
     }
     out
+}
+
+/// Whether a step needs its place free.
+fn wants_room(action: &Action) -> bool {
+    matches!(
+        action,
+        Action::MakeDir { .. } | Action::Place { replaces: None, .. } | Action::Move { swap: None, .. }
+    )
+}
+
+/// Whether an entry is of a kind that is not synced.
+fn is_left_alone(s: &Stat) -> bool {
+    matches!(s.kind, FileKind::Other | FileKind::Mount)
 }
 
 fn finish(
@@ -86,6 +102,7 @@ fn finish(
     let outcome = match (result, synced) {
         (Ok(_), Err(e)) => return Applied::Failed(format!("cannot be made durable: {e}")),
         (Err(Stop::Changed), _) => return Applied::Changed,
+        (Err(Stop::InTheWay), _) => return Applied::InTheWay,
         (Err(Stop::Io(e)), _) => return Applied::Failed(explain(disk, &e)),
         (Ok(false), Ok(())) => return Applied::Ended(Outcome::Kept),
         (Ok(true), Ok(())) => stamps(disk, step, placed),
@@ -259,6 +276,17 @@ impl Applier<'_> {
         if sync { file.sync_data() } else { Ok(()) }
     }
 
+    /// What stopped a step: a place that is taken may be so by what no look ever tells of.
+    fn reason(&self, step: &Step, stop: Stop) -> Stop {
+        match stop {
+            Stop::Changed if wants_room(&step.action) => match self.disk.stat(&step.path) {
+                Ok(Some(s)) if is_left_alone(&s) => Stop::InTheWay,
+                _ => Stop::Changed,
+            },
+            other => other,
+        }
+    }
+
     /// `Ok(false)` means that a directory was kept because of what is in it.
     fn step(&mut self, i: usize, step: &Step) -> Result<bool, Stop> {
         let (dir, name) = step.path.split_last().ok_or(Stop::Changed)?;
@@ -269,10 +297,11 @@ impl Applier<'_> {
                 self.dirs.insert(step.path.clone());
                 true
             }
-            Action::Place { content, replaces, .. } => {
+            Action::Place { content, replaces, was, .. } => {
                 let from = self.to_place(i, content)?;
                 let stamp = self.disk.stat(&from)?.ok_or(Stop::Changed)?.stamp();
-                let placed = self.place(&from, step, &parent, name, replaces.as_ref());
+                let placed =
+                    self.place(&from, step, &parent, name, replaces.as_ref().map(|stamp| (stamp, *was)));
                 if placed.is_err() && matches!(content, Content::Link(_)) {
                     // A link is made anew by the next plan.
                     let _ = self.disk.unlink(&from);
@@ -296,7 +325,7 @@ impl Applier<'_> {
                 }
                 true
             }
-            Action::Remove { row } => self.remove(step, row, &parent, name)?,
+            Action::Remove { row, kept } => self.remove(step, row, kept, &parent, name)?,
         };
         self.dirs.insert(dir);
         Ok(done)
@@ -317,9 +346,9 @@ impl Applier<'_> {
         step: &Step,
         parent: &RelPath,
         name: &Name,
-        replaces: Option<&Stamp>,
+        replaces: Option<(&Stamp, Option<ContentId>)>,
     ) -> Result<(), Stop> {
-        let Some(expected) = replaces else {
+        let Some((expected, was)) = replaces else {
             return Ok(self.writable(parent, || self.disk.rename(from, &step.path, Rename::NoReplace))?);
         };
         let now = self.disk.stat(&step.path)?.ok_or(Stop::Changed)?;
@@ -333,7 +362,7 @@ impl Applier<'_> {
             self.disk.rename(from, &step.path, Rename::Exchange)?;
             return Err(Stop::Changed);
         }
-        self.stage.keep(from, name)?;
+        self.stage.keep(from, name, was)?;
         self.dirs.insert(control(&["history"]));
         Ok(())
     }
@@ -371,7 +400,14 @@ impl Applier<'_> {
         Ok(())
     }
 
-    fn remove(&mut self, step: &Step, row: &LocalRow, parent: &RelPath, name: &Name) -> Result<bool, Stop> {
+    fn remove(
+        &mut self,
+        step: &Step,
+        row: &LocalRow,
+        kept: &[Name],
+        parent: &RelPath,
+        name: &Name,
+    ) -> Result<bool, Stop> {
         self.expect(&step.path, row)?;
         if row.content == Content::Dir {
             return match self.writable(parent, || self.disk.rmdir(&step.path)) {
@@ -379,15 +415,17 @@ impl Applier<'_> {
                 Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => {
                     // Things that are left alone stay, and the directory with them; anything else
                     // is news.
-                    let left_alone =
-                        |e: &crate::disk::Entry| e.stat.as_ref().is_ok_and(|s| s.kind == FileKind::Other);
-                    let all = self.disk.list(&step.path)?.iter().all(left_alone);
+                    let stays = |e: &crate::disk::Entry| {
+                        let is_kept = |s: &Stat| s.kind == FileKind::Dir && kept.contains(&e.name);
+                        e.stat.as_ref().is_ok_and(|s| is_left_alone(s) || is_kept(s))
+                    };
+                    let all = self.disk.list(&step.path)?.iter().all(stays);
                     if all { Ok(false) } else { Err(Stop::Changed) }
                 }
                 Err(e) => Err(e.into()),
             };
         }
-        let kept = self.writable(parent, || self.stage.keep(&step.path, name))?;
+        let kept = self.writable(parent, || self.stage.keep(&step.path, name, row.holds()))?;
         if !self.disk.stat(&kept)?.is_some_and(|s| is_it(row, &s)) {
             // If its name was taken meanwhile, it stays in the history, and the new one is news.
             self.disk.rename(&kept, &step.path, Rename::NoReplace)?;

@@ -29,8 +29,10 @@ pub enum FileKind {
     Dir,
     /// A symbolic link.
     Link,
-    /// A FIFO, socket, device, or the root of another mounted file system: left alone.
+    /// A FIFO, socket or device: left alone.
     Other,
+    /// The root of another mounted file system (or a subvolume): left alone, and what it hides is still there.
+    Mount,
 }
 
 /// What the file system says of an entry, the link itself and not its target.
@@ -93,6 +95,9 @@ pub trait ReadFile: Send {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
     /// The metadata of the open file.
     fn stat(&self) -> io::Result<Stat>;
+    /// Has what follows read from the disk itself where that can be had, not from memory. Does nothing to
+    /// what is not written back yet.
+    fn forget_cached(&self) {}
 }
 
 /// A file open for reading and writing, below the control directory.
@@ -188,6 +193,7 @@ pub fn explain(disk: &dyn Disk, e: &io::Error) -> String {
         io::ErrorKind::StorageFull => DISK_FULL.into(),
         io::ErrorKind::QuotaExceeded => "the disk quota is used up".into(),
         io::ErrorKind::PermissionDenied => "permission denied".into(),
+        io::ErrorKind::CrossesDevices => "another file system is mounted there".into(),
         io::ErrorKind::ReadOnlyFilesystem => "the file system is read-only".into(),
         _ => e.to_string(),
     }

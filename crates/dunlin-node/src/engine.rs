@@ -4,13 +4,16 @@
 //! the disk, commits it, plans, applies, and says how things stand. Nothing that is queued here is
 //! ever stored: a restart plans anew.
 
+mod damage;
 mod durable;
 mod exchange;
 mod host;
+mod left_alone;
 mod looking;
 mod planning;
 mod thread;
 
+pub(crate) use damage::ASKED;
 pub use host::{Fetched, Host, Input, Passed, Pulse, Start};
 pub(crate) use thread::run;
 
@@ -94,6 +97,16 @@ pub struct Engine {
     unreadable: BTreeMap<RelPath, String>,
     /// How often everything was looked through for what could not be read.
     unreadable_tries: u32,
+    /// Directories that should go and are kept for what is in them, as far as they were met.
+    kept: BTreeSet<NodeId>,
+    /// Those of them that may be empty by now.
+    let_go: BTreeSet<NodeId>,
+    /// Places that something has which is not synced, and whose they should be.
+    in_the_way: BTreeMap<Position, NodeId>,
+    /// Nodes with a damaged file here, as far as they were met.
+    damaged: BTreeSet<NodeId>,
+    /// Places over which another file system is mounted. Nothing tells when it goes.
+    hidden: BTreeSet<Position>,
     barriers: Vec<(Option<Name>, Passed)>,
     replan: bool,
     scanning: bool,
@@ -143,6 +156,11 @@ impl Engine {
             troubles: BTreeMap::new(),
             unreadable: BTreeMap::new(),
             unreadable_tries: 0,
+            kept: BTreeSet::new(),
+            let_go: BTreeSet::new(),
+            in_the_way: BTreeMap::new(),
+            damaged: BTreeSet::new(),
+            hidden: BTreeSet::new(),
             barriers: Vec::new(),
             replan: true,
             scanning: true,
@@ -204,6 +222,9 @@ impl Engine {
             if !self.check_root() {
                 return Ok(());
             }
+            for at in std::mem::take(&mut self.hidden) {
+                self.mark(at, Duration::ZERO, false);
+            }
         }
         if self.waits_for_tree.is_some_and(|until| now >= until) {
             self.waits_for_tree = None;
@@ -261,9 +282,11 @@ impl Engine {
             }
             Input::Fetched(all) => all.into_iter().for_each(|(c, f)| self.fetched(c, f)),
             Input::Peers => {
+                self.ask_anew();
                 self.backoff.retain(|_, b| !b.nowhere);
                 self.replan = true;
             }
+            Input::Verified { at, stamp, found } => self.verified(&at, &stamp, found)?,
             Input::Barrier(done) => self.barrier(done),
             Input::Stop => {}
         }
@@ -366,6 +389,7 @@ impl Engine {
             }
             Fetched::Nowhere => {
                 self.back_off(node, true);
+                self.nowhere(node);
                 let tries = self.backoff.get(&node).map_or(0, |b| b.tries);
                 if tries == NOWHERE_TRIES && !self.host.is_alone() {
                     let why = "no connected device holds this version (any more)";
@@ -400,6 +424,8 @@ impl Engine {
         let totals: Totals = self.folder.store.snapshot()?.totals()?;
         let mut problems = self.unreadable.clone();
         problems.extend(self.troubles.values().cloned());
+        self.name_kept(&mut problems)?;
+        self.name_damaged(&mut problems)?;
         if self.unwatched {
             let why = "not everything can be watched (fs.inotify.max_user_watches); changes are found by looking \
                        through the folder every 10 s";

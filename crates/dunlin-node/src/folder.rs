@@ -82,6 +82,8 @@ pub(crate) struct Folder {
     pub events: broadcast::Sender<Event>,
     /// Who is connected and shares this folder.
     pub peers: Mutex<BTreeMap<DeviceId, Arc<PeerFolder>>>,
+    /// Held by whoever reads all files again.
+    pub verifying: tokio::sync::Mutex<()>,
     /// Raised whenever a peer comes, goes, or says something of itself.
     pub peers_changed: watch::Sender<u64>,
 }

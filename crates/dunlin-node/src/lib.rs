@@ -19,6 +19,7 @@ pub mod site;
 pub mod stage;
 pub mod store;
 pub mod transfer;
+pub mod verify;
 pub mod watch;
 
 pub use node::{Node, NodeOptions, StartError, start};

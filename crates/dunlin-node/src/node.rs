@@ -4,6 +4,7 @@ mod api;
 mod dialing;
 mod joining;
 mod opening;
+mod verifying;
 
 use crate::control::{ApiError, Event};
 use crate::engine::Input;

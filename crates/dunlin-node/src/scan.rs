@@ -15,6 +15,9 @@ use std::io;
 const RACY_MS: i64 = 12;
 /// Small contents younger than this are kept in memory for a while.
 const RECENT_MS: i64 = 3000;
+/// What is said where another file system was mounted over something of the folder.
+const HIDDEN: &str =
+    "another file system is mounted here; what it hides stays as it is until it is unmounted";
 const BUFFER: usize = 256 << 10;
 /// Files up to this size are read in one go, and kept in memory for a while if they change often.
 pub const SMALL: u64 = 64 << 10;
@@ -32,6 +35,10 @@ pub struct Scanned {
     pub problems: Vec<(RelPath, String)>,
     /// Files that changed while they were read, or a moment before: to be looked at again.
     pub again: Vec<Position>,
+    /// Places of ours over which another file system is mounted.
+    pub hidden: Vec<Position>,
+    /// Something of a kind that is not synced was met.
+    pub left_alone: bool,
 }
 
 /// A file to hash.
@@ -123,7 +130,18 @@ fn look(
         return;
     }
     match stat.kind {
-        FileKind::Other => out.absent.extend(row.map(|_| at)),
+        FileKind::Other => {
+            out.left_alone = true;
+            out.absent.extend(row.map(|_| at));
+        }
+        FileKind::Mount => {
+            out.left_alone = true;
+            // What was there is not gone, but hidden.
+            if row.is_some() {
+                out.problems.push((path, HIDDEN.into()));
+                out.hidden.push(at);
+            }
+        }
         FileKind::Dir => out.seen.push(Observation { at, seen: Seen::Dir(stat.mode & 0o777, stat.stamp()) }),
         FileKind::File => out.hash.push(ToHash { at, path, size: stat.size }),
         FileKind::Link => match disk.read_link(&path) {
@@ -244,7 +262,7 @@ fn read_large(file: &dyn ReadFile) -> io::Result<(ContentId, u64)> {
 }
 
 /// Whether a time stamp is younger than this.
-fn is_younger(disk: &dyn Disk, s: &Stat, than_ms: i64) -> bool {
+pub(crate) fn is_younger(disk: &dyn Disk, s: &Stat, than_ms: i64) -> bool {
     let ms = |t: FileTime| t.secs.saturating_mul(1000).saturating_add(i64::from(t.nanos / 1_000_000));
     ms(disk.now()).saturating_sub(ms(s.ctime)).saturating_abs() < than_ms
 }

@@ -22,7 +22,8 @@ pub struct Site {
 }
 
 impl Site {
-    /// Finds a content: where it stands if it still is what the index says, else where it is staged.
+    /// Finds a content: where it stands if it still is what the index says, else where it is staged, else in the
+    /// history, where nothing but its name says so.
     pub fn find(&self, content: &ContentId) -> Option<Box<dyn ReadFile>> {
         let snapshot = self.store.snapshot().ok()?;
         for at in snapshot.holders(*content).ok()? {
@@ -37,13 +38,16 @@ impl Site {
             }
         }
         let staged = self.stage.has(content).then(|| self.disk.open(&self.stage.path(content)));
-        staged.and_then(Result::ok)
+        staged.and_then(Result::ok).or_else(|| self.stage.kept(content))
     }
 
-    /// Stages a copy of what another file here holds; `false` if none does (any more).
+    /// Stages a copy of what another file here holds, or the history; `false` if none does (any more).
     pub fn copy(&self, fetch: &Fetch, claim: &Claim<'_>) -> bool {
-        for holder in &fetch.holders {
-            let Ok(from) = self.disk.open(holder) else { continue };
+        let mut tried = false;
+        let holders = fetch.holders.iter().map(|holder| self.disk.open(holder).ok());
+        let sources = holders.chain(std::iter::once_with(|| self.stage.kept(&fetch.content)));
+        for from in sources.flatten() {
+            tried = true;
             // A copy that fails half-way leaves a part, which the fetch from a peer takes up.
             let Ok((part, _)) = self.stage.open_part(&fetch.content) else { return false };
             let (mut buffer, mut offset, mut hasher) = (vec![0; 256 << 10], 0, blake3::Hasher::new());
@@ -59,10 +63,49 @@ impl Site {
                 return self.stage.finish_part(fetch.content).is_ok();
             }
         }
-        if fetch.size < CHUNKED_MIN && !fetch.holders.is_empty() {
+        if fetch.size < CHUNKED_MIN && tried {
             // Small contents are not taken up; the part would stay for nothing.
             let _ = self.stage.drop_part(&fetch.content);
         }
         false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::posix::PosixDisk;
+    use crate::store::Store;
+    use dunlin_core::ids::NodeId;
+    use dunlin_core::path::{Name, RelPath};
+
+    #[test]
+    fn what_only_the_history_holds_is_found_and_copied_if_it_is_that() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("root");
+        std::fs::create_dir(&root).unwrap();
+        let disk: Arc<dyn Disk> = Arc::new(PosixDisk::open(&root).unwrap());
+        let stage = Stage::open(disk.clone()).unwrap();
+        let store = Box::new(Store::open(&dir.path().join("index")).unwrap());
+        let site = Site { disk, stage, store };
+        let content = ContentId(*blake3::hash(b"kept").as_bytes());
+        let fetch = Fetch {
+            content,
+            size: 4,
+            node: NodeId([1; 16]),
+            path: RelPath::root(),
+            holders: Vec::new(),
+            from: 0,
+        };
+        let copy = || site.copy(&fetch, &site.stage.claim(&content, 4).unwrap().unwrap());
+        assert!(site.find(&content).is_none() && !copy());
+        std::fs::write(root.join("f"), b"kept").unwrap();
+        let name = Name::new(b"f").unwrap();
+        let kept = site.stage.keep(&RelPath::root().join(&name), &name, Some(content)).unwrap();
+        assert!(site.find(&content).is_some());
+        std::fs::write(root.join(kept.to_string()), b"kaput").unwrap();
+        assert!(!copy() && !site.stage.has(&content), "it is verified");
+        std::fs::write(root.join(kept.to_string()), b"kept").unwrap();
+        assert!(copy() && site.stage.has(&content));
     }
 }

@@ -8,6 +8,7 @@
 //! .dunlin/history/   what was replaced or deleted
 //! ```
 
+mod history;
 mod marker;
 mod room;
 
@@ -31,6 +32,7 @@ pub struct Stage {
     /// Something was put into `stage` or `swap` since they were last cleared.
     used: AtomicBool,
     counter: AtomicU64,
+    history: Mutex<history::Known>,
 }
 
 /// A path below `.dunlin`; the parts are ours and always names.
@@ -50,7 +52,8 @@ impl Stage {
         }
         let counter = AtomicU64::new(start_number(disk.as_ref()));
         let used = AtomicBool::new(true);
-        let stage = Stage { disk, whole: Mutex::default(), claims: Mutex::default(), used, counter };
+        let (whole, claims, history) = Default::default();
+        let stage = Stage { disk, whole, claims, used, counter, history };
         stage.recover()?;
         Ok(stage)
     }
@@ -88,7 +91,7 @@ impl Stage {
                 && !entry.name.as_bytes().contains(&b'-')
                 && !self.return_unplaced(&path, &entry.name)?
             {
-                self.keep(&path, &entry.name)?;
+                self.keep(&path, &entry.name, None)?;
             }
         }
         Ok(())
@@ -266,18 +269,6 @@ impl Stage {
     pub fn swap_path(&self) -> RelPath {
         self.used.store(true, Ordering::Relaxed);
         control(&["swap", &format!("{:016x}", self.counter.fetch_add(1, Ordering::Relaxed))])
-    }
-
-    /// Moves a file or link into the history. `name` is what it was called.
-    pub fn keep(&self, from: &RelPath, name: &Name) -> io::Result<RelPath> {
-        let number = format!("{:016x}~", self.counter.fetch_add(1, Ordering::Relaxed));
-        let room = dunlin_core::path::NAME_MAX - number.len();
-        let tail = name.as_bytes();
-        let kept = [number.as_bytes(), &tail[..tail.len().min(room)]].concat();
-        let kept = Name::new(&kept).map_err(io::Error::other)?;
-        let to = control(&["history"]).join(&kept);
-        self.disk.rename(from, &to, Rename::NoReplace)?;
-        Ok(to)
     }
 }
 

@@ -18,6 +18,7 @@ use dunlin_node::transfer::{read_frame, send_frame};
 use dunlin_node::{Node, NodeOptions, start};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 const SOON: Duration = Duration::from_secs(5);
@@ -203,14 +204,18 @@ async fn strangers_that_drip_keep_nobody_out_and_take_no_room() {
         drips.spawn(async move {
             let conn =
                 stranger.connect(ticket.inviter.0, &ticket.addresses, ALPN_JOIN, PATIENCE).await.unwrap();
-            let Ok((mut send, _recv)) = conn.open_bi().await else { return };
-            // A frame as long as may be, a byte at a time.
-            for byte in [0, 0, 255].into_iter().chain(std::iter::repeat(1)) {
-                if send.write_all(&[byte]).await.is_err() {
-                    return;
+            let drip = async {
+                let Ok((mut send, _recv)) = conn.open_bi().await else { return };
+                // A frame as long as may be, a byte at a time.
+                for byte in [0, 0, 255].into_iter().chain(std::iter::repeat(1)) {
+                    if send.write_all(&[byte]).await.is_err() {
+                        return;
+                    }
+                    tokio::time::sleep(Duration::from_secs(1)).await;
                 }
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
+            };
+            drip.await;
+            conn.closed().await
         });
     }
     // A guest that means it gets in between them, and the members go on.
@@ -220,8 +225,12 @@ async fn strangers_that_drip_keep_nobody_out_and_take_no_room() {
     guest.node.join(Join { ticket, path, below: false }).await.unwrap();
     crosses(&a, &b, "under drips").await;
     crosses(&a, &guest, "to the guest").await;
-    // Each is sent away in the end, whatever it still says.
-    drips.join_all().await;
+    // Each is sent away, whatever it still says: when its time is over (2), or for a later one (0). That
+    // word may be lost on the way, as any packet.
+    let ends = drips.join_all().await;
+    let crowded = ends.iter().filter(|e| matches!(e, Closed::ByPeer { code: 0, .. })).count();
+    let gone = |e: &Closed| matches!(e, Closed::ByPeer { code: 0 | 2, .. } | Closed::Silent);
+    assert!(crowded > 0 && ends.iter().all(gone), "{crowded} made room: {ends:?}");
     println!("peak {} MiB, before {before} MiB", peak_mib());
     // No member: no stream, at once.
     let ticket = a.ticket().await;
@@ -341,7 +350,7 @@ async fn absurd_rows_poison_nothing() {
         (node, state)
     };
     send_frame(&mut send, &rogue.rows(1, vec![high])).await.unwrap();
-    for (upto, row) in [huge("full", 0, 36_000), huge("split", 0, 9_000), huge("split", 50_000, 9_000)]
+    for (upto, row) in [huge("full", 0, 36_000), huge("split", 0, 20_000), huge("split", 50_000, 20_000)]
         .into_iter()
         .enumerate()
     {
@@ -369,8 +378,8 @@ async fn absurd_rows_poison_nothing() {
     end(&[&a, &b]).await;
 }
 
-/// A member that is asked first: one that never answers, one that sends something else.
-/// Another member is asked in its stead.
+/// Members that are asked first: one never answers, one answers half a word or something else, one
+/// something else always. Another is asked in their stead.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn what_a_member_withholds_or_forges_is_asked_of_another() {
     let temp = tempfile::tempdir().unwrap();
@@ -378,25 +387,27 @@ async fn what_a_member_withholds_or_forges_is_asked_of_another() {
     let mut rogues = Vec::new();
     // Every one of them is asked before b: they are sorted.
     let b_id = DeviceId::from_hex(&b.node.status().await.unwrap().device).unwrap();
-    let seeds = (100..=255).filter(|s| iroh::SecretKey::from_bytes(&[*s; 32]).public().as_bytes() < &b_id.0);
-    for seed in seeds.take(2) {
+    let id = |seed: &u8| *iroh::SecretKey::from_bytes(&[*seed; 32]).public().as_bytes();
+    let mut seeds: Vec<u8> = (100..=255).filter(|s| id(s) < b_id.0).collect();
+    seeds.sort_by_key(id);
+    for seed in seeds.into_iter().take(3) {
         rogues.push(Rogue::member(&a, seed).await);
     }
-    if rogues.len() < 2 {
+    if rogues.len() < 3 {
         println!("SKIPPED: b has so small an id that too few are asked before it");
         return;
     }
-    let asked = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let asked = Arc::new(AtomicUsize::new(0));
     for (kind, rogue) in rogues.iter().enumerate() {
         let mut talk = rogue.talk().await;
         send_frame(&mut talk.send, &rogue.open()).await.unwrap();
         let asked = asked.clone();
         tokio::spawn(answers(talk.conn.clone(), move |mut send, request| {
-            asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            asked.fetch_add(1, Ordering::Relaxed);
             tokio::spawn(async move {
                 match (kind, request) {
-                    // Half a word, and held.
-                    (0, _) => {
+                    (0, _) => std::future::pending().await,
+                    (1, Request::Pieces { .. }) => {
                         let _ = send.write_all(&[0, 0]).await;
                         std::future::pending().await
                     }
@@ -419,12 +430,14 @@ async fn what_a_member_withholds_or_forges_is_asked_of_another() {
         });
     }
     let connected = || now(a.status()).devices.iter().filter(|d| d.connected).count();
-    until("all share the folder", || connected() == 3).await;
+    until("all share the folder", || connected() == 4).await;
     let large: Vec<u8> = (0..3_u32 << 18).flat_map(u32::to_be_bytes).collect();
     std::fs::write(b.dir.join("large"), &large).unwrap();
+    // The first is busy with that for good: the small one goes past it.
+    until("the first is asked", || asked.load(Ordering::Relaxed) > 0).await;
     std::fs::write(b.dir.join("small"), "small").unwrap();
     until("the small one", || std::fs::read(a.dir.join("small")).is_ok_and(|t| t == b"small")).await;
     until("the large one", || std::fs::read(a.dir.join("large")).is_ok_and(|t| t == large)).await;
-    assert!(asked.load(std::sync::atomic::Ordering::Relaxed) >= rogues.len(), "the rogues were asked");
+    assert!(asked.load(Ordering::Relaxed) >= rogues.len(), "the rogues were asked");
     end(&[&a, &b]).await;
 }

@@ -74,11 +74,14 @@ pub struct Flock {
     pub(crate) messages: u64,
     /// Faults are over.
     pub(crate) calm: bool,
-    trace: bool,
+    trace: Option<Trace>,
 }
 
-/// Runs a script; `trace` prints what happens.
-pub fn run(script: &Script, trace: bool) -> Outcome {
+/// Is told what happens.
+pub type Trace = fn(String);
+
+/// Runs a script; `trace` is told what happens.
+pub fn run(script: &Script, trace: Option<Trace>) -> Outcome {
     let mut flock = Flock::new(&script.setup, script.acts.clone(), trace);
     flock.play();
     if !flock.is_broken() {
@@ -91,7 +94,7 @@ pub fn run(script: &Script, trace: bool) -> Outcome {
 }
 
 impl Flock {
-    fn new(setup: &Setup, acts: Vec<Act>, trace: bool) -> Flock {
+    fn new(setup: &Setup, acts: Vec<Act>, trace: Option<Trace>) -> Flock {
         let machine = |i: usize| {
             let options = Options {
                 tick_ns: setup.tick_ns,
@@ -150,8 +153,8 @@ impl Flock {
     }
 
     fn note(&self, text: impl FnOnce() -> String) {
-        if self.trace {
-            eprintln!("{:>9.3} {}", self.now as f64 / MS as f64, text());
+        if let Some(trace) = self.trace {
+            trace(format!("{:>9.3} {}", self.now as f64 / MS as f64, text()));
         }
     }
 

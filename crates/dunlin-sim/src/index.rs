@@ -16,12 +16,14 @@ struct Inner {
 #[derive(Clone)]
 pub struct ModelIndex(Arc<Mutex<Inner>>);
 
+/// Told of each commit before it is made: the rows before, and the changes.
+type Watch = Box<dyn Fn(&dyn View, &Changes) + Send + Sync>;
+
 /// What one life of the program has of it.
 pub struct Handle {
     index: ModelIndex,
     life: u64,
-    /// Told of each commit before it is made.
-    watch: Box<dyn Fn(&dyn View, &Changes) + Send + Sync>,
+    watch: Watch,
 }
 
 struct Shared(Arc<Memory>);

@@ -203,10 +203,12 @@ impl Flock {
                 let told = l.host.told();
                 !told.pulse.busy() && told.pulse.totals.digest == pulse.totals.digest
             });
-            if claims && still && rests {
-                if let Some(differs) = difference(&self.tree(device), &self.tree(peer)) {
-                    self.breaks("in sync is true when shown", format!("{device} | {peer}: {differs}"));
-                }
+            if claims
+                && still
+                && rests
+                && let Some(differs) = difference(&self.tree(device), &self.tree(peer))
+            {
+                self.breaks("in sync is true when shown", format!("{device} | {peer}: {differs}"));
             }
         }
     }

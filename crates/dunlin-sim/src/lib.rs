@@ -26,7 +26,7 @@ use world::Broken;
 
 /// Runs a script; a panic is a broken invariant like any other.
 pub fn run_caught(script: &Script) -> Outcome {
-    let run = || flock::run(script, false);
+    let run = || flock::run(script, None);
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let what = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default();

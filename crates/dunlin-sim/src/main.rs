@@ -62,7 +62,7 @@ fn main() -> ExitCode {
 
 fn one(script: &Script) -> ExitCode {
     println!("{script}");
-    let outcome = flock::run(script, true);
+    let outcome = flock::run(script, Some(|line| println!("{line}")));
     println!("{} events, {} effects", outcome.events, outcome.effects);
     let Some(broken) = outcome.broken else { return ExitCode::SUCCESS };
     println!("BROKEN: {}: {}", broken.invariant, broken.what);

@@ -1,6 +1,5 @@
 //! From a script that breaks an invariant to a short one that breaks the same.
 
-use crate::flock::run;
 use crate::script::{Script, What};
 
 /// Runs that are tried at most.
@@ -67,9 +66,4 @@ fn simpler(script: &Script) -> Vec<Script> {
         });
     }
     out
-}
-
-/// Whether a script still breaks something, for a test of a mended fault.
-pub fn still_breaks(script: &Script) -> Option<String> {
-    run(script, false).broken.map(|b| format!("{}: {}", b.invariant, b.what))
 }

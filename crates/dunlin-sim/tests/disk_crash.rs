@@ -148,6 +148,69 @@ fn a_rename_leaves_one_of_both_at_its_target_and_loses_nothing() {
     assert_eq!(outcomes(passed, there), BTreeSet::from([true]));
 }
 
+/// Where a file or directory is after crashes: each way in which it is found, by number among `paths`.
+fn places(prepare: impl Fn(&ModelDisk), paths: &[&str]) -> BTreeSet<Vec<usize>> {
+    outcomes(prepare, |disk| {
+        let there = |(i, path): (usize, &&str)| disk.visible_at(&p(path)).map(|_| i);
+        paths.iter().enumerate().filter_map(there).collect()
+    })
+}
+
+#[test]
+fn a_file_is_found_in_two_places_only_between_directories_and_a_directory_never() {
+    let moved = |from: &'static str, to: &'static str| {
+        move |disk: &ModelDisk| {
+            two(disk);
+            disk.mkdir(&p("e"), 0o755).unwrap();
+            disk.mkdir(&p("e/sub"), 0o755).unwrap();
+            disk.sync_all().unwrap();
+            disk.rename(&p(from), &p(to), Rename::NoReplace).unwrap();
+        }
+    };
+    let (old, new, both) = (vec![0], vec![1], vec![0, 1]);
+    let between = BTreeSet::from([old.clone(), new.clone(), both]);
+    let one = BTreeSet::from([old, new]);
+    assert_eq!(places(moved("b", "c"), &["b", "c"]), one);
+    assert_eq!(places(moved("b", "d/b"), &["b", "d/b"]), between);
+    assert_eq!(places(moved("e/sub", "d/sub"), &["e/sub", "d/sub"]), one);
+}
+
+#[test]
+fn directories_that_move_into_each_other_make_no_circle() {
+    let circle = |disk: &ModelDisk| {
+        disk.mkdir(&p("b"), 0o755).unwrap();
+        disk.mkdir(&p("c"), 0o755).unwrap();
+        disk.sync_all().unwrap();
+        for (from, to) in [("b", "c/b"), ("c/b", "b"), ("c", "b/c")] {
+            disk.rename(&p(from), &p(to), Rename::NoReplace).unwrap();
+        }
+    };
+    let found = places(circle, &["b", "c", "c/b", "b/c"]);
+    assert_eq!(found, BTreeSet::from([vec![0, 1], vec![1, 2], vec![0, 3]]));
+}
+
+#[test]
+fn what_a_synced_directory_lost_has_arrived_where_it_went() {
+    let linked = |disk: &ModelDisk| {
+        two(disk);
+        disk.mkdir(&p("n"), 0o755).unwrap();
+        disk.user().hard_link(&p("d/a"), &p("n/a")).unwrap();
+        disk.sync_dir(&p("n")).unwrap();
+        disk.unlink(&p("d/a")).unwrap();
+        disk.sync_dir(&p("d")).unwrap();
+    };
+    assert_eq!(places(linked, &["d/a", "n/a"]), BTreeSet::from([vec![1]]));
+    let deep = |disk: &ModelDisk| {
+        two(disk);
+        disk.mkdir(&p("n"), 0o755).unwrap();
+        disk.mkdir(&p("n/m"), 0o755).unwrap();
+        disk.sync_dir(&p("n")).unwrap();
+        disk.rename(&p("d/a"), &p("n/m/a"), Rename::NoReplace).unwrap();
+        disk.sync_dir(&p("d")).unwrap();
+    };
+    assert_eq!(places(deep, &["d/a", "n/m/a"]), BTreeSet::from([vec![1]]));
+}
+
 #[test]
 fn the_same_seed_leaves_the_same() {
     let run = |seed| {
@@ -272,6 +335,25 @@ fn a_users_content_is_whole_or_the_file_is_not_there() {
     assert_eq!(outcomes(saved, look), second);
     assert_eq!(outcomes(saved, |d| content(d, "d/a")), BTreeSet::from([some("A"), some("other")]));
     assert_eq!(outcomes(saved, |d| content(d, "new")), BTreeSet::from([None, some("new")]));
+}
+
+#[test]
+fn what_a_user_has_half_written_is_no_content() {
+    let half = |disk: &ModelDisk| {
+        two(disk);
+        let file = disk.user().open_write(&p("b")).unwrap();
+        file.set_len(0).unwrap();
+        disk.sync_all().unwrap();
+        file.write_at(b"ha", 0).unwrap();
+        disk.sync_file(&p("b")).unwrap();
+        assert_eq!(content(disk, "b"), some("ha"));
+        std::mem::forget(file);
+    };
+    assert_eq!(outcomes(half, |disk| content(disk, "b")), BTreeSet::from([some("B")]));
+    let raw = ModelDisk::new(Options { user_data_atomic: false, ..Options::default() });
+    raw.user().create(&p("f"), b"new").unwrap();
+    raw.sync_dir(&p("")).unwrap();
+    assert_eq!(bytes(raw.durable(&p("f"))), Some(Vec::new()));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use dunlin_core::path::RelPath;
 use dunlin_node::disk::{Disk, FileTime, Rename};
 use dunlin_node::watch::{Hint, Watch};
 use dunlin_sim::chance::Chance;
-use dunlin_sim::disk::{Effect, Faults, ModelDisk, Names, Options, Thing};
+use dunlin_sim::disk::{Effect, Faults, ModelDisk, Names, Options};
 use std::io::ErrorKind;
 use std::sync::{Arc, Mutex};
 
@@ -229,26 +229,6 @@ fn events_are_lost_and_belong_to_one_life() {
     user.truncate(&p("h1"), 3).unwrap();
     let name = p("h1").names()[0].clone();
     assert_eq!(next.take_events(), [Hint::Entry { dir: [2; 16], name, writing: true }]);
-}
-
-/// Slots of what is gone are used again, and nothing that could come back is.
-#[test]
-fn a_long_life_needs_no_more_than_a_short_one() {
-    let disk = new();
-    let user = disk.user();
-    user.create(&p("kept"), b"kept").unwrap();
-    disk.sync_all().unwrap();
-    user.unlink(&p("kept")).unwrap();
-    for n in 0..5000u32 {
-        user.save_by_rename(&p("f"), &n.to_le_bytes()).unwrap();
-    }
-    let text = format!("{:?}", disk.visible_at(&p("f")));
-    disk.sync_all().unwrap();
-    disk.crash(&mut Chance::new(3, ""));
-    assert_eq!(format!("{:?}", disk.visible_at(&p("f"))), text);
-    assert_eq!(disk.visible().len(), 1);
-    let Some(Thing::File { bytes, .. }) = disk.visible_at(&p("f")) else { panic!() };
-    assert_eq!(*bytes, 4999u32.to_le_bytes());
 }
 
 /// What the simulator can count on: cargo test --release -p dunlin-sim -- --ignored --nocapture speed.

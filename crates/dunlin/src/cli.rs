@@ -56,6 +56,7 @@ pub enum Command {
     Run(commands::run::Run),
     Invite(commands::invite::Invite),
     Status(commands::status::Status),
+    Verify(commands::verify::Verify),
     Wait(commands::wait::Wait),
     Demo(commands::demo::Demo),
     // A later command is one file in `commands`, one line here and one in `commands::dispatch`.

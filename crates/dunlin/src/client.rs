@@ -2,7 +2,7 @@
 
 use dunlin_node::control::{
     AnyPath, ApiError, ErrorBody, Event, FolderSpec, InviteRequest, Invited, JoinRequest, Joined,
-    ShareRequest, Shared, Status, WaitRequest,
+    ShareRequest, Shared, Status, Verified, VerifyRequest, WaitRequest,
 };
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
@@ -86,6 +86,11 @@ impl Client {
     pub async fn wait(&self, folder: FolderSpec, copies: u32) -> Result<(), ClientError> {
         let _: IgnoredAny = self.ask(Method::POST, "/v1/wait", &WaitRequest { folder, copies }).await?;
         Ok(())
+    }
+
+    /// Reads all files of a folder again. Dropping it cancels.
+    pub async fn verify(&self, folder: FolderSpec) -> Result<Verified, ClientError> {
+        self.ask(Method::POST, "/v1/verify", &VerifyRequest { folder }).await
     }
 
     /// All that happens from now on.

@@ -6,6 +6,7 @@ pub mod join;
 pub mod run;
 pub mod share;
 pub mod status;
+pub mod verify;
 pub mod wait;
 
 use crate::cli::{Cli, Command};
@@ -31,6 +32,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Run(args) => args.run(globals).await,
         Command::Invite(args) => args.run(globals).await,
         Command::Status(args) => args.run(globals).await,
+        Command::Verify(args) => args.run(globals).await,
         Command::Wait(args) => args.run(globals).await,
         Command::Demo(args) => args.run(globals).await,
     }

@@ -9,7 +9,7 @@ pub use live::{Live, Opening};
 pub use status::lacking;
 
 use crate::failure::Failure;
-use dunlin_node::control::{AnyPath, Change, Escaped, Status};
+use dunlin_node::control::{AnyPath, Change, Escaped, Status, Verified};
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 use words::Style;
@@ -41,6 +41,16 @@ pub fn status(status: &Status, json: bool) {
     } else {
         let style = Style::of(std::io::stdout().is_terminal());
         print(status::text(status, &style).trim_end());
+    }
+}
+
+/// Prints what reading all files again found.
+pub fn verified(found: &Verified, json: bool) {
+    if json {
+        print_json(found);
+    } else {
+        let style = Style::of(std::io::stdout().is_terminal());
+        print(status::verified(found, &style).trim_end());
     }
 }
 

@@ -308,3 +308,24 @@ fn equal_content_takes_one_time_everywhere_and_deletes_survive_an_absence() {
     let all = settle("back", &[&a, &b]);
     assert!(all.is_empty(), "{all:?}");
 }
+
+#[test]
+fn a_move_that_outlives_a_delete_gets_its_version_from_a_history() {
+    let (temp, a, b) = pair();
+    let mut c = Node::new(&temp.path().canonicalize().unwrap(), "c");
+    c.join(&a.invite());
+    // Too large to be held in memory for a while.
+    write(a.path("f"), noise(1, 300_000));
+    settle("made", &[&a, &b, &c]);
+    c.stop();
+    let edited = noise(2, 300_000);
+    write(a.path("f"), &edited);
+    settle("edited", &[&a, &b]);
+    fs::remove_file(a.path("f")).unwrap();
+    settle("deleted", &[&a, &b]);
+    // Only what was put aside here when it was deleted there holds the edit.
+    fs::rename(c.path("f"), c.path("g")).unwrap();
+    c.run();
+    settle("moved", &[&a, &b, &c]);
+    assert_eq!(fs::read(c.path("g")).unwrap(), edited);
+}

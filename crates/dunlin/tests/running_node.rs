@@ -5,7 +5,7 @@
 
 use dunlin_node::control::{
     Api, ApiError, Device, Event, Folder, FolderSpec, JoinRequest, Joined, Problem, Shared, State, Status,
-    serve,
+    Verified, serve,
 };
 use dunlin_node::home::Home;
 use std::path::{Path, PathBuf};
@@ -56,6 +56,19 @@ impl Api for Fake {
             _ if self.folders[i].in_sync && copies == 1 => Ok(()),
             _ => std::future::pending().await,
         }
+    }
+    async fn verify(&self, folder: FolderSpec) -> Result<Verified, ApiError> {
+        let damaged = self.pick(&folder)? as u64;
+        let left = Problem { path: PathBuf::from("x\x1b").into(), why: "damaged".into() };
+        let problems = if damaged > 1 { vec![left] } else { Vec::new() };
+        Ok(Verified {
+            files: 51_931,
+            bytes: 1_200_000_000,
+            changed: 0,
+            damaged,
+            repaired: 1.min(damaged),
+            problems,
+        })
     }
     fn events(&self) -> broadcast::Receiver<Event> {
         broadcast::channel(1).1
@@ -224,6 +237,22 @@ fn waiting_ends_when_it_can() {
     let (code, _, err) = node.told(&["wait", "0", "--timeout", "0.1", "--copies", "2"]);
     assert_eq!(code, 1);
     assert!(err.contains("with 2 copies"), "{err}");
+}
+
+#[test]
+fn verifying_says_what_it_found_and_fails_where_damage_is_left() {
+    let node = Node::start(&[(State::Idle, true), (State::Idle, true), (State::Idle, true)]);
+    let all = "verified 51,931 files, 1.2 GB";
+    assert_eq!(node.told(&["verify", "0"]), (0, format!("{all}; no damage\n"), String::new()));
+    assert_eq!(node.told(&["verify", "1"]), (0, format!("{all}; 1 damaged, 1 repaired\n"), String::new()));
+    let (code, out, err) = node.told(&["verify", "2"]);
+    assert_eq!(code, 1);
+    assert_eq!(out, format!("{all}; 2 damaged, 1 repaired\nproblem: x\\u{{1b}}: damaged\n"));
+    assert!(err.starts_with("dunlin: 1 file is damaged or cannot be read\nhint: "), "{err}");
+    let (code, out, _) = node.told(&["verify", "2", "--json"]);
+    let found: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, found["damaged"].as_u64(), out.lines().count()), (1, Some(2), 1));
+    assert_eq!(node.told(&["verify"]).0, 2);
 }
 
 #[test]

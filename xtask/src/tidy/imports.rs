@@ -31,6 +31,7 @@ const STAGES: &[(&str, &[&str])] = &[
     ("chunks", &["disk"]),
     ("scan", &["disk"]),
     ("watch", &["disk"]),
+    ("verify", &["disk", "scan", "site"]),
     ("transfer", &["net"]),
     // Of `chunks` only the size from which contents are resumed.
     ("stage", &["chunks", "disk"]),

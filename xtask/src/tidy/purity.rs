@@ -87,6 +87,7 @@ const PRINTS: Rule = Rule {
     words: &["println!", "print!", "eprintln!", "eprint!", "stdout()", "stderr()", ".print()", "dbg!"],
     except: &[
         ("crates/dunlin/src/render", &[], "prints"),
+        ("crates/dunlin-sim/src/main.rs", &["println!", "eprintln!"], "a command for developers"),
         ("crates/dunlin/src/cli.rs", &[".print()"], "help and version are the argument parser's to print"),
         ("crates/dunlin-testkit/src", &["eprintln!"], "is for tests, which say what they skip"),
     ],

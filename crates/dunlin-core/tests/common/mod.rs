@@ -389,7 +389,7 @@ impl Device {
                     true
                 }
             }
-            Action::Place { content, mode, mtime, replaces } => {
+            Action::Place { content, mode, mtime, replaces, .. } => {
                 let free = match replaces {
                     Some(stamp) => fits(d, p, stamp),
                     None => d.lookup(p).is_none() && d.parent(p).is_some(),
@@ -425,7 +425,7 @@ impl Device {
                     true
                 }
             }
-            Action::Remove { row } => {
+            Action::Remove { row, .. } => {
                 fits(d, p, &row.stamp) && d.entries(d.lookup(p).unwrap()).is_none_or(BTreeMap::is_empty) && {
                     d.remove(p);
                     return Outcome::Done(Stamp::default(), None);

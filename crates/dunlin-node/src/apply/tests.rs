@@ -120,6 +120,7 @@ impl Scene {
             mtime: Mtime::default(),
             stamp: stat.stamp(),
             kept: false,
+            damaged: None,
         }
     }
 
@@ -127,7 +128,7 @@ impl Scene {
         let Content::File { id, .. } = content(bytes) else { unreachable!() };
         self.stage.put(id, bytes).unwrap();
         let mtime = Mtime { secs: 5, nanos: 6 };
-        self.step(name, Action::Place { content: content(bytes), mode: 0o640, mtime, replaces })
+        self.step(name, Action::Place { content: content(bytes), mode: 0o640, mtime, replaces, was: None })
     }
 
     fn write(&self, name: &str, bytes: &[u8]) {
@@ -155,7 +156,7 @@ fn what_is_replaced_or_removed_is_kept() {
     let steps = [
         s.place("f", b"new", Some(stamp)),
         s.place("h", b"another", None),
-        s.step("g", Action::Remove { row: s.row("g", content(b"goes")) }),
+        s.step("g", Action::Remove { row: s.row("g", content(b"goes")), kept: Vec::new() }),
     ];
     let applied = apply(s.disk.as_ref(), &s.stage, &steps);
     assert!(applied.iter().all(|a| matches!(a, Applied::Ended(Outcome::Done(..)))), "{applied:?}");
@@ -174,7 +175,7 @@ fn an_edit_in_the_last_moment_goes_back_where_it_was() {
     let stamp = s.row("f", content(b"old")).stamp;
     let steps = [
         s.place("f", b"new", Some(stamp)),
-        s.step("g", Action::Remove { row: s.row("g", content(b"old too")) }),
+        s.step("g", Action::Remove { row: s.row("g", content(b"old too")), kept: Vec::new() }),
     ];
     let root = s.root.clone();
     let racing = Racing {
@@ -206,7 +207,7 @@ fn what_is_there_already_is_left_alone() {
     let steps = [
         s.place("f", b"new", None),
         s.step("f", Action::MakeDir { mode: 0o755 }),
-        s.step("d", Action::Remove { row }),
+        s.step("d", Action::Remove { row, kept: Vec::new() }),
     ];
     let applied = apply(s.disk.as_ref(), &s.stage, &steps);
     assert_eq!(applied, [Applied::Changed, Applied::Changed, Applied::Changed]);
@@ -218,7 +219,7 @@ fn a_directory_with_only_a_fifo_in_it_is_kept() {
     let s = scene();
     std::fs::create_dir(s.root.join("d")).unwrap();
     assert!(std::process::Command::new("mkfifo").arg(s.root.join("d/fifo")).status().unwrap().success());
-    let step = s.step("d", Action::Remove { row: s.row("d", Content::Dir) });
+    let step = s.step("d", Action::Remove { row: s.row("d", Content::Dir), kept: Vec::new() });
     let applied = apply(s.disk.as_ref(), &s.stage, &[step]);
     assert_eq!(applied, [Applied::Ended(Outcome::Kept)]);
     assert!(s.root.join("d/fifo").exists());

@@ -28,6 +28,10 @@ pub trait Api: Send + Sync + 'static {
     /// edit finished before the call is covered.
     fn wait(&self, folder: FolderSpec, copies: u32) -> impl Future<Output = Result<(), ApiError>> + Send;
 
+    /// Reads every file of a folder again, has those put right that are damaged, and returns when that is
+    /// done or nobody connected can help.
+    fn verify(&self, folder: FolderSpec) -> impl Future<Output = Result<Verified, ApiError>> + Send;
+
     /// Everything that happens from now on.
     fn events(&self) -> broadcast::Receiver<Event>;
 }
@@ -207,6 +211,31 @@ pub struct WaitRequest {
 
 fn one() -> u32 {
     1
+}
+
+/// `POST /v1/verify`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifyRequest {
+    /// Which folder.
+    #[serde(default)]
+    pub folder: FolderSpec,
+}
+
+/// What reading all files of a folder found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verified {
+    /// Files read.
+    pub files: u64,
+    /// Bytes read.
+    pub bytes: u64,
+    /// Files that were being changed, which were left to the ordinary look.
+    pub changed: u64,
+    /// Files whose bytes were not what they should be although nobody wrote to them.
+    pub damaged: u64,
+    /// Those of them that hold what they should again.
+    pub repaired: u64,
+    /// What is not as it should be: files that are damaged still, or cannot be read.
+    pub problems: Vec<Problem>,
 }
 
 /// The state of a node.

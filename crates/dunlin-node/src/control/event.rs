@@ -53,6 +53,17 @@ pub enum Event {
         /// Bytes this device still lacks.
         need_bytes: u64,
     },
+    /// How far reading all files again has come; sent a few times a second at most.
+    Verifying {
+        /// The folder's id.
+        folder: String,
+        /// Files read.
+        files: u64,
+        /// Bytes read.
+        bytes: u64,
+        /// Files found damaged.
+        damaged: u64,
+    },
     /// A change of another device was made here.
     Applied {
         /// The folder's id.
@@ -148,6 +159,10 @@ mod tests {
             (
                 Event::Applied { folder: folder.clone(), path: path(), kind: Change::Moved },
                 r#"{"event":"applied","folder":"f","path":"/s","kind":"moved"}"#,
+            ),
+            (
+                Event::Verifying { folder: folder.clone(), files: 1, bytes: 2, damaged: 0 },
+                r#"{"event":"verifying","folder":"f","files":1,"bytes":2,"damaged":0}"#,
             ),
             (
                 Event::Problem { folder, path: AnyPath::from(b"\xff".to_vec()), why: "w".into() },

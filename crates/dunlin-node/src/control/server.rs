@@ -3,7 +3,7 @@
 
 use super::{
     Api, ApiError, ErrorBody, ErrorCode, Event, InviteRequest, Invited, JoinRequest, Joined, ShareRequest,
-    Shared, Status, WaitRequest,
+    Shared, Status, Verified, VerifyRequest, WaitRequest,
 };
 use axum::Router;
 use axum::body::{Body, HttpBody};
@@ -132,6 +132,7 @@ fn router<A: Api>(shop: Shop<A>) -> Router {
         .route("/v1/invite", post(invite::<A>))
         .route("/v1/status", get(status::<A>))
         .route("/v1/wait", post(wait::<A>))
+        .route("/v1/verify", post(verify::<A>))
         .route("/v1/events", get(events::<A>))
         .route("/v1/shutdown", post(stop::<A>))
         .fallback(async || refusal(StatusCode::NOT_FOUND, "there is no such route"))
@@ -163,6 +164,11 @@ async fn status<A: Api>(State(shop): State<Shop<A>>) -> Result<Json<Status>, Ref
 async fn wait<A: Api>(State(shop): State<Shop<A>>, request: Request) -> Result<Json<Nothing>, Refusal> {
     let request: WaitRequest = body(request).await?;
     done(shop.api.wait(request.folder, request.copies).await.map(|()| Nothing {}))
+}
+
+async fn verify<A: Api>(State(shop): State<Shop<A>>, request: Request) -> Result<Json<Verified>, Refusal> {
+    let request: VerifyRequest = body(request).await?;
+    done(shop.api.verify(request.folder).await)
 }
 
 async fn stop<A: Api>(State(shop): State<Shop<A>>) -> Json<Nothing> {

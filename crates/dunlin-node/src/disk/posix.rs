@@ -75,7 +75,7 @@ impl PosixDisk {
         let mut converted = convert(stat);
         // A btrfs subvolume is no mount, but another device: nothing can be renamed into it either.
         if mounted || (is_dir(stat) && self.beneath.is_foreign(stat)) {
-            converted.kind = FileKind::Other;
+            converted.kind = FileKind::Mount;
         }
         converted
     }
@@ -212,7 +212,7 @@ impl Disk for PosixDisk {
         match convert(&stat_fd(&fd, StatxFlags::empty())?).kind {
             FileKind::File | FileKind::Dir => {}
             FileKind::Link => return Err(Errno::LOOP.into()),
-            FileKind::Other => return Err(Errno::INVAL.into()),
+            FileKind::Other | FileKind::Mount => return Err(Errno::INVAL.into()),
         }
         Ok(chmod_handle(&fd, permissions(mode), || self.beneath.open_at(path.names(), FILE_FLAGS))?)
     }

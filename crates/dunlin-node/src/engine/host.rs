@@ -6,7 +6,7 @@ use dunlin_core::ids::{ContentId, DeviceId, Incarnation};
 use dunlin_core::message::RowBytes;
 use dunlin_core::path::RelPath;
 use dunlin_core::plan::Fetch;
-use dunlin_core::rows::Totals;
+use dunlin_core::rows::{Position, Stamp, Totals};
 use dunlin_core::session::Standing;
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -91,6 +91,15 @@ pub enum Input {
     Fetched(Vec<(ContentId, Fetched)>),
     /// A peer came or went: what failed for want of one may go now.
     Peers,
+    /// A file was read again although its metadata say that it is what it was.
+    Verified {
+        /// Where it is.
+        at: Position,
+        /// Its metadata before and after it was read.
+        stamp: Stamp,
+        /// What it holds.
+        found: ContentId,
+    },
     /// Answered once everything that happened on the disk before is in the index.
     Barrier(Passed),
     /// The end.

@@ -33,6 +33,7 @@ impl Engine {
             self.look_at_dirs(&mut scanned)?;
         }
         self.take_in(scanned)?;
+        self.retry_kept()?;
         if self.dirs.is_empty() {
             self.end_of_scan()?;
             self.believe_absences()?;
@@ -56,6 +57,7 @@ impl Engine {
         let snapshot = self.folder.store.snapshot()?;
         for (at, force) in positions {
             self.dirty.remove(&at);
+            self.may_have_gone(&at);
             let Some(names) = snapshot.disk_path(at.dir)? else { continue };
             let dir = RelPath::from(names);
             self.unreadable.remove(&dir.join(&at.name));
@@ -90,12 +92,16 @@ impl Engine {
             self.watch(dir, &path, out);
             match scan::scan_dir(self.folder.disk.as_ref(), &snapshot, dir, &path)? {
                 Ok(found) => {
+                    if self.kept.contains(&dir) && !found.left_alone {
+                        self.let_go.insert(dir);
+                    }
                     bytes += found.hash.iter().map(|f| f.size).sum::<u64>();
                     out.seen.extend(found.seen);
                     out.hash.extend(found.hash);
                     out.absent.extend(found.absent);
                     out.problems.extend(found.problems);
                     out.again.extend(found.again);
+                    out.hidden.extend(found.hidden);
                 }
                 // It went, or became something else, since its parent was listed: its parent tells.
                 Err(e) if is_gone(&e) => {
@@ -106,7 +112,11 @@ impl Engine {
             }
             if deep {
                 for (_, row) in snapshot.locals(dir)? {
+                    self.damaged.extend(row.damaged.map(|_| row.node));
                     if row.content == Content::Dir {
+                        if row.kept {
+                            self.kept.insert(row.node);
+                        }
                         self.push_dir(row.node, true);
                     }
                 }
@@ -172,6 +182,7 @@ impl Engine {
         for (path, why) in scanned.problems {
             self.cannot_read(path, why);
         }
+        self.hidden.extend(scanned.hidden);
         for at in scanned.again {
             self.mark(at, RACY_AGAIN, false);
         }

@@ -1,6 +1,7 @@
 //! The engine's way from the index to the disk.
 
 use super::Engine;
+use super::left_alone::{IN_THE_WAY, KEPT_IN_THE_WAY};
 use crate::apply::{Applied, apply};
 use crate::control::Change;
 use crate::disk::{DISK_FULL, NO_INODES};
@@ -30,6 +31,7 @@ impl Engine {
             self.replan = false;
             self.troubles.clear();
             self.backoff.clear();
+            self.in_the_way.clear();
             self.clear_stage();
             return Ok(());
         }
@@ -37,9 +39,12 @@ impl Engine {
         skip.extend(self.backoff.iter().filter(|(_, b)| b.until > now).map(|(n, _)| *n));
         let folder = self.folder.clone();
         let staged = |id: &ContentId| is_empty(id) || folder.stage.has(id);
-        let Plan { steps, fetches } =
+        let Plan { steps, fetches, blocked } =
             plan(&snapshot, &Window { staged: &staged, skip: &skip, limit: STEPS_MAX })?;
         drop(snapshot);
+        for (node, path) in blocked {
+            self.trouble(node, path, KEPT_IN_THE_WAY.into());
+        }
         let asked = self.ask(fetches);
         let worked = self.apply(bounded(steps))?;
         self.replan = worked || asked;
@@ -86,12 +91,22 @@ impl Engine {
                     work.conclude(step, &outcome)?;
                     self.backoff.remove(&step.node);
                     self.troubles.remove(&step.node);
-                    self.tell(step);
+                    if matches!(outcome, Outcome::Done(..)) {
+                        self.tell(step);
+                    }
                     if matches!(&step.action, Action::Meta { row, .. } if row.content != Content::Dir) {
                         // A write just before the time was set would be hidden by it.
                         self.mark(step.at.clone(), Duration::from_millis(20), true);
                     }
-                    done |= matches!(outcome, Outcome::Done(..));
+                    done = true;
+                    if outcome == Outcome::Kept {
+                        self.kept.insert(step.node);
+                    }
+                }
+                Applied::InTheWay => {
+                    self.trouble(step.node, step.path.clone(), IN_THE_WAY.into());
+                    self.back_off(step.node, false);
+                    self.in_the_way.insert(step.at.clone(), step.node);
                 }
                 Applied::Changed => {
                     self.look_again(step);
@@ -128,7 +143,7 @@ impl Engine {
         self.mark(step.at.clone(), Duration::ZERO, true);
         match &step.action {
             Action::Move { from, .. } => self.mark(from.clone(), Duration::ZERO, true),
-            Action::Remove { row } if row.content == Content::Dir => self.push_dir(row.node, true),
+            Action::Remove { row, .. } if row.content == Content::Dir => self.push_dir(row.node, true),
             _ => {}
         }
     }

@@ -1,9 +1,9 @@
 //! What the control API asks of a node.
 
-use super::{Node, Unopened, joining, opening};
+use super::{Node, Unopened, joining, opening, verifying};
 use crate::control::{
     Api, ApiError, Device, Event, Folder as FolderStatus, FolderSpec, JoinRequest, Joined, Problem,
-    Shared as SharedFolder, State, Status,
+    Shared as SharedFolder, State, Status, Verified,
 };
 use crate::engine::{Input, Pulse};
 use crate::folder::{Folder, lock};
@@ -233,6 +233,10 @@ impl Api for Node {
                 done = peers.changed() => done.map_err(|_| ended())?,
             }
         }
+    }
+
+    async fn verify(&self, folder: FolderSpec) -> Result<Verified, ApiError> {
+        verifying::run(self.pick(&folder)?).await
     }
 
     fn events(&self) -> broadcast::Receiver<Event> {

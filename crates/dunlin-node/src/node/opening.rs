@@ -223,6 +223,7 @@ fn open(shared: &Arc<Shared>, config: Config, dir: PathBuf) -> Result<Arc<Folder
         inputs,
         pulse: watch::channel(Pulse { scanning: true, ..Pulse::default() }).0,
         wants,
+        verifying: tokio::sync::Mutex::default(),
         problems: Mutex::default(),
         recent: Mutex::default(),
         events: shared.events.clone(),

@@ -282,7 +282,7 @@ mod tests {
         // The history stays where it would not suffice, and goes where it does, but only as far as needed.
         for n in 0..4 {
             std::fs::write(dir.join("f"), vec![n; 1 << 20]).unwrap();
-            stage.keep(&RelPath::parse(b"f").unwrap(), &Name::new(b"f").unwrap()).unwrap();
+            stage.keep(&RelPath::parse(b"f").unwrap(), &Name::new(b"f").unwrap(), None).unwrap();
         }
         let kept = || std::fs::read_dir(dir.join(".dunlin/history")).unwrap().count();
         std::thread::sleep(SUM_AGAIN);
@@ -316,7 +316,7 @@ mod tests {
         let disk: Arc<dyn Disk> = Arc::new(PosixDisk::open(&dir).unwrap());
         let stage = Stage::open(disk.clone()).unwrap();
         std::fs::write(dir.join("old"), b"old").unwrap();
-        stage.keep(&RelPath::parse(b"old").unwrap(), &Name::new(b"old").unwrap()).unwrap();
+        stage.keep(&RelPath::parse(b"old").unwrap(), &Name::new(b"old").unwrap(), None).unwrap();
         let fill =
             || (0..).find_map(|_| tempfile::NamedTempFile::new_in(&dir).and_then(|f| Ok(f.keep()?)).err());
         let full = fill().unwrap();

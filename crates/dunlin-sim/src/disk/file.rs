@@ -253,6 +253,7 @@ impl Tree {
         }
         let inode = &mut self.inodes[id];
         (inode.mtime, inode.ctime) = (now, now);
+        self.drop_set_id(id);
         self.note(id, who, || Changed::Write(at, bytes.into()));
         Ok(())
     }
@@ -272,6 +273,7 @@ impl Tree {
         self.blocks -= freed;
         let inode = &mut self.inodes[id];
         (inode.mtime, inode.ctime) = (now, now);
+        self.drop_set_id(id);
         self.note(id, who, || Changed::Len(len));
         Ok(())
     }
@@ -281,6 +283,15 @@ impl Tree {
         let inode = &mut self.inodes[id];
         (inode.mode, inode.ctime) = (mode, now);
         self.note(id, Who::Program, || Changed::Mode(mode));
+    }
+
+    /// Who writes into a file takes its set-id bits away, but for root.
+    fn drop_set_id(&mut self, id: Id) {
+        let mode = self.inodes[id].mode;
+        let group = if mode & 0o010 == 0 { 0 } else { 0o2000 };
+        if mode & (0o4000 | group) != 0 && !self.options.as_root {
+            self.set_mode(id, mode & !(0o4000 | group));
+        }
     }
 
     pub(super) fn set_mtime(&mut self, id: Id, mtime: FileTime) {
@@ -329,5 +340,38 @@ impl Tree {
         for change in std::mem::take(&mut inode.pending) {
             inode.kept.change(&change);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{ModelDisk, Options, Thing};
+    use super::*;
+    use crate::chance::Chance;
+    use dunlin_core::path::RelPath;
+    use dunlin_node::disk::Disk;
+
+    /// Slots of what is gone are used again, and none of what could come back.
+    #[test]
+    fn a_long_life_takes_no_more_than_a_short_one() {
+        let disk = ModelDisk::new(Options::default());
+        let (user, p) = (disk.user(), |path: &str| RelPath::parse(path.as_bytes()).unwrap());
+        let held = disk.create(&p("held")).unwrap();
+        held.write_at(b"held", 0).unwrap();
+        disk.unlink(&p("held")).unwrap();
+        user.create(&p("f"), &0u32.to_le_bytes()).unwrap();
+        disk.sync_all().unwrap();
+        for n in 1..5000u32 {
+            user.save_by_rename(&p("f"), &n.to_le_bytes()).unwrap();
+            // One of the latest, replaced as it is: a crash would bring it back.
+            let Some(Thing::File { bytes, .. }) = disk.durable(&p("f")) else { panic!("{n}: nothing") };
+            let kept = u32::from_le_bytes((*bytes).try_into().unwrap());
+            assert!(kept <= n && kept + 256 > n, "{n}: {kept}");
+        }
+        assert!(disk.tree().inodes.len() <= 2 * SLOTS, "{} slots", disk.tree().inodes.len());
+        let mut buffer = [0; 5];
+        assert_eq!((held.read_at(&mut buffer, 0).unwrap(), &buffer[..4]), (4, &b"held"[..]));
+        disk.crash(&mut Chance::new(1, ""));
+        assert!(disk.visible_at(&p("f")).is_some());
     }
 }

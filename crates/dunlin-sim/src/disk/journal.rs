@@ -6,7 +6,7 @@
 //! - the changes before it of the same entry;
 //! - if it takes an entry away: everything else that leads to the same inode by then, so that what nobody
 //!   deleted keeps one entry; and of a directory that is removed, that it was emptied;
-//! - of a rename, that the other directory exists; within one directory, and of a directory, and of an
+//! - of a rename, that the other directory exists; within one directory, of a directory, and of an
 //!   exchange, the other half. Only a file that moves to another directory may be found in both;
 //! - of a directory that moves, the moves of directories before it, so that no circle can come about.
 
@@ -84,8 +84,7 @@ impl Tree {
         let is_dir = |id: Option<Id>| id.is_some_and(|id| self.inodes[id].dir().is_some());
         let moves_dir = count == 2 && parts.iter().flatten().any(|part| is_dir(part.new));
         let one_dir = parts.iter().flatten().all(|p| parts[0].as_ref().is_some_and(|q| p.dir == q.dir));
-        let exchange = parts.iter().flatten().all(|part| part.new.is_some());
-        let whole = moves_dir || one_dir || exchange;
+        let whole = moves_dir || one_dir;
         let halves = [parts[0].as_ref().map(half), parts[1].as_ref().map(half)];
         for (i, mut part) in parts.into_iter().flatten().enumerate() {
             let other = halves[1 - i];

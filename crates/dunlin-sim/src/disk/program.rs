@@ -122,7 +122,7 @@ impl Tree {
             FileKind::File | FileKind::Dir => {}
             FileKind::Link => return Err(Errno::LOOP),
             FileKind::Other if who == Who::Program => return Err(Errno::INVAL),
-            FileKind::Other => {}
+            FileKind::Other | FileKind::Mount => {}
         }
         self.set_mode(id, mode);
         self.tell_attributes(at, names, id, What::Attrib);

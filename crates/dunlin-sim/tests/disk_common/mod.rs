@@ -1,134 +1,26 @@
 //! The same calls on a model disk and on a real one.
 
+mod ops;
+
 use dunlin_core::path::{Name, RelPath};
 use dunlin_node::disk::posix::PosixDisk;
-use dunlin_node::disk::{Disk, FileKind, FileTime, ReadFile, Rename, WriteFile};
+use dunlin_node::disk::{Disk, FileKind, ReadFile, Rename, Stat, WriteFile};
 use dunlin_node::watch::{Hint, Watch, WatchError, Watched, Watcher};
 use dunlin_sim::disk::{ModelDisk, Options};
-use proptest::prelude::*;
 use rustix::fs::{self, FileType, Mode, OFlags, RenameFlags};
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// What is done.
-#[derive(Clone, Debug)]
-pub enum Op {
-    List(RelPath),
-    Stat(RelPath),
-    Open(RelPath),
-    ReadLink(RelPath),
-    Create(RelPath, usize, bool),
-    OpenWrite(RelPath, usize, bool),
-    SetLen(u64),
-    HeldMode(u16),
-    HeldMtime(FileTime),
-    Let,
-    Mkdir(RelPath, u16),
-    Symlink(RelPath),
-    Rename(RelPath, RelPath, bool),
-    Unlink(RelPath),
-    Rmdir(RelPath),
-    SetMode(RelPath, u16),
-    SetMtime(RelPath, FileTime),
-    SyncFile(RelPath),
-    SyncDir(RelPath),
-    Watch(RelPath, u8),
-    User(UserOp),
-}
-
-/// What a user does.
-#[derive(Clone, Debug)]
-pub enum UserOp {
-    Create(RelPath, usize),
-    Overwrite(RelPath, usize),
-    WriteAt(RelPath, u64, usize),
-    Append(RelPath, usize),
-    Truncate(RelPath, u64),
-    Save(RelPath, usize),
-    Rename(RelPath, RelPath),
-    Exchange(RelPath, RelPath),
-    Unlink(RelPath),
-    Rmdir(RelPath),
-    RemoveAll(RelPath),
-    Mkdir(RelPath),
-    Symlink(RelPath),
-    Chmod(RelPath, u16),
-    HardLink(RelPath, RelPath),
-    Fifo(RelPath),
-    Read(RelPath),
-}
+pub use ops::{Op, UserOp, op};
 
 /// How it ended: what there was to see, or the number of the error.
 pub type Done = Result<String, i32>;
-
-fn path() -> impl Strategy<Value = RelPath> {
-    let name = prop::sample::select(vec!["a", "b", "c"]);
-    let names = |n| prop::collection::vec(name.clone(), n);
-    let path = prop_oneof![1 => names(0..1), 9 => names(1..2), 8 => names(2..3), 3 => names(3..4)];
-    path.prop_map(|names| RelPath::parse(names.join("/").as_bytes()).unwrap())
-}
-
-fn mode() -> impl Strategy<Value = u16> {
-    prop_oneof![6 => Just(0o755), 2 => Just(0o700), 1 => Just(0o555), 1 => Just(0o4644), 1 => 0u16..0o1000]
-}
-
-/// Few names, so that they meet all the time.
-pub fn op() -> impl Strategy<Value = Op> {
-    let len = 0usize..9000;
-    let time = (-9i64..9, prop_oneof![9 => 0u32..1_000_000_000, 1 => Just(1_000_000_000)]);
-    let time = time.prop_map(|(secs, nanos)| FileTime { secs, nanos });
-    prop_oneof![
-        2 => path().prop_map(Op::List),
-        2 => path().prop_map(Op::Stat),
-        2 => path().prop_map(Op::Open),
-        1 => path().prop_map(Op::ReadLink),
-        3 => (path(), len.clone(), any::<bool>()).prop_map(|(p, n, hold)| Op::Create(p, n, hold)),
-        2 => (path(), len, any::<bool>()).prop_map(|(p, n, hold)| Op::OpenWrite(p, n, hold)),
-        1 => (0u64..20_000).prop_map(Op::SetLen),
-        1 => mode().prop_map(Op::HeldMode),
-        1 => time.clone().prop_map(Op::HeldMtime),
-        1 => Just(Op::Let),
-        4 => (path(), mode()).prop_map(|(p, m)| Op::Mkdir(p, m)),
-        1 => path().prop_map(Op::Symlink),
-        5 => (path(), path(), any::<bool>()).prop_map(|(a, b, x)| Op::Rename(a, b, x)),
-        2 => path().prop_map(Op::Unlink),
-        2 => path().prop_map(Op::Rmdir),
-        2 => (path(), mode()).prop_map(|(p, m)| Op::SetMode(p, m)),
-        1 => (path(), time).prop_map(|(p, t)| Op::SetMtime(p, t)),
-        1 => path().prop_map(Op::SyncFile),
-        1 => path().prop_map(Op::SyncDir),
-        4 => (path(), 0u8..6).prop_map(|(p, k)| Op::Watch(p, k)),
-        20 => user_op().prop_map(Op::User),
-    ]
-}
-
-fn user_op() -> impl Strategy<Value = UserOp> {
-    let len = 0usize..9000;
-    prop_oneof![
-        3 => (path(), len.clone()).prop_map(|(p, n)| UserOp::Create(p, n)),
-        1 => (path(), len.clone()).prop_map(|(p, n)| UserOp::Overwrite(p, n)),
-        1 => (path(), 0u64..10_000, len.clone()).prop_map(|(p, at, n)| UserOp::WriteAt(p, at, n)),
-        1 => (path(), len.clone()).prop_map(|(p, n)| UserOp::Append(p, n)),
-        1 => (path(), 0u64..20_000).prop_map(|(p, n)| UserOp::Truncate(p, n)),
-        2 => (path(), len).prop_map(|(p, n)| UserOp::Save(p, n)),
-        4 => (path(), path()).prop_map(|(a, b)| UserOp::Rename(a, b)),
-        1 => (path(), path()).prop_map(|(a, b)| UserOp::Exchange(a, b)),
-        1 => path().prop_map(UserOp::Unlink),
-        1 => path().prop_map(UserOp::Rmdir),
-        1 => path().prop_map(UserOp::RemoveAll),
-        3 => path().prop_map(UserOp::Mkdir),
-        1 => path().prop_map(UserOp::Symlink),
-        1 => (path(), mode()).prop_map(|(p, m)| UserOp::Chmod(p, m)),
-        2 => (path(), path()).prop_map(|(a, b)| UserOp::HardLink(a, b)),
-        1 => path().prop_map(UserOp::Fifo),
-        1 => path().prop_map(UserOp::Read),
-    ]
-}
 
 fn content(len: usize) -> Vec<u8> {
     (0..len).map(|i| (i + len) as u8).collect()
@@ -193,11 +85,25 @@ impl Side {
         }
     }
 
+    /// The metadata of all that can be seen.
+    pub fn stamps(&self) -> Vec<(RelPath, Stat)> {
+        let mut out = vec![(RelPath::root(), self.disk.stat(&RelPath::root()).unwrap().unwrap())];
+        let mut at = 0;
+        while at < out.len() {
+            let (path, stat) = out[at].clone();
+            if stat.kind == FileKind::Dir {
+                let entries = self.disk.list(&path).unwrap_or_default();
+                out.extend(entries.iter().filter_map(|e| Some((path.join(&e.name), e.stat.ok()?))));
+            }
+            at += 1;
+        }
+        out
+    }
+
     fn write(&self, opened: io::Result<Box<dyn WriteFile>>, len: usize, hold: bool) -> Done {
         let file = opened.map_err(|e| e.raw_os_error().unwrap())?;
         let written = unit(file.write_at(&content(len), 0));
         if hold {
-            // Held by being forgotten here would leak: the caller keeps it.
             KEPT.with(|kept| kept.replace(Some(file)));
         }
         written
@@ -212,11 +118,11 @@ impl Side {
 
     /// Everything there is to see below `dir`, errors included.
     pub fn look(&self, dir: &RelPath, out: &mut Vec<String>, dir_links: bool) {
-        let entries = match self.disk.list(dir) {
-            Ok(entries) => entries,
-            Err(e) => return out.push(format!("{dir}: {:?}", e.raw_os_error())),
-        };
-        for entry in entries {
+        let listed = self.disk.list(dir);
+        if let Err(e) = &listed {
+            out.push(format!("{dir}: {:?}", e.raw_os_error()));
+        }
+        for entry in listed.unwrap_or_default() {
             let path = dir.join(&entry.name);
             let Ok(s) = entry.stat else {
                 out.push(format!("{path}: {:?}", entry.stat));
@@ -258,6 +164,8 @@ pub struct Pair {
     pub real: Side,
     /// Whether this file system counts subdirectories as links.
     pub dir_links: bool,
+    /// Whether it stamps each change that somebody looked at anew, however fast they come (Linux 6.13).
+    pub each_change_stamps: bool,
 }
 
 impl Pair {
@@ -275,7 +183,8 @@ impl Pair {
         let model =
             Side { disk: Arc::new(model_disk.clone()), watch: Box::new(model_disk.clone()), held: None };
         let real = Side { disk, watch: Box::new(watched), held: None };
-        Pair { dir, watcher, model_disk, model, real, dir_links }
+        let each_change_stamps = stamps_each_change(&dir.path().join("probe"));
+        Pair { dir, watcher, model_disk, model, real, dir_links, each_change_stamps }
     }
 
     /// The same on both; how it ended on the model and on the real one.
@@ -303,6 +212,16 @@ impl Pair {
     }
 }
 
+fn stamps_each_change(path: &Path) -> bool {
+    let file = File::create(path).unwrap();
+    let stamp = || file.metadata().map(|m| (m.ctime(), m.ctime_nsec())).unwrap();
+    (0..3).all(|_| {
+        let before = stamp();
+        file.set_permissions(PermissionsExt::from_mode(0o600)).unwrap();
+        stamp() != before
+    })
+}
+
 impl Drop for Pair {
     fn drop(&mut self) {
         // Or the directory could not be removed by who is not root.
@@ -319,31 +238,6 @@ fn open_up(dir: &Path) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-impl UserOp {
-    fn paths(&self) -> Vec<&RelPath> {
-        use UserOp::*;
-        match self {
-            Create(p, _)
-            | Overwrite(p, _)
-            | WriteAt(p, ..)
-            | Append(p, _)
-            | Truncate(p, _)
-            | Save(p, _)
-            | Unlink(p)
-            | Rmdir(p)
-            | RemoveAll(p)
-            | Mkdir(p)
-            | Symlink(p)
-            | Chmod(p, _)
-            | Fifo(p)
-            | Read(p) => {
-                vec![p]
-            }
-            Rename(a, b) | Exchange(a, b) | HardLink(a, b) => vec![a, b],
-        }
-    }
 }
 
 fn model_user(disk: &ModelDisk, op: &UserOp) -> Done {
@@ -369,8 +263,6 @@ fn model_user(disk: &ModelDisk, op: &UserOp) -> Done {
     }
 }
 
-const CWD: rustix::fd::BorrowedFd<'static> = fs::CWD;
-
 /// A user of the real disk.
 struct RealUser<'a> {
     root: &'a Path,
@@ -378,7 +270,6 @@ struct RealUser<'a> {
 
 impl RealUser<'_> {
     fn at(&self, path: &RelPath) -> PathBuf {
-        use std::os::unix::ffi::OsStrExt;
         let mut at = self.root.to_path_buf();
         at.extend(path.names().iter().map(|n| std::ffi::OsStr::from_bytes(n.as_bytes())));
         at
@@ -435,7 +326,7 @@ impl RealUser<'_> {
             }
             UserOp::Rename(a, b) => unit(std::fs::rename(self.at(a), self.at(b))),
             UserOp::Exchange(a, b) => {
-                let done = fs::renameat_with(CWD, self.at(a), CWD, self.at(b), RenameFlags::EXCHANGE);
+                let done = fs::renameat_with(fs::CWD, self.at(a), fs::CWD, self.at(b), RenameFlags::EXCHANGE);
                 unit(done.map_err(Into::into))
             }
             UserOp::Unlink(p) => unit(std::fs::remove_file(self.at(p))),
@@ -447,7 +338,7 @@ impl RealUser<'_> {
             UserOp::HardLink(a, b) => unit(self.hard_link(a, b)),
             UserOp::Fifo(p) => {
                 let mode = Mode::from_raw_mode(0o644);
-                unit(fs::mknodat(CWD, self.at(p), FileType::Fifo, mode, 0).map_err(Into::into))
+                unit(fs::mknodat(fs::CWD, self.at(p), FileType::Fifo, mode, 0).map_err(Into::into))
             }
             UserOp::Read(p) => done(self.open(p, OFlags::RDONLY), |f| {
                 let mut buffer = vec![0; 64 << 10];

@@ -165,7 +165,7 @@ impl Live {
             Event::Missed { count: n } => {
                 format!("{} passed too fast to be shown", count(*n, "event", "events"))
             }
-            Event::Progress { .. } | Event::Unknown => return None,
+            Event::Progress { .. } | Event::Verifying { .. } | Event::Unknown => return None,
         })
     }
 

@@ -1,7 +1,7 @@
 //! The state of a node for a person.
 
 use super::words::{Style, count, size};
-use dunlin_node::control::{Device, Escaped, Folder, Problem, State, Status};
+use dunlin_node::control::{Device, Escaped, Folder, Problem, State, Status, Verified};
 use std::fmt::Write;
 
 /// Problems shown of a folder; the rest is a number.
@@ -87,6 +87,26 @@ fn problem_text(problem: &Problem) -> String {
         b"" => shown(&problem.why),
         path => format!("{}: {}", Escaped(path), shown(&problem.why)),
     }
+}
+
+/// What reading all files again found, as lines.
+pub fn verified(found: &Verified, style: &Style) -> String {
+    let mut out = format!("verified {}, {}; ", count(found.files, "file", "files"), size(found.bytes));
+    out += &match found.damaged {
+        0 => style.good("no damage"),
+        n => format!("{n} damaged, {} repaired", found.repaired),
+    };
+    if found.changed > 0 {
+        out += &format!("; {} being changed", found.changed);
+    }
+    out.push('\n');
+    for problem in found.problems.iter().take(PROBLEMS_SHOWN) {
+        out += &format!("{} {}\n", style.bad("problem:"), problem_text(problem));
+    }
+    if let Some(more) = found.problems.len().checked_sub(PROBLEMS_SHOWN).filter(|n| *n > 0) {
+        out += &format!("and {}\n", count(more as u64, "problem", "problems"));
+    }
+    out
 }
 
 /// What keeps a folder from being in sync, as one line; `None` if nothing does.

@@ -40,6 +40,9 @@ impl Api for Fake {
         let _waiting = Waiting(self.waiting.clone());
         std::future::pending().await
     }
+    async fn verify(&self, _folder: FolderSpec) -> Result<Verified, ApiError> {
+        Ok(Verified::default())
+    }
     fn events(&self) -> broadcast::Receiver<Event> {
         self.events.subscribe()
     }

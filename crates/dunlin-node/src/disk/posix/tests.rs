@@ -393,8 +393,8 @@ fn mount_child() {
         let kind = |name: &str| kinds.iter().find(|(n, _)| n.as_bytes() == name.as_bytes()).unwrap().1;
         // A bind mount has the device of its own file system: only the mount tells.
         for mount in ["m", "b", "onefile"] {
-            assert_eq!(kind(mount), FileKind::Other, "{mount}");
-            assert_eq!(disk.stat(&p(mount)).unwrap().unwrap().kind, FileKind::Other);
+            assert_eq!(kind(mount), FileKind::Mount, "{mount}");
+            assert_eq!(disk.stat(&p(mount)).unwrap().unwrap().kind, FileKind::Mount);
             assert_eq!(disk.set_mode(&p(mount), 0o777).unwrap_err().raw_os_error(), xdev);
             assert_eq!(disk.set_mtime(&p(mount), FileTime::default()).unwrap_err().raw_os_error(), xdev);
             assert!(disk.rename(&p(mount), &p("new"), Rename::NoReplace).is_err());

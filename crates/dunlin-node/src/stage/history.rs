@@ -1,0 +1,131 @@
+//! What was replaced or removed: kept by number, and found again by what it holds.
+
+use super::{Stage, control};
+use crate::disk::{ReadFile, Rename};
+use dunlin_core::ids::ContentId;
+use dunlin_core::path::{Name, RelPath};
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+
+/// So many entries can be found by what they hold: the newest, when they are listed.
+const KNOWN_MAX: usize = 100_000;
+/// Digits of a content in the name of what holds it.
+const DIGITS: usize = 16;
+
+/// Names in the history by the beginning of what they hold; listed when first asked for.
+#[derive(Default)]
+pub(super) struct Known(Option<BTreeMap<String, Name>>);
+
+impl Known {
+    fn insert(&mut self, digits: String, name: Name) {
+        let Some(known) = &mut self.0 else { return };
+        if known.len() >= KNOWN_MAX {
+            known.pop_first();
+        }
+        known.insert(digits, name);
+    }
+}
+
+fn digits_of(content: &ContentId) -> String {
+    let mut digits = content.to_string();
+    digits.truncate(DIGITS);
+    digits
+}
+
+/// What an entry says that it holds: the part between the first two tildes. What has none may look as if it
+/// had, so that nothing found here counts before it was verified.
+fn digits_in(name: &Name) -> Option<String> {
+    let part = name.as_bytes().split(|b| *b == b'~').nth(1)?;
+    let is_digits = part.len() == DIGITS && part.iter().all(u8::is_ascii_hexdigit);
+    is_digits.then(|| String::from_utf8_lossy(part).into_owned())
+}
+
+impl Stage {
+    /// Moves a file or link into the history. `name` is what it was called, `content` what it holds.
+    pub fn keep(&self, from: &RelPath, name: &Name, content: Option<ContentId>) -> io::Result<RelPath> {
+        let digits = content.as_ref().map(digits_of);
+        let holds = digits.as_ref().map(|d| format!("{d}~")).unwrap_or_default();
+        let number = format!("{:016x}~{holds}", self.counter.fetch_add(1, Ordering::Relaxed));
+        let room = dunlin_core::path::NAME_MAX - number.len();
+        let tail = name.as_bytes();
+        let kept = [number.as_bytes(), &tail[..tail.len().min(room)]].concat();
+        let kept = Name::new(&kept).map_err(io::Error::other)?;
+        let to = control(&["history"]).join(&kept);
+        self.disk.rename(from, &to, Rename::NoReplace)?;
+        if let Some(digits) = digits {
+            self.known().insert(digits, kept);
+        }
+        Ok(to)
+    }
+
+    /// A file of the history that says it holds this; whoever reads it verifies that.
+    pub fn kept(&self, content: &ContentId) -> Option<Box<dyn ReadFile>> {
+        let digits = digits_of(content);
+        let dir = control(&["history"]);
+        let mut known = self.known();
+        if known.0.is_none() {
+            let entries = self.disk.list(&dir).ok()?;
+            let mut names: Vec<Name> = entries.into_iter().map(|e| e.name).collect();
+            names.sort();
+            let newest = names.into_iter().rev().filter_map(|n| Some((digits_in(&n)?, n))).take(KNOWN_MAX);
+            known.0 = Some(newest.collect());
+        }
+        let known = known.0.as_mut()?;
+        match self.disk.open(&dir.join(known.get(&digits)?)) {
+            Ok(file) => Some(file),
+            Err(_) => {
+                // Somebody cleared it away.
+                known.remove(&digits);
+                None
+            }
+        }
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::Disk;
+    use crate::disk::posix::PosixDisk;
+    use std::sync::Arc;
+
+    fn read(file: Option<Box<dyn ReadFile>>) -> Option<Vec<u8>> {
+        let mut buffer = vec![0; 64];
+        let n = file?.read_at(&mut buffer, 0).unwrap();
+        buffer.truncate(n);
+        Some(buffer)
+    }
+
+    #[test]
+    fn what_is_kept_is_found_by_what_it_holds() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk: Arc<dyn Disk> = Arc::new(PosixDisk::open(dir.path()).unwrap());
+        let id = |bytes: &[u8]| ContentId(*blake3::hash(bytes).as_bytes());
+        let keep = |stage: &Stage, name: &str, content| {
+            std::fs::write(dir.path().join(name), name).unwrap();
+            let name = Name::new(name.as_bytes()).unwrap();
+            stage.keep(&RelPath::root().join(&name), &name, content).unwrap()
+        };
+        let stage = Stage::open(disk.clone()).unwrap();
+        keep(&stage, "before", Some(id(b"before")));
+        assert_eq!(read(stage.kept(&id(b"before"))).unwrap(), b"before");
+        keep(&stage, "unknown~0123456789abcdef", None);
+        let long = "n".repeat(255);
+        keep(&stage, &long, Some(id(long.as_bytes())));
+        for stage in [stage, Stage::open(disk.clone()).unwrap()] {
+            assert_eq!(read(stage.kept(&id(long.as_bytes()))).unwrap(), [b'n'; 64]);
+            assert_eq!(read(stage.kept(&id(b"unknown"))), None);
+        }
+        let stage = Stage::open(disk).unwrap();
+        let cleared = keep(&stage, "cleared", Some(id(b"cleared")));
+        assert!(stage.kept(&id(b"cleared")).is_some());
+        std::fs::remove_file(dir.path().join(cleared.to_string())).unwrap();
+        assert!(stage.kept(&id(b"cleared")).is_none());
+    }
+}
