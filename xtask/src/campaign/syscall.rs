@@ -60,5 +60,5 @@ fn until_dead(node: &mut Node, other: &Node) -> bool {
             return !node.lives();
         }
     }
-    panic!("{} neither dies nor has all: {:#}", node.name, node.folder());
+    panic!("{} neither dies nor has all: {:#}\n{:#}", node.name, node.folder(), other.folder());
 }
