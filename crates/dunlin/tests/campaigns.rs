@@ -24,7 +24,7 @@ fn a_full_disk_heals() {
 
 #[test]
 fn errors_of_the_disk_lose_nothing() {
-    slice("error", 3..4);
+    slice("error", 5..6);
 }
 
 #[test]

@@ -25,7 +25,7 @@ pub fn run(field: &mut Field) -> String {
     let layout = [Layout::Both, Layout::Root, Layout::State][(nth % 3) as usize];
     let journal = [Journal::Lost, Journal::Flushed][(nth / 3 % 2) as usize];
     let options = ["auto_da_alloc", "noauto_da_alloc"][(nth / 6 % 2) as usize];
-    let disk = Mount::ext4(&field.base().join("image"), &field.base().join("disk"), 256, options);
+    let mut disk = Mount::ext4(&field.base().join("image"), &field.base().join("disk"), 256, options);
     let mut nodes = vec![field.node("a"), field.node("b")];
     let mut on_disk = Node::new(&field.base().join("disk"), "b");
     let b = &mut nodes[1];
@@ -40,8 +40,7 @@ pub fn run(field: &mut Field) -> String {
     let other = field.crowd(&nodes[..1], 80);
     for _ in 0..CUTS {
         one(field, &mut nodes[1], &disk, layout, journal);
-        disk.umount();
-        disk.mount(options);
+        disk.revive(options);
         nodes[1].run();
     }
     other.end();

@@ -1,8 +1,9 @@
 //! A disk that answers with errors for a while, while users work.
 
-use super::field::{Field, rest};
-use dunlin_testkit::Node;
+use super::field::{Field, heal, rest};
+use dunlin_testkit::{Node, until};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 /// The calls that fail, and how often: the first, and every so many from there on.
 const FAULTS: &[(&str, &str)] = &[
@@ -26,11 +27,17 @@ fn attach(node: &Node, calls: &str, when: &str) -> Child {
     strace.spawn().expect("strace")
 }
 
-/// Lets go of the node, which runs on.
+/// Lets go of the node, which runs on. A signal that comes as strace attaches may be missed by it.
 fn detach(mut strace: Child) {
-    let sent = Command::new("kill").args(["-INT", &strace.id().to_string()]).status();
-    assert!(sent.is_ok_and(|s| s.success()), "strace ended early");
-    let _ = strace.wait();
+    let pid = strace.id().to_string();
+    until("strace lets go", Duration::from_secs(30), || {
+        let over = !matches!(strace.try_wait(), Ok(None));
+        if !over {
+            let _ = Command::new("kill").args(["-INT", &pid]).status();
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        over
+    });
 }
 
 /// One run: the seed says which calls fail.
@@ -49,19 +56,4 @@ pub fn run(field: &mut Field) -> String {
     crowd.end();
     let restarted = heal(&mut nodes[1]);
     format!("{calls} {when}{restarted}, {}", field.judge(&nodes, pollers))
-}
-
-/// A folder whose index could not be read or written stops and says so; the next start goes on.
-fn heal(node: &mut Node) -> &'static str {
-    if node.folder()["state"] != "error" {
-        return "";
-    }
-    assert!(
-        !node.folder()["problems"].as_array().is_none_or(Vec::is_empty),
-        "it says why: {}",
-        node.folder()
-    );
-    node.stop();
-    node.run();
-    ", stopped by it and started again"
 }

@@ -114,7 +114,7 @@ impl Field {
     }
 
     /// All say that they are in sync, and are alike; or all wait for nothing but what nobody holds.
-    fn come_to_rest(&self, nodes: &[&Node]) -> Tree {
+    pub fn come_to_rest(&self, nodes: &[&Node]) -> Tree {
         let begun = Instant::now();
         for node in nodes {
             node.until_connected(nodes.len() - 1, PATIENCE);
@@ -151,6 +151,18 @@ fn orphans(node: &Node) -> Option<usize> {
 /// A thread of a node that panicked is a failure, even if the rest goes on.
 pub fn no_panic(node: &Node) {
     assert!(!node.panicked(), "{} panicked: {}", node.name, node.errors());
+}
+
+/// A folder whose index could not be read or written stops and says why; the next start goes on.
+pub fn heal(node: &mut Node) -> &'static str {
+    let folder = node.folder();
+    if folder["state"] != "error" {
+        return "";
+    }
+    assert!(folder["problems"].as_array().is_some_and(|all| !all.is_empty()), "it says why: {folder}");
+    node.stop();
+    node.run();
+    ", stopped by it and started again"
 }
 
 /// `kill -9`, after a look at what it said.

@@ -1,6 +1,6 @@
 //! A small disk that somebody else fills and frees, while users work on both devices.
 
-use super::field::{Field, rest};
+use super::field::{Field, heal, rest};
 use super::mounts::Mount;
 use dunlin_testkit::{Crowd, Node};
 use std::io::Write;
@@ -39,9 +39,10 @@ pub fn run(field: &mut Field) -> String {
     crowd.end();
     let _ = std::fs::remove_file(&filler);
     disk.remount("size=2000m");
+    let restarted = heal(&mut nodes[1]);
     let done = field.judge(&nodes, pollers);
     nodes.clear();
-    format!("{megabytes} MB{}, {done}", if state_too { " with the state" } else { "" })
+    format!("{megabytes} MB{}{restarted}, {done}", if state_too { " with the state" } else { "" })
 }
 
 /// Takes all that is free, but so many bytes.

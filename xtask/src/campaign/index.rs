@@ -1,7 +1,7 @@
 //! The index of a stopped device is lost or damaged, and both go on.
 
-use super::field::{Field, PATIENCE};
-use dunlin_testkit::{Dice, Node, contents, settle_within, tree};
+use super::field::{Field, PATIENCE, heal};
+use dunlin_testkit::{Dice, Node, contents, tree};
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -56,7 +56,7 @@ pub fn run(field: &mut Field) -> String {
     let mut nodes: Vec<Node> = ["a", "b"].map(|name| field.node(name)).into();
     field.found(&mut nodes);
     field.work(&[&nodes[0], &nodes[1]], 80);
-    settle_within("before", &[&nodes[0], &nodes[1]], PATIENCE);
+    field.come_to_rest(&[&nodes[0], &nodes[1]]);
     nodes[1].stop();
     // Both are worked on meanwhile, but nothing is removed: of what is here then, nothing may go.
     let mut users = [field.user(&nodes[0]), field.user(&nodes[1])];
@@ -78,14 +78,9 @@ pub fn run(field: &mut Field) -> String {
     format!("{damage}{}{again}, {done}", if aside { ", put aside" } else { "" })
 }
 
-/// It opens, or stops with a word on why; then the next start rebuilds.
+/// It opens, or stops with a word on why, perhaps only as it comes upon the damage.
 fn until_open(node: &mut Node) -> &'static str {
     node.until_connected(1, PATIENCE);
     let waited = node.asks(&["wait", "--timeout", "20"]).0;
-    if waited == 0 || node.folder()["state"] != "error" {
-        return "";
-    }
-    node.stop();
-    node.run();
-    ", stopped by it and started again"
+    if waited == 0 { "" } else { heal(node) }
 }

@@ -78,6 +78,20 @@ impl Mount {
         assert!(run("mount", &["-t", "ext4", "-o", &options, &image, &self.path()]), "mount {image}");
     }
 
+    /// After a cut: what is on the disk, mounted anew. From a copy, since somebody else's mount namespace may
+    /// hold the old file system, and then the kernel would hand out that one again.
+    pub fn revive(&mut self, options: &str) {
+        self.umount();
+        let old = self.image.take().expect("an image");
+        let lives = old.extension().map_or(0, |e| e.len());
+        let new = old.with_extension("x".repeat(lives + 1));
+        let (from, to) = (old.to_string_lossy(), new.to_string_lossy());
+        assert!(run("cp", &["--sparse=always", &from, &to]), "copy the image");
+        std::fs::remove_file(&old).expect("the old image");
+        self.image = Some(new);
+        self.mount(options);
+    }
+
     /// Unmounts it, as soon as nothing uses it any more.
     pub fn umount(&self) {
         until("unmounted", Duration::from_secs(20), || run("umount", &[&self.path()]));

@@ -3,9 +3,9 @@
 //! Not among them: a root that is emptied and keeps its marker. That is a user's mass delete, and there is no
 //! brake for it yet.
 
-use super::field::{Field, PATIENCE};
+use super::field::Field;
 use super::mounts::Mount;
-use dunlin_testkit::{Node, differences, settle_within, tree, until, write};
+use dunlin_testkit::{Node, differences, tree, until, write};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -48,7 +48,7 @@ pub fn run(field: &mut Field) -> String {
     nodes[1].dir = place.join("b");
     field.found(&mut nodes);
     field.work(&[&nodes[0], &nodes[1]], 60);
-    settle_within("before", &[&nodes[0], &nodes[1]], PATIENCE);
+    field.come_to_rest(&[&nodes[0], &nodes[1]]);
     if !running {
         nodes[1].stop();
     }

@@ -1,7 +1,7 @@
 //! A kill at the n-th call of one kind, while about twenty files are taken over.
 
 use super::field::{Field, PATIENCE, no_panic};
-use dunlin_testkit::{Node, settle_within};
+use dunlin_testkit::Node;
 use std::ffi::OsString;
 use std::time::{Duration, Instant};
 
@@ -32,7 +32,7 @@ pub fn run(field: &mut Field) -> String {
     field.found(&mut nodes);
     let [a, b] = &mut nodes[..] else { unreachable!("two devices") };
     field.work(&[a, b], 20);
-    settle_within("before", &[a, b], PATIENCE);
+    field.come_to_rest(&[a, b]);
     b.stop();
     b.wrapper = wrapper(set, n);
     b.run();
@@ -60,5 +60,5 @@ fn until_dead(node: &mut Node, other: &Node) -> bool {
             return !node.lives();
         }
     }
-    panic!("{} neither dies nor has all: {:#}", node.name, node.folder());
+    panic!("{} neither dies nor has all: {:#}\n{:#}", node.name, node.folder(), other.folder());
 }
