@@ -41,10 +41,12 @@ pub fn vouches(view: &dyn View, heard: &Heard) -> Read<bool> {
     Ok(heard.received <= end)
 }
 
-/// Whether an index knows of a life that was noted beside its folder. One without any lives is new.
-pub fn remembers(view: &dyn View, noted: LifeId) -> Read<bool> {
+/// Whether an index knows of a life that was noted beside its folder, and came as far as was noted. One
+/// without any lives is new.
+pub fn remembers(view: &dyn View, noted: LifeId, seq: u64) -> Read<bool> {
     let lives = view.lives()?;
-    Ok(lives.is_empty() || lives.iter().any(|(_, life)| *life == noted))
+    let known = lives.iter().any(|(_, life)| *life == noted) && view.totals()?.seq >= seq;
+    Ok(lives.is_empty() || known)
 }
 
 impl Work<'_> {
@@ -121,8 +123,9 @@ mod tests {
         assert!(vouched(4, 0) && vouched(0, 12) && !vouched(0, 13));
         let other = Heard { of: Incarnation([2; 16]), received: 99, life: life(4) };
         assert!(vouches(&index, &other).unwrap());
-        assert!(remembers(&index, life(2)).unwrap() && !remembers(&index, life(4)).unwrap());
-        assert!(remembers(&Memory::default(), life(4)).unwrap());
+        let known = |n: u8, seq: u64| remembers(&index, life(n), seq).unwrap();
+        assert!(known(2, 12) && !known(4, 1) && !known(3, 13));
+        assert!(remembers(&Memory::default(), life(4), 9).unwrap());
     }
 
     #[test]

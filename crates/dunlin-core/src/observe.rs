@@ -88,7 +88,7 @@ pub struct Observed {
 /// Whether what is at `row` could have become what was seen: same inode, and nothing rewrote it.
 fn could_be(row: &LocalRow, seen: &Seen) -> bool {
     let s = seen.stamp();
-    let same = row.stamp.ino == s.ino && row.stamp.btime == s.btime;
+    let same = row.stamp.is_same_inode(&s);
     match (&row.content, seen) {
         (Content::Dir, Seen::Dir(..)) => same,
         (Content::File { .. }, Seen::File(..)) => {
@@ -139,6 +139,7 @@ impl Work<'_> {
     /// Takes over a batch of observations. Absences must be evident: from a complete listing.
     pub fn observe(&mut self, batch: &[Observation]) -> Read<Observed> {
         let mut out = Observed::default();
+        self.forget_stale(batch)?;
         let moved = self.observe_moves(batch, &mut out)?;
         for o in batch.iter().filter(|o| o.seen != Seen::Absent && !moved.contains(&o.at)) {
             self.observe_one(&o.at, &o.seen, &mut out)?;
@@ -146,6 +147,28 @@ impl Work<'_> {
         let absent = batch.iter().filter(|o| o.seen == Seen::Absent && !moved.contains(&o.at));
         self.vanish(absent.map(|o| &o.at))?;
         Ok(out)
+    }
+
+    /// While an index that was rolled back unites, what it says of the disk may be long past: where that is not so any
+    /// more, it is no evidence of an edit, a move or a delete. What is there is then met as for the first time.
+    fn forget_stale(&mut self, batch: &[Observation]) -> Read<()> {
+        let totals = self.tx.totals()?;
+        if !totals.uniting {
+            return Ok(());
+        }
+        for o in batch {
+            let Some(row) = self.tx.local(&o.at)? else { continue };
+            let own = row.dot.is_some_and(|dot| dot.inc == totals.inc);
+            if own || o.seen.content().is_some_and(|content| content == row.content) {
+                continue;
+            }
+            let mut rows = Vec::new();
+            self.with_all_below(&o.at, row, &mut Vec::new(), &mut rows)?;
+            for (_, at, _) in rows {
+                self.set_local(&at, None)?;
+            }
+        }
+        Ok(())
     }
 
     /// Finds what was moved and records it; returns the positions that need nothing more.
@@ -260,7 +283,7 @@ impl Work<'_> {
             None => self.appear(at, seen, out),
             Some(row) if row.content == Content::Dir && is_same_dir(&row, seen) => {
                 // Another directory in its place; or one that perhaps could not be entered before.
-                if row.stamp.ino != seen.stamp().ino || row.mode != seen.mode() {
+                if !row.stamp.is_same_inode(&seen.stamp()) || row.mode != seen.mode() {
                     out.new_dirs.push(row.node);
                 }
                 self.attributes_changed(at, row, seen)
@@ -481,7 +504,7 @@ impl Work<'_> {
 /// Whether a directory goes on as the one that was there. One that was only kept and is another one now
 /// was made by somebody.
 fn is_same_dir(row: &LocalRow, seen: &Seen) -> bool {
-    matches!(seen, Seen::Dir(..)) && !(row.kept && row.stamp.ino != seen.stamp().ino)
+    (!row.kept || row.stamp.is_same_inode(&seen.stamp())) && matches!(seen, Seen::Dir(..))
 }
 
 /// Own changes count as applied.

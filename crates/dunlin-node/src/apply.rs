@@ -152,7 +152,7 @@ fn is_it(row: &LocalRow, s: &Stat) -> bool {
         Content::Link(_) => s.kind == FileKind::Link,
         Content::Unknown { .. } => false,
     };
-    kind && now.ino == row.stamp.ino && (row.content == Content::Dir || same_bytes(&row.stamp, &now))
+    kind && now.is_same_inode(&row.stamp) && (row.content == Content::Dir || same_bytes(&row.stamp, &now))
 }
 
 /// A rename changes the ctime, so that it is no evidence afterwards.

@@ -41,6 +41,10 @@ const HOLD_ABSENT: Duration = Duration::from_millis(120);
 const RESCAN_UNWATCHED: Duration = Duration::from_secs(10);
 /// How often everything is looked through anyway: the watcher only gives hints.
 const RESCAN: Duration = Duration::from_secs(3600);
+/// How long after a change it is noted beside the index how far that came.
+const NOTE_AFTER: Duration = Duration::from_secs(1);
+/// When that failed, it is tried again after this.
+const NOTE_AGAIN: Duration = Duration::from_secs(30);
 /// How often the root is looked at while it is not right.
 const RECHECK_ROOT: Duration = Duration::from_secs(1);
 /// How often the root is looked at while all is well: nothing tells when another file system is mounted
@@ -125,6 +129,9 @@ pub struct Engine {
     /// What a new incarnation is made of, should this index turn out to be rolled back; and how often it did.
     fresh: (DeviceId, [u8; 16]),
     renewed: u64,
+    /// The sequence number that is noted beside the index, and when the next one is.
+    noted: u64,
+    note_at: Option<Instant>,
 }
 
 impl Engine {
@@ -179,6 +186,8 @@ impl Engine {
             uniting: totals.uniting,
             fresh,
             renewed: 0,
+            noted: totals.seq,
+            note_at: None,
         };
         engine.push_dir(ROOT, true);
         Ok(engine)
@@ -207,7 +216,7 @@ impl Engine {
         let dirty = self.dirty.values().map(|d| d.due);
         let absent = self.absent.values().chain(self.late_dirs.values()).copied();
         let backoff = self.backoff.values().map(|b| b.until);
-        let others = self.waits_for_tree.into_iter().chain(self.next_rescan);
+        let others = self.waits_for_tree.into_iter().chain(self.next_rescan).chain(self.note_at);
         dirty
             .chain(absent)
             .chain(backoff)
@@ -243,6 +252,7 @@ impl Engine {
             self.unreadable.clear();
             self.push_dir(ROOT, true);
         }
+        self.note_progress()?;
         self.try_late_dirs();
         if self.waits_for_tree.is_none() {
             self.look()?;
@@ -254,6 +264,20 @@ impl Engine {
             self.plan()?;
         }
         self.answer_barriers();
+        Ok(())
+    }
+
+    /// Notes now and then beside the index how far it came: so it is known should it be rolled back.
+    fn note_progress(&mut self) -> Read<()> {
+        if self.note_at.is_none_or(|at| self.now < at) {
+            return Ok(());
+        }
+        let seq = self.folder.store.snapshot()?.totals()?.seq;
+        let done = self.folder.note(seq).is_ok();
+        self.note_at = if done { None } else { Some(self.now + NOTE_AGAIN) };
+        if done {
+            self.noted = seq;
+        }
         Ok(())
     }
 
@@ -317,7 +341,8 @@ impl Engine {
                 let wait = if writing { QUIET_WRITING } else { QUIET };
                 self.mark(Position::new(NodeId(dir), name), wait, false);
             }
-            Hint::Dir { dir } if dir != PARKED.0 => self.push_dir(NodeId(dir), false),
+            // One that is gone may have another in its place by now, which nobody watches yet.
+            Hint::Dir { dir } | Hint::Gone { dir } if dir != PARKED.0 => self.push_dir(NodeId(dir), false),
             Hint::Dir { .. } | Hint::Gone { .. } => {}
             Hint::Overflow => {
                 self.push_dir(ROOT, true);
@@ -433,6 +458,9 @@ impl Engine {
 
     fn publish(&mut self) -> Read<()> {
         let totals: Totals = self.folder.store.snapshot()?.totals()?;
+        if totals.seq > self.noted && self.note_at.is_none() {
+            self.note_at = Some(self.now + NOTE_AFTER);
+        }
         let mut problems = self.unreadable.clone();
         problems.extend(self.troubles.values().cloned());
         self.name_kept(&mut problems)?;

@@ -60,7 +60,8 @@ fn unchanged(row: &LocalRow, s: &Stat) -> bool {
             | (Content::Dir, FileKind::Dir)
             | (Content::Link(_), FileKind::Link)
     );
-    let same = if s.kind == FileKind::Dir { row.stamp.ino == s.ino } else { row.stamp == s.stamp() };
+    let same =
+        if s.kind == FileKind::Dir { row.stamp.is_same_inode(&s.stamp()) } else { row.stamp == s.stamp() };
     kind && same && (s.kind == FileKind::Link || row.mode == s.mode & 0o777)
 }
 

@@ -46,21 +46,35 @@ impl Site {
         let begin = || {
             let snapshot = self.store.snapshot()?;
             let mut work = Work::new(&snapshot);
-            let known = before.map_or(Ok(true), |noted| remembers(&snapshot, noted.life))?;
+            let known = before.map_or(Ok(true), |noted| remembers(&snapshot, noted.life, noted.seq))?;
             if !known {
                 work.renew(fresh)?;
             }
             let counter = work.begin_life(life, before.map_or(0, |noted| noted.reserved))?;
+            let seq = work.tx.totals()?.seq;
             // In the index first: what is noted, the index must know.
             self.store.commit(work.finish()?)?;
-            Ok((!known, counter))
+            Ok((!known, counter, seq))
         };
-        let (rolled_back, counter) =
+        let (rolled_back, counter, seq) =
             begin().map_err(|e: Fault| io::Error::new(io::ErrorKind::InvalidData, e.0))?;
-        let now = Noted { life, reserved: counter + RESERVED };
+        let now = Noted { life, reserved: counter + RESERVED, seq };
         note(self.disk.as_ref(), &now)?;
         *self.life() = Some(now);
         Ok(rolled_back)
+    }
+
+    /// Notes beside the index how far it came.
+    ///
+    /// # Errors
+    /// Those of the disk; then what was noted before stands.
+    pub fn note(&self, seq: u64) -> io::Result<()> {
+        let mut life = self.life();
+        let Some(now) = life.as_mut() else { return Ok(()) };
+        let next = Noted { seq, ..*now };
+        note(self.disk.as_ref(), &next)?;
+        *now = next;
+        Ok(())
     }
 
     fn life(&self) -> MutexGuard<'_, Option<Noted>> {

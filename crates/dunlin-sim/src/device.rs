@@ -86,6 +86,9 @@ impl Device {
         let (disk, index) = {
             let mut world = shared.world();
             let machine = &mut world.machines[number];
+            if machine.away && !self.marked {
+                return Err(io::Error::other("the folder is not there"));
+            }
             machine.disk = machine.disk.restart();
             machine.died = false;
             (machine.disk.clone(), machine.index.clone())

@@ -104,6 +104,7 @@ impl Flock {
                 files: ROOM.1,
                 names: Names::Exact,
                 as_root: true,
+                reuse_inodes: setup.seed % 2 == 1,
                 ..Options::default()
             };
             let disk = ModelDisk::new(options);
@@ -119,6 +120,9 @@ impl Flock {
             }
             (disk, ModelIndex::default())
         };
+        let shared = Shared::new((0..setup.devices).map(machine).collect(), setup.seed);
+        // What was put in place and could not be recorded may be seen as something new.
+        shared.world().rough = setup.errors > 0;
         let devices = (0..setup.devices).map(|i| Device::new(i, setup.skew_s * i as i64)).collect();
         Flock {
             base: Instant::now(),
@@ -129,7 +133,7 @@ impl Flock {
             queued: 0,
             acts: acts.into(),
             schedule: Chance::new(setup.seed, "schedule"),
-            shared: Shared::new((0..setup.devices).map(machine).collect(), setup.seed),
+            shared,
             events: 0,
             messages: 0,
             calm_since: 0,

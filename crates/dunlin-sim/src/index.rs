@@ -83,6 +83,11 @@ impl ModelIndex {
         inner.kept = Some(inner.rows.clone());
     }
 
+    /// The backup.
+    pub fn kept(&self) -> Option<Arc<Memory>> {
+        self.inner().kept.clone()
+    }
+
     /// Goes back to the backup, if there is one.
     pub fn roll_back(&self) -> bool {
         let mut inner = self.inner();

@@ -79,7 +79,7 @@ impl Flock {
                 out.push(format!("{i} {:?} {:?}", told.pulse, told.problems));
             }
             let pending = self.shared.world().machines[i].disk.events_pending();
-            if d.hints_at.is_some() || pending || d.turn_at.is_none_or(|t| t < self.now + 300 * MS) {
+            if d.hints_at.is_some() || pending || d.turn_at.is_none_or(|t| t < self.now + 1_500 * MS) {
                 out.push(format!("{i} has something to do"));
             }
             let totals = life.site.store.snapshot().and_then(|s| s.totals()).unwrap_or_default();
@@ -155,6 +155,9 @@ impl Flock {
     }
 
     fn stays_idle(&mut self) -> bool {
+        // The last changes are noted beside the index a moment after they were made.
+        let noted = self.now + 8_000 * MS;
+        while self.step(noted) {}
         let before = self.traffic();
         let until = self.now + IDLE;
         while self.step(until) {}

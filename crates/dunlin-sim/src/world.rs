@@ -36,6 +36,8 @@ pub struct Machine {
     armed: Vec<(u32, Act)>,
     /// The program was killed in the midst of its work.
     pub died: bool,
+    /// For so many commits users have just moved things about: where a path leads is then not the program's doing.
+    moving: u32,
     /// Its folder is away: what stands in its place is nobody's.
     pub away: bool,
 }
@@ -70,7 +72,7 @@ impl Shared {
         let armed = machines.iter().map(|_| AtomicBool::new(false)).collect();
         let machines = machines
             .into_iter()
-            .map(|(disk, index)| Machine { disk, index, armed: Vec::new(), died: false, away: false })
+            .map(|(disk, index)| Machine { disk, index, armed: Vec::new(), died: false, moving: 0, away: false })
             .collect();
         let (ledger, power) = (Ledger::default(), Chance::new(seed, "power"));
         let dots = BTreeMap::new();
@@ -142,9 +144,14 @@ impl World {
         let device = act.device;
         match &act.what {
             What::Kill => self.kill(device),
+            // The disk that is away has power of its own.
+            What::PowerCut if self.machines[device].away => self.kill(device),
             What::PowerCut => self.cut_power(device),
             _ if self.machines[device].away => {}
             what => {
+                if matches!(what, What::Move { .. } | What::Exchange { .. } | What::Mkdir { .. } | What::Remove { .. }) {
+                    self.machines[device].moving = 8;
+                }
                 let disk = self.machines[device].disk.clone();
                 // What the system refuses did not happen.
                 let _ = Hands { disk: &disk, device, ledger: &mut self.ledger }.act(what);
@@ -191,6 +198,17 @@ impl World {
         }
     }
 
+    /// Whether it is noted in a device's folder that its index came further than its backup.
+    pub fn is_noted_beyond(&self, device: usize) -> bool {
+        let machine = &self.machines[device];
+        let control = machine.disk.control_tree();
+        let note = control.iter().find(|(path, _)| path.to_bytes().ends_with(b".dunlin/life"));
+        let Some((_, Thing::File { bytes, .. })) = note else { return false };
+        let seq = std::str::from_utf8(bytes).ok().and_then(|text| text.lines().nth(2)?.parse::<u64>().ok());
+        let kept = machine.index.kept().map(|rows| rows.totals().map_or(0, |t| t.seq));
+        seq.zip(kept).is_some_and(|(noted, kept)| noted > kept)
+    }
+
     /// Whether a device has a content that is nowhere else.
     pub fn holds_alone(&self, device: usize) -> bool {
         let mut elsewhere = BTreeSet::new();
@@ -201,6 +219,11 @@ impl World {
     }
 
     fn check_claims(&mut self, device: usize, before: &dyn View, changes: &Changes) -> Read<()> {
+        let moving = &mut self.machines[device].moving;
+        if *moving > 0 {
+            *moving -= 1;
+            return Ok(());
+        }
         let mut tx = Tx::new(before);
         for (key, value) in changes {
             match value {
@@ -211,6 +234,11 @@ impl World {
         for key in changes.iter().filter(|(k, v)| k.first() == Some(&b'l') && v.is_some()).map(|(k, _)| k) {
             let Some(at) = position(key) else { continue };
             let (Some(row), Some(path)) = (tx.local(&at)?, path_of(&tx, &at)?) else { continue };
+            let old = before.local(&at)?;
+            if old.is_some_and(|old| old.content == row.content && old.stamp == row.stamp) {
+                // Claimed before; what users did since is theirs.
+                continue;
+            }
             let disk = &self.machines[device].disk;
             let shows = disk.visible_at(&path).is_some_and(|t| is_of(&row, &t));
             if shows && !disk.durable(&path).is_some_and(|t| is_of(&row, &t)) {

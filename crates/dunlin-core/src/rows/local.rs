@@ -30,6 +30,13 @@ pub struct Stamp {
     pub nlink: u32,
 }
 
+impl Stamp {
+    /// Whether both are of one inode. Its number alone does not tell: file systems give it again at once.
+    pub fn is_same_inode(&self, other: &Stamp) -> bool {
+        self.ino == other.ino && self.btime == other.btime
+    }
+}
+
 /// What is on this disk at a position: the version applied or observed there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocalRow {

@@ -2,6 +2,7 @@
 //! an edit, and spread; or a file would be gone, look deleted, and be deleted everywhere.
 
 use super::Engine;
+use super::looking::is_gone;
 use crate::store::Snapshot;
 use dunlin_core::ids::NodeId;
 use dunlin_core::kv::Read;
@@ -40,19 +41,14 @@ impl Engine {
         for at in files {
             let Some(path) = path_of(snapshot, &at)? else { continue };
             if let Err(e) = self.folder.disk.sync_file(&path) {
-                // Gone again: the next look tells.
-                if e.kind() != io::ErrorKind::NotFound {
-                    self.postpone(snapshot, seen, &e, |o| o.at == at)?;
-                }
+                self.postpone(snapshot, seen, &e, |o| o.at == at)?;
             }
         }
         for dir in dirs {
             let Some(names) = snapshot.disk_path(dir)? else { continue };
             match self.folder.disk.sync_dir(&RelPath::from(names)) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                    self.postpone(snapshot, seen, &e, |o| o.at.dir == dir)?;
-                }
-                _ => {}
+                Ok(()) => {}
+                Err(e) => self.postpone(snapshot, seen, &e, |o| o.at.dir == dir)?,
             }
         }
         Ok(())
@@ -70,6 +66,11 @@ impl Engine {
         let (late, rest) = std::mem::take(seen).into_iter().partition(|o| which(o));
         *seen = rest;
         let late: Vec<Observation> = late;
+        if is_gone(e) {
+            // Whatever is there now, if anything, is looked at: it may be back by the time this is recorded.
+            late.into_iter().for_each(|o| self.mark(o.at, Duration::ZERO, true));
+            return Ok(());
+        }
         for o in late {
             if let std::collections::btree_map::Entry::Vacant(entry) = paths.entry(o.at.dir) {
                 let names = snapshot.disk_path(o.at.dir)?;

@@ -144,7 +144,7 @@ impl Engine {
                 return Ok(false);
             }
         };
-        Ok(row.zip(now).is_some_and(|(row, now)| row.stamp.ino == now.ino))
+        Ok(row.zip(now).is_some_and(|(row, now)| row.stamp.is_same_inode(&now.stamp())))
     }
 
     /// A directory is not where it was: whatever happened is seen by listing the directory above it.
@@ -398,7 +398,7 @@ impl Engine {
     }
 }
 
-fn is_gone(e: &std::io::Error) -> bool {
+pub(super) fn is_gone(e: &std::io::Error) -> bool {
     use std::io::ErrorKind::{NotADirectory, NotFound};
     matches!(e.kind(), NotFound | NotADirectory)
         || e.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error())

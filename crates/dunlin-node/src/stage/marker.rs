@@ -33,11 +33,13 @@ pub struct Noted {
     pub life: LifeId,
     /// No dot above this counter was given yet.
     pub reserved: u64,
+    /// The index came at least as far as this sequence number.
+    pub seq: u64,
 }
 
 /// What is noted, if anything that can be read.
 pub fn noted(disk: &dyn Disk) -> io::Result<Option<Noted>> {
-    let mut buffer = [0; 96];
+    let mut buffer = [0; 128];
     let read = match disk.open(&control(&["life"])) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other?.read_at(&mut buffer, 0)?,
@@ -46,12 +48,13 @@ pub fn noted(disk: &dyn Disk) -> io::Result<Option<Noted>> {
     let mut lines = text.lines();
     let life = lines.next().and_then(LifeId::from_hex);
     let reserved = lines.next().and_then(|l| l.parse().ok());
-    Ok(life.zip(reserved).map(|(life, reserved)| Noted { life, reserved }))
+    let seq = lines.next().and_then(|l| l.parse().ok()).unwrap_or(0);
+    Ok(life.zip(reserved).map(|(life, reserved)| Noted { life, reserved, seq }))
 }
 
 /// Notes it, durable.
 pub fn note(disk: &dyn Disk, noted: &Noted) -> io::Result<()> {
-    write_control(disk, "life", &format!("{}\n{}\n", noted.life, noted.reserved))
+    write_control(disk, "life", &format!("{}\n{}\n{}\n", noted.life, noted.reserved, noted.seq))
 }
 
 /// Writes the marker into a folder that is shared or joined for the first time.

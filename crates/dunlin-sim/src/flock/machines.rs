@@ -29,6 +29,8 @@ impl Flock {
                 }
             }
             What::LoseIndex => self.lose_index(device),
+            // A backup of a moment ago leaves no trace, and is no backup that anybody keeps.
+            What::RollBack if !self.shared.world().is_noted_beyond(device) => {}
             What::RollBack => {
                 self.stop(device);
                 let mut world = self.shared.world();

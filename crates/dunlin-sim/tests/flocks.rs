@@ -1,0 +1,83 @@
+//! Whole flocks from seeds, with every fault: no invariant may break (docs/reliability.md).
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use dunlin_sim::script::Script;
+use dunlin_sim::{run_caught, shrink, workload};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+/// `FLOCK_SEEDS=1000000` for more; `cargo run -p dunlin-sim -- --help` for other ways to run them.
+fn seeds() -> u64 {
+    std::env::var("FLOCK_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(20_000)
+}
+
+#[test]
+fn flocks_hold_all_invariants() {
+    let (next, events) = (AtomicU64::new(0), AtomicU64::new(0));
+    let failed = Mutex::new(None);
+    let begun = Instant::now();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let work = || {
+        while failed.lock().unwrap().is_none() {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds() {
+                return;
+            }
+            let outcome = run_caught(&workload::script_with(seed, 3));
+            events.fetch_add(outcome.events, Ordering::Relaxed);
+            if let Some(broken) = outcome.broken {
+                *failed.lock().unwrap() = Some((seed, broken));
+            }
+        }
+    };
+    std::thread::scope(|s| {
+        for _ in 0..threads {
+            s.spawn(work);
+        }
+    });
+    let seconds = begun.elapsed().as_secs_f64();
+    let rate = seeds() as f64 / seconds / threads as f64;
+    eprintln!(
+        "{} seeds, {} events in {seconds:.0} s: {rate:.0} seeds a second a core",
+        seeds(),
+        events.into_inner()
+    );
+    if let Some((seed, broken)) = failed.into_inner().unwrap() {
+        let short = shrink::shrink(&workload::script_with(seed, 3), broken.invariant);
+        panic!("seed {seed} breaks \"{}\": {}\n{short}", broken.invariant, broken.what);
+    }
+}
+
+#[test]
+fn a_seed_is_reproduced_exactly() {
+    for seed in 0..200 {
+        let script = workload::script(seed);
+        assert_eq!(run_caught(&script), run_caught(&script), "seed {seed}");
+    }
+}
+
+/// Scripts that once broke an invariant, each under the streams of chance of many seeds.
+#[test]
+fn what_was_mended_stays_mended() {
+    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/scripts");
+    let mut count = 0;
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let script: Script = std::fs::read_to_string(&path).unwrap().parse().unwrap();
+        for seed in 0..50 {
+            let mut script = script.clone();
+            script.setup.seed += seed;
+            assert_eq!(
+                run_caught(&script).broken,
+                None,
+                "{} with seed {}",
+                path.display(),
+                script.setup.seed
+            );
+        }
+        count += 1;
+    }
+    assert!(count >= 8, "{count}");
+}
