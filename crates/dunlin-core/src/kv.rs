@@ -6,13 +6,31 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
-/// The store could not be read, or holds what it should not. Nothing was changed.
+/// The store could not be read or written, or holds what it should not. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault(pub String);
+pub struct Fault {
+    /// What happened.
+    pub why: String,
+    /// The store holds what it should not. Else the machine refused, a full disk for one: that says nothing
+    /// against what is stored.
+    pub damage: bool,
+}
+
+impl Fault {
+    /// The store holds what it should not.
+    pub fn damage(why: impl Into<String>) -> Fault {
+        Fault { why: why.into(), damage: true }
+    }
+
+    /// The machine refused.
+    pub fn environment(why: impl Into<String>) -> Fault {
+        Fault { why: why.into(), damage: false }
+    }
+}
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "index: {}", self.0)
+        write!(f, "index: {}", self.why)
     }
 }
 

@@ -201,7 +201,7 @@ pub(crate) fn after(prefix: &[u8]) -> Vec<u8> {
 }
 
 fn bad(what: &str) -> Fault {
-    Fault(format!("a {what} cannot be read"))
+    Fault::damage(format!("a {what} cannot be read"))
 }
 
 fn decode<'b, T: Decode<'b, ()>>(bytes: &'b [u8], what: &str) -> Read<T> {
@@ -409,7 +409,7 @@ pub trait Rows: View {
             names.push(up.name);
             at = up.dir;
             if names.len() > 4096 {
-                return Err(Fault("directories form a loop".into()));
+                return Err(Fault::damage("directories form a loop"));
             }
         }
         names.reverse();

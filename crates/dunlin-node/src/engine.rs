@@ -15,7 +15,7 @@ mod thread;
 
 pub(crate) use damage::ASKED;
 pub use host::{Fetched, Host, Input, Passed, Pulse, Start};
-pub(crate) use thread::run;
+pub(crate) use thread::{note_damage, run};
 
 use crate::disk::is_full;
 use crate::site::Site;

@@ -145,9 +145,7 @@ impl Host for Folder {
     }
 
     fn renewed(&self) {
-        for peer in lock(&self.peers).values() {
-            peer.conn.close(crate::session::CODE_RENEWED, b"");
-        }
+        self.end_exchanges();
     }
 
     fn united(&self) {
@@ -178,6 +176,13 @@ impl Folder {
 
     pub(crate) fn is_member(&self, device: &DeviceId) -> bool {
         self.members.borrow().contains_key(device)
+    }
+
+    /// Ends the connections over which it is exchanged; they are made again at once.
+    pub(crate) fn end_exchanges(&self) {
+        for peer in lock(&self.peers).values() {
+            peer.conn.close(crate::session::CODE_RENEWED, b"");
+        }
     }
 
     pub(crate) fn raise(&self) {

@@ -4,6 +4,7 @@ mod api;
 mod dialing;
 mod joining;
 mod opening;
+mod reopening;
 mod verifying;
 
 use crate::control::{ApiError, Event};
@@ -78,6 +79,8 @@ pub(crate) struct Shared {
     folders: Mutex<BTreeMap<FolderId, Open>>,
     /// Folders that could not be opened (yet).
     unopened: Mutex<BTreeMap<FolderId, Unopened>>,
+    /// Told of folders whose index could not be used any more.
+    failed: mpsc::UnboundedSender<Arc<Folder>>,
     pub peers: Mutex<BTreeMap<DeviceId, Arc<Peer>>>,
     /// Where devices were seen, the latest first. Hints: who answers is whoever proves the key.
     addresses: Mutex<BTreeMap<DeviceId, Vec<SocketAddr>>>,
@@ -112,6 +115,7 @@ struct Open {
     folder: Arc<Folder>,
     engine: std::thread::JoinHandle<()>,
     watching: Arc<AtomicBool>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
 /// A running node.
@@ -209,6 +213,7 @@ pub async fn start(options: NodeOptions) -> Result<Arc<Node>, StartError> {
         .map_err(|e| StartError::other(format!("no random numbers: {e}"), "look at the system"))?;
     let name = options.home.name()?;
     let addresses = crate::config::load_addresses(options.home.dir());
+    let (failed, failures) = mpsc::unbounded_channel();
     let shared = Arc::new(Shared {
         device: DeviceId(transport.id()),
         name,
@@ -218,6 +223,7 @@ pub async fn start(options: NodeOptions) -> Result<Arc<Node>, StartError> {
         transport,
         folders: Mutex::default(),
         unopened: Mutex::default(),
+        failed,
         peers: Mutex::default(),
         addresses: Mutex::new(addresses),
         expected: Mutex::default(),
@@ -230,13 +236,15 @@ pub async fn start(options: NodeOptions) -> Result<Arc<Node>, StartError> {
         pledged: AtomicBool::new(false),
     });
     let node = Arc::new(Node { shared, tasks: Mutex::default() });
+    let mut unopened = Vec::new();
     for id in node.shared.home.folder_ids()? {
         if let Err(why) = opening::open_known(&node.shared, &id) {
             // The other folders go on; status tells of this one until it can be opened.
             node.shared.event(Event::Note { text: why.message.clone() });
-            lock(&node.tasks).push(tokio::spawn(opening::keep_trying(node.shared.clone(), id)));
+            unopened.push(id);
         }
     }
+    lock(&node.tasks).push(tokio::spawn(reopening::tend(node.shared.clone(), unopened, failures)));
     node.run(options.listen, options.discovery);
     Ok(node)
 }

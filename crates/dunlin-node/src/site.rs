@@ -40,7 +40,7 @@ impl Site {
     /// have been given. Tells whether it was rolled back.
     ///
     /// # Errors
-    /// Those of the disk; a fault of the index as `InvalidData`.
+    /// Those of the disk; a [`Fault`] of the index within.
     pub fn begin_life(&self, life: LifeId, fresh: Incarnation) -> io::Result<bool> {
         let before = noted(self.disk.as_ref())?;
         let begin = || {
@@ -56,8 +56,7 @@ impl Site {
             self.store.commit(work.finish()?)?;
             Ok((!known, counter, seq))
         };
-        let (rolled_back, counter, seq) =
-            begin().map_err(|e: Fault| io::Error::new(io::ErrorKind::InvalidData, e.0))?;
+        let (rolled_back, counter, seq) = begin().map_err(|e: Fault| io::Error::other(e))?;
         let now = Noted { life, reserved: counter + RESERVED, seq };
         note(self.disk.as_ref(), &now)?;
         *self.life() = Some(now);

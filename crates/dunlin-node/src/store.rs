@@ -5,6 +5,7 @@ use dunlin_core::kv::{Changes, Fault, Pair, Read, Tx, View};
 use dunlin_core::rows::Rows;
 use redb::{Database, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition};
 use std::path::Path;
+use std::sync::{PoisonError, RwLock};
 
 const ROWS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("rows");
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
@@ -26,12 +27,25 @@ pub enum OpenError {
     Damaged(String),
     /// The system refused.
     #[error("the index cannot be opened: {0}")]
-    Io(#[from] std::io::Error),
+    Refused(String),
+}
+
+impl From<Fault> for OpenError {
+    fn from(fault: Fault) -> OpenError {
+        if fault.damage { OpenError::Damaged(fault.why) } else { OpenError::Refused(fault.why) }
+    }
+}
+
+impl From<std::io::Error> for OpenError {
+    fn from(e: std::io::Error) -> OpenError {
+        OpenError::Refused(e.to_string())
+    }
 }
 
 /// An index in a redb file.
 pub struct Store {
-    db: Database,
+    /// None once it was closed.
+    db: RwLock<Option<Database>>,
 }
 
 /// A consistent view of an index.
@@ -60,6 +74,8 @@ pub trait Index: Send + Sync {
     fn snapshot(&self) -> Read<Snapshot>;
     /// Commits changes as one; durable when it returns.
     fn commit(&self, changes: Changes) -> Read<()>;
+    /// Lets go of the file, whoever still holds this: another handle may open it.
+    fn close(&self) {}
 }
 
 /// A new index gets an incarnation of its own, and may only unite. `random` has never been used before.
@@ -78,8 +94,24 @@ pub fn begin(index: &dyn Index, device: DeviceId, random: [u8; 16]) -> Read<()> 
 
 struct Table(ReadOnlyTable<&'static [u8], &'static [u8]>);
 
-fn fault(e: impl std::fmt::Display) -> Fault {
-    Fault(e.to_string())
+fn fault(e: impl Into<redb::Error>) -> Fault {
+    use redb::Error::{
+        Backend, DatabaseAlreadyOpen, DatabaseClosed, Io, LockPoisoned, PreviousIo, Unsupported,
+    };
+    match e.into() {
+        Io(e) if tells_of_damage(&e) => Fault::damage(e.to_string()),
+        Io(e) => Fault::environment(e.to_string()),
+        e @ (PreviousIo | DatabaseClosed | DatabaseAlreadyOpen | LockPoisoned(_) | Unsupported
+        | Backend(_)) => Fault::environment(e.to_string()),
+        e => Fault::damage(e.to_string()),
+    }
+}
+
+/// Errors that say something of what is in the file. All others (no space, no such device, too many open files)
+/// say something of the machine.
+fn tells_of_damage(e: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{InvalidData, InvalidInput, IsADirectory, UnexpectedEof};
+    matches!(e.kind(), InvalidData | InvalidInput | IsADirectory | UnexpectedEof)
 }
 
 impl Store {
@@ -87,21 +119,15 @@ impl Store {
     pub fn open(path: &Path) -> Result<Store, OpenError> {
         let mut builder = Database::builder();
         builder.set_cache_size(CACHE_BYTES);
-        let db = match builder.create(path) {
-            Ok(db) => db,
-            Err(redb::DatabaseError::Storage(redb::StorageError::Io(e))) if is_environment(&e) => {
-                return Err(OpenError::Io(e));
-            }
-            Err(e) => return Err(OpenError::Damaged(e.to_string())),
-        };
-        let store = Store { db };
-        let schema = store.prepare().map_err(|e| OpenError::Damaged(e.0))?;
+        let db = builder.create(path).map_err(fault)?;
+        let schema = Store::prepare(&db)?;
+        let store = Store { db: RwLock::new(Some(db)) };
         if schema > SCHEMA { Err(OpenError::Newer(schema)) } else { Ok(store) }
     }
 
     /// Makes the tables of a new index; returns the schema number.
-    fn prepare(&self) -> Read<u64> {
-        let tx = self.db.begin_write().map_err(fault)?;
+    fn prepare(db: &Database) -> Read<u64> {
+        let tx = db.begin_write().map_err(fault)?;
         let schema = {
             let mut meta = tx.open_table(META).map_err(fault)?;
             let found = meta.get("schema").map_err(fault)?.map(|v| v.value());
@@ -114,11 +140,16 @@ impl Store {
         tx.commit().map_err(fault)?;
         Ok(schema)
     }
+
+    fn with<T>(&self, work: impl FnOnce(&Database) -> Read<T>) -> Read<T> {
+        let db = self.db.read().unwrap_or_else(PoisonError::into_inner);
+        work(db.as_ref().ok_or_else(|| Fault::environment("closed"))?)
+    }
 }
 
 impl Index for Store {
     fn snapshot(&self) -> Read<Snapshot> {
-        let tx = self.db.begin_read().map_err(fault)?;
+        let tx = self.with(|db| db.begin_read().map_err(fault))?;
         tx.open_table(ROWS).map(|t| Snapshot::new(Table(t))).map_err(fault)
     }
 
@@ -126,25 +157,25 @@ impl Index for Store {
         if changes.is_empty() {
             return Ok(());
         }
-        let mut tx = self.db.begin_write().map_err(fault)?;
-        tx.set_durability(Durability::Immediate).map_err(fault)?;
-        {
-            let mut rows = tx.open_table(ROWS).map_err(fault)?;
-            for (key, value) in &changes {
-                match value {
-                    Some(value) => rows.insert(key.as_slice(), value.as_slice()).map_err(fault)?,
-                    None => rows.remove(key.as_slice()).map_err(fault)?,
-                };
+        self.with(|db| {
+            let mut tx = db.begin_write().map_err(fault)?;
+            tx.set_durability(Durability::Immediate).map_err(fault)?;
+            {
+                let mut rows = tx.open_table(ROWS).map_err(fault)?;
+                for (key, value) in &changes {
+                    match value {
+                        Some(value) => rows.insert(key.as_slice(), value.as_slice()).map_err(fault)?,
+                        None => rows.remove(key.as_slice()).map_err(fault)?,
+                    };
+                }
             }
-        }
-        tx.commit().map_err(fault)
+            tx.commit().map_err(fault)
+        })
     }
-}
 
-/// Errors that say something of the machine, not of the file.
-fn is_environment(e: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{NotFound, OutOfMemory, PermissionDenied, ReadOnlyFilesystem, StorageFull};
-    matches!(e.kind(), NotFound | OutOfMemory | PermissionDenied | ReadOnlyFilesystem | StorageFull)
+    fn close(&self) {
+        drop(self.db.write().unwrap_or_else(PoisonError::into_inner).take());
+    }
 }
 
 impl View for Table {
@@ -193,5 +224,35 @@ mod tests {
         let path = dir.path().join("index.redb");
         std::fs::write(&path, vec![7; 9000]).unwrap();
         assert!(matches!(Store::open(&path), Err(OpenError::Damaged(_))));
+    }
+
+    #[test]
+    fn what_the_machine_refuses_is_no_damage() {
+        let errno = |n| fault(redb::StorageError::Io(std::io::Error::from_raw_os_error(n)));
+        // ENOSPC, EDQUOT, EIO, EROFS, EMFILE, ENFILE, ENOMEM, EACCES, EPERM, EBUSY, ENODEV, ESTALE
+        for n in [28, 122, 5, 30, 24, 23, 12, 13, 1, 16, 19, 116] {
+            assert!(!errno(n).damage, "{n}");
+        }
+        assert!(!fault(redb::StorageError::PreviousIo).damage);
+        assert!(fault(redb::StorageError::Corrupted("a page".into())).damage);
+        let short = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
+        assert!(fault(redb::StorageError::Io(short)).damage);
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("index.redb");
+        let _holds = Store::open(&path).unwrap();
+        // Somebody still has it: that is no reason to put it aside.
+        assert!(matches!(Store::open(&path), Err(OpenError::Refused(_))));
+    }
+
+    #[test]
+    fn once_closed_it_lets_go_of_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("index.redb");
+        let store = Store::open(&path).unwrap();
+        let old = store.snapshot().unwrap();
+        store.close();
+        Store::open(&path).unwrap().commit([(b"a".to_vec(), Some(b"1".to_vec()))].into()).unwrap();
+        assert!(store.snapshot().is_err_and(|fault| !fault.damage));
+        assert!(old.get(b"a").is_err_and(|fault| !fault.damage));
     }
 }

@@ -101,7 +101,7 @@ impl Index for Handle {
     fn snapshot(&self) -> Read<Snapshot> {
         let inner = self.index.inner();
         if inner.life != self.life {
-            return Err(Fault("killed".into()));
+            return Err(Fault::environment("killed"));
         }
         Ok(Snapshot::new(Shared(inner.rows.clone())))
     }
@@ -115,7 +115,7 @@ impl Index for Handle {
         drop(before);
         let mut inner = self.index.inner();
         if inner.life != self.life {
-            return Err(Fault("killed".into()));
+            return Err(Fault::environment("killed"));
         }
         inner.commits += 1;
         Arc::make_mut(&mut inner.rows).apply(changes);

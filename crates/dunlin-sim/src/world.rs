@@ -72,7 +72,14 @@ impl Shared {
         let armed = machines.iter().map(|_| AtomicBool::new(false)).collect();
         let machines = machines
             .into_iter()
-            .map(|(disk, index)| Machine { disk, index, armed: Vec::new(), died: false, moving: 0, away: false })
+            .map(|(disk, index)| Machine {
+                disk,
+                index,
+                armed: Vec::new(),
+                died: false,
+                moving: 0,
+                away: false,
+            })
             .collect();
         let (ledger, power) = (Ledger::default(), Chance::new(seed, "power"));
         let dots = BTreeMap::new();
@@ -149,7 +156,10 @@ impl World {
             What::PowerCut => self.cut_power(device),
             _ if self.machines[device].away => {}
             what => {
-                if matches!(what, What::Move { .. } | What::Exchange { .. } | What::Mkdir { .. } | What::Remove { .. }) {
+                if matches!(
+                    what,
+                    What::Move { .. } | What::Exchange { .. } | What::Mkdir { .. } | What::Remove { .. }
+                ) {
                     self.machines[device].moving = 8;
                 }
                 let disk = self.machines[device].disk.clone();

@@ -142,3 +142,64 @@ fn no_inodes_is_said_and_heals() {
     settle("with room", &[&a, &b]);
     assert_eq!(b.folder()["problems"].as_array().unwrap().len(), 0);
 }
+
+/// Takes all that is free.
+fn fill(path: &Path) {
+    let mut file = fs::File::create(path).unwrap();
+    let block = vec![7; 1 << 16];
+    while file.write_all(&block).is_ok() {}
+}
+
+/// A full disk of the state directory says nothing against the index: the folder waits, says why, and goes
+/// on as the same index.
+#[test]
+fn a_full_state_directory_is_told_and_heals_by_itself() {
+    let temp = tempfile::tempdir().unwrap();
+    let base = temp.path().canonicalize().unwrap();
+    let [mut a, mut b] = ["a", "b"].map(|n| Node::new(&base, n));
+    let Some(_disk) = Tmpfs::new(&b.home, "size=12m,mode=700") else { return };
+    fs::create_dir(&a.dir).unwrap();
+    for i in 0..50 {
+        write(a.path(format!("old {i}")), format!("old {i}"));
+    }
+    b.join(&a.share());
+    settle("joined", &[&a, &b]);
+    let pid = b.pid();
+    let filler = b.home.join("filler");
+    for round in 0..2 {
+        fill(&filler);
+        let of_round = |what: &str, i: usize| format!("{what} {round} {i}");
+        for i in 0..1500 {
+            write(a.path(of_round("theirs", i)), of_round("their content", i));
+        }
+        until("the reason is told", PATIENCE, || {
+            let folder = b.folder();
+            folder["in_sync"] == false && problem(&b, "").contains("No space left on device")
+        });
+        // Both go on working meanwhile.
+        for i in 0..10 {
+            write(b.path(of_round("mine", i)), of_round("my content", i));
+            fs::remove_file(a.path(format!("old {}", round * 10 + i))).unwrap();
+        }
+        fs::rename(a.path(of_round("theirs", 0)), a.path(of_round("renamed", 0))).unwrap();
+        write(b.path("old 49"), of_round("edited", 49));
+        fs::remove_file(&filler).unwrap();
+        until("it is opened again", Duration::from_secs(60), || problem(&b, "").is_empty());
+        let tree = settle_within("with room", &[&a, &b], Duration::from_secs(60));
+        assert!(conflicts(&tree).is_empty(), "{:?}", conflicts(&tree));
+        assert_eq!(tree.len(), 50 + (round + 1) * (1500 + 10 - 10), "nothing is lost and nothing comes back");
+        assert_eq!(fs::read(a.path("old 49")).unwrap(), of_round("edited", 49).as_bytes());
+        assert_eq!(
+            fs::read(b.path(of_round("renamed", 0))).unwrap(),
+            of_round("their content", 0).as_bytes()
+        );
+    }
+    assert_eq!(b.pid(), pid);
+    assert!(b.lives() && !b.panicked(), "{}", b.errors());
+    let folders = fs::read_dir(b.home.join("folders")).unwrap();
+    for state in folders {
+        let state = state.unwrap().path();
+        assert!(!state.join("index.damaged").exists() && !state.join("index.damaged.redb").exists());
+    }
+    b.stop();
+}

@@ -54,6 +54,6 @@ pub fn run(field: &mut Field) -> String {
         detach(strace);
     }
     crowd.end();
-    let restarted = heal(&mut nodes[1]);
-    format!("{calls} {when}{restarted}, {}", field.judge(&nodes, pollers))
+    let halted = heal(&nodes[1]);
+    format!("{calls} {when}{halted}, {}", field.judge(&nodes, pollers))
 }

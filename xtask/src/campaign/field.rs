@@ -1,6 +1,8 @@
 //! Where a run takes place: devices, their users, and the judgement that ends it.
 
-use dunlin_testkit::{Crowd, Dice, Ledger, Node, Poller, Tree, User, can, identical, is_root, settle_within};
+use dunlin_testkit::{
+    Crowd, Dice, Ledger, Node, Poller, Tree, User, can, identical, is_root, settle_within, until,
+};
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -153,16 +155,16 @@ pub fn no_panic(node: &Node) {
     assert!(!node.panicked(), "{} panicked: {}", node.name, node.errors());
 }
 
-/// A folder whose index could not be read or written stops and says why; the next start goes on.
-pub fn heal(node: &mut Node) -> &'static str {
+/// A folder whose index could not be read or written is halted and says why; it goes on by itself.
+pub fn heal(node: &Node) -> &'static str {
     let folder = node.folder();
-    if folder["state"] != "error" {
+    if folder["state"] != "error" && folder["state"] != "halted" {
         return "";
     }
     assert!(folder["problems"].as_array().is_some_and(|all| !all.is_empty()), "it says why: {folder}");
-    node.stop();
-    node.run();
-    ", stopped by it and started again"
+    let open = || !["error", "halted"].iter().any(|state| node.folder()["state"] == *state);
+    until("it is opened again", PATIENCE, open);
+    ", halted by it and gone on"
 }
 
 /// `kill -9`, after a look at what it said.

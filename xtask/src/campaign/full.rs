@@ -39,10 +39,10 @@ pub fn run(field: &mut Field) -> String {
     crowd.end();
     let _ = std::fs::remove_file(&filler);
     disk.remount("size=2000m");
-    let restarted = heal(&mut nodes[1]);
+    let halted = heal(&nodes[1]);
     let done = field.judge(&nodes, pollers);
     nodes.clear();
-    format!("{megabytes} MB{}{restarted}, {done}", if state_too { " with the state" } else { "" })
+    format!("{megabytes} MB{}{halted}, {done}", if state_too { " with the state" } else { "" })
 }
 
 /// Takes all that is free, but so many bytes.

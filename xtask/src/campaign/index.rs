@@ -69,7 +69,7 @@ pub fn run(field: &mut Field) -> String {
     apply(&index(&nodes[1]), &mut field.dice);
     let pollers = field.watch(&nodes);
     nodes[1].run();
-    let again = until_open(&mut nodes[1]);
+    let again = until_open(&nodes[1]);
     let done = field.judge(&nodes, pollers);
     let after = contents(&tree(&nodes[0].dir));
     let missing: BTreeSet<_> = before.difference(&after).filter(|c| !field.ledger.gone(c)).collect();
@@ -78,8 +78,8 @@ pub fn run(field: &mut Field) -> String {
     format!("{damage}{}{again}, {done}", if aside { ", put aside" } else { "" })
 }
 
-/// It opens, or stops with a word on why, perhaps only as it comes upon the damage.
-fn until_open(node: &mut Node) -> &'static str {
+/// It opens, or is halted with a word on why, perhaps only as it comes upon the damage.
+fn until_open(node: &Node) -> &'static str {
     node.until_connected(1, PATIENCE);
     let waited = node.asks(&["wait", "--timeout", "20"]).0;
     if waited == 0 { "" } else { heal(node) }

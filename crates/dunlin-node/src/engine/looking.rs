@@ -252,6 +252,12 @@ impl Engine {
                 for at in self.folder.store.snapshot()?.places_of_inode(stamp.ino)? {
                     if at != o.at {
                         self.mark(at, Duration::ZERO, false);
+                    } else if !found.problems.is_empty() {
+                        // Gone or not, it is not known now.
+                        self.mark(at, LATE_DIR, false);
+                    }
+                    for (path, why) in std::mem::take(&mut found.problems) {
+                        self.cannot_read(path, why);
                     }
                 }
             }

@@ -2,7 +2,10 @@
 
 use super::{Engine, Input};
 use crate::folder::Folder;
-use dunlin_core::kv::Read;
+use dunlin_core::kv::{Fault, Read};
+use dunlin_core::path::Escaped;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
@@ -11,22 +14,40 @@ use tokio::sync::mpsc;
 /// At most so many inputs are taken together, so that work goes on.
 const TOGETHER: usize = 256;
 
-/// Runs an engine until told to stop. An index that cannot be used ends it, said in status.
-pub(crate) fn run(engine: Engine, folder: &Arc<Folder>, inputs: mpsc::Receiver<Input>, handle: Handle) {
+/// Leaves a mark if the index is damaged: whoever opens the folder next puts it aside and unites.
+pub(crate) fn note_damage(dir: &Path, fault: &Fault) {
+    if fault.damage {
+        // Without the mark the damage is met once more.
+        let _ = crate::home::write_atomic(&dir.join("index.damaged"), fault.why.as_bytes());
+    }
+}
+
+/// Runs an engine until told to stop. An index that cannot be used ends it, said in status: `false`, and the
+/// folder has to be opened anew.
+pub(crate) fn run(
+    engine: Engine,
+    folder: &Arc<Folder>,
+    inputs: mpsc::Receiver<Input>,
+    handle: Handle,
+) -> bool {
     let mut driver = Driver { engine, inputs, handle };
     // A folder whose engine has died must never look as if all were well.
     let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| driver.rounds()));
     let Ok(ended) = ended else {
         let failed = "the folder's engine failed (a bug); restart dunlin, and please report it";
         folder.pulse.send_modify(|p| p.failed = Some(failed.into()));
-        return;
+        return true;
     };
-    if let Err(fault) = ended {
-        let failed = format!("{fault}; it is rebuilt at the next start");
-        // The next start finds the mark, puts the index aside and unites.
-        let _ = crate::home::write_atomic(&folder.dir.join("index.damaged"), failed.as_bytes());
-        folder.pulse.send_modify(|p| p.failed = Some(failed));
-    }
+    let Err(fault) = ended else { return true };
+    note_damage(&folder.dir, &fault);
+    let failed = if fault.damage {
+        format!("the index is damaged and is rebuilt: {}", fault.why)
+    } else {
+        let index = Escaped(folder.dir.as_os_str().as_bytes());
+        format!("the index in {index} cannot be used, which is tried again and again: {}", fault.why)
+    };
+    folder.pulse.send_modify(|p| p.failed = Some(failed));
+    false
 }
 
 struct Driver {

@@ -56,7 +56,7 @@ pub(super) async fn tell_states(folder: Arc<Folder>) {
 
 impl Node {
     fn pick(&self, spec: &FolderSpec) -> Result<Arc<Folder>, ApiError> {
-        let (open, unopened) = (self.shared.folders(), self.unopened());
+        let (open, unopened) = self.all();
         let mut all: Vec<(String, PathBuf)> =
             open.iter().map(|f| (f.id.to_string(), f.path.clone())).collect();
         all.extend(unopened.iter().map(|(id, there)| (id.to_string(), there.path.clone())));
@@ -72,11 +72,11 @@ impl Node {
         Err(ApiError::failed(format!("the folder {path} is halted: {why}"), "dunlin status says more"))
     }
 
-    fn unopened(&self) -> BTreeMap<FolderId, Unopened> {
-        let mut all = lock(&self.shared.unopened).clone();
-        // One that was opened this moment is in both.
-        all.retain(|id, _| self.shared.folder(id).is_none());
-        all
+    /// The open folders and the others, at one moment: each is in one of them.
+    fn all(&self) -> (Vec<Arc<Folder>>, BTreeMap<FolderId, Unopened>) {
+        let open = lock(&self.shared.folders);
+        let unopened = lock(&self.shared.unopened).clone();
+        (open.values().map(|o| o.folder.clone()).collect(), unopened)
     }
 
     fn folder_status(&self, folder: &Folder) -> FolderStatus {
@@ -190,9 +190,9 @@ impl Api for Node {
     }
 
     async fn status(&self) -> Result<Status, ApiError> {
-        let mut folders: Vec<FolderStatus> =
-            self.shared.folders().iter().map(|f| self.folder_status(f)).collect();
-        folders.extend(self.unopened().iter().map(|(id, there)| self.unopened_status(id, there)));
+        let (open, unopened) = self.all();
+        let mut folders: Vec<FolderStatus> = open.iter().map(|f| self.folder_status(f)).collect();
+        folders.extend(unopened.iter().map(|(id, there)| self.unopened_status(id, there)));
         folders.sort_by(|a, b| a.path.as_path().cmp(b.path.as_path()));
         Ok(Status { device: self.shared.device.to_string(), name: self.shared.name.clone(), folders })
     }

@@ -4,7 +4,7 @@ use super::{Open, Shared, Unopened, cannot};
 use crate::config::Config;
 use crate::control::{ApiError, Event};
 use crate::disk::posix::PosixDisk;
-use crate::engine::{Engine, Input, Pulse, Start};
+use crate::engine::{Engine, Input, Pulse, Start, note_damage};
 use crate::folder::{Folder, lock, verify};
 use crate::home::{random_bytes, write_atomic};
 use crate::site::Site;
@@ -12,9 +12,10 @@ use crate::stage::{Stage, root_trouble, write_marker};
 use crate::store::{OpenError, Store, begin};
 use crate::watch::{Watched, Watcher};
 use dunlin_core::ids::{DeviceId, FolderId, Incarnation, LifeId};
-use dunlin_core::kv::Read;
+use dunlin_core::kv::{Fault, Read};
 use dunlin_core::members::members;
 use dunlin_core::path::Escaped;
+use dunlin_core::plan::Fetch;
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -25,8 +26,6 @@ use tokio::sync::{mpsc, watch};
 
 /// Inputs that wait for an engine.
 const INPUTS: usize = 64;
-/// How often a folder that could not be opened is tried again.
-const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 pub(super) fn shown(path: &Path) -> String {
     Escaped(path.as_os_str().as_bytes()).to_string()
@@ -118,22 +117,10 @@ pub(super) fn open_known(shared: &Arc<Shared>, id: &str) -> Result<(), ApiError>
         }
         Err(e) => Err(cannot("open a folder's state", e)),
     };
-    let mut all = lock(&shared.unopened);
-    match &opened {
-        Ok(()) => all.remove(&id),
-        Err(e) => all.insert(id, Unopened { why: e.message.clone(), ..unopened }),
-    };
-    opened
-}
-
-/// Tries again and again to open a folder, until its root is back.
-pub(super) async fn keep_trying(shared: Arc<Shared>, id: String) {
-    loop {
-        tokio::time::sleep(TRY_AGAIN).await;
-        if tokio::task::block_in_place(|| open_known(&shared, &id)).is_ok() {
-            return;
-        }
+    if let Err(e) = &opened {
+        lock(&shared.unopened).insert(id, Unopened { why: e.message.clone(), ..unopened });
     }
+    opened
 }
 
 /// Makes the root (where missing) and its marker, and opens it as a new folder; `key` is the folder's
@@ -211,7 +198,12 @@ fn open(shared: &Arc<Shared>, config: Config, dir: PathBuf) -> Result<Arc<Folder
     let watcher = Arc::new(Watcher::new().map_err(|e| cannot("watch for changes", e))?);
     let site = Arc::new(Site::new(disk.clone(), stage, Box::new(store)));
     let (life, fresh) = (random_16(&what)?, random_16(&what)?);
-    site.begin_life(LifeId(life), Incarnation::new(shared.device, fresh)).map_err(|e| cannot(&what, e))?;
+    site.begin_life(LifeId(life), Incarnation::new(shared.device, fresh)).map_err(|e| {
+        if let Some(fault) = e.get_ref().and_then(|e| e.downcast_ref::<Fault>()) {
+            note_damage(&dir, fault);
+        }
+        cannot(&what, e)
+    })?;
     let all = members(config.id, &config.statements, verify);
     let (inputs, received) = mpsc::channel(INPUTS);
     let (wants, wanted) = mpsc::unbounded_channel();
@@ -233,18 +225,11 @@ fn open(shared: &Arc<Shared>, config: Config, dir: PathBuf) -> Result<Arc<Folder
         peers_changed: watch::channel(0).0,
     });
     let fresh = (shared.device, random_16(&what)?);
-    let engine =
-        engine(&folder, Watched { watcher: watcher.clone(), disk }, fresh).map_err(|e| cannot(&what, e))?;
-    let (handle, running) = (tokio::runtime::Handle::current(), folder.clone());
-    let engine = std::thread::Builder::new()
-        .name("engine".into())
-        .spawn(move || crate::engine::run(engine, &running, received, handle))
-        .map_err(|e| cannot("start a thread", e))?;
-    let watching = Arc::new(AtomicBool::new(true));
-    watch_thread(folder.clone(), watcher, watching.clone()).map_err(|e| cannot("start a thread", e))?;
-    tokio::spawn(crate::fetch::run(folder.clone(), wanted));
-    tokio::spawn(super::api::tell_states(folder.clone()));
-    lock(&shared.folders).insert(folder.id, Open { folder: folder.clone(), engine, watching });
+    let engine = engine(&folder, Watched { watcher: watcher.clone(), disk }, fresh).map_err(|e| {
+        note_damage(&folder.dir, &e);
+        cannot(&what, e)
+    })?;
+    start(shared, &folder, engine, received, wanted, watcher).map_err(|e| cannot("start a thread", e))?;
     shared.event(Event::Ready {
         device: shared.device.to_string(),
         folder: folder.id.to_string(),
@@ -253,6 +238,37 @@ fn open(shared: &Arc<Shared>, config: Config, dir: PathBuf) -> Result<Arc<Folder
     });
     shared.raise();
     Ok(folder)
+}
+
+/// Starts the threads and tasks of a folder; from now on it is open.
+fn start(
+    shared: &Arc<Shared>,
+    folder: &Arc<Folder>,
+    engine: Engine,
+    inputs: mpsc::Receiver<Input>,
+    wanted: mpsc::UnboundedReceiver<Vec<Fetch>>,
+    watcher: Arc<Watcher>,
+) -> std::io::Result<()> {
+    // Held until it is in there: the engine may fail at once, and is to be found then.
+    let mut folders = lock(&shared.folders);
+    let watching = Arc::new(AtomicBool::new(true));
+    watch_thread(folder.clone(), watcher, watching.clone())?;
+    let (handle, running, failed) =
+        (tokio::runtime::Handle::current(), folder.clone(), shared.failed.clone());
+    let run = move || {
+        if !crate::engine::run(engine, &running, inputs, handle) {
+            // Nobody listens any more when the node ends.
+            let _ = failed.send(running);
+        }
+    };
+    let engine = std::thread::Builder::new().name("engine".into()).spawn(run)?;
+    let tasks = vec![
+        tokio::spawn(crate::fetch::run(folder.clone(), wanted)),
+        tokio::spawn(super::api::tell_states(folder.clone())),
+    ];
+    folders.insert(folder.id, Open { folder: folder.clone(), engine, watching, tasks });
+    lock(&shared.unopened).remove(&folder.id);
+    Ok(())
 }
 
 fn engine(folder: &Arc<Folder>, watched: Watched, fresh: (DeviceId, [u8; 16])) -> Read<Engine> {
@@ -277,16 +293,20 @@ fn open_index(shared: &Shared, dir: &Path) -> Result<Store, OpenError> {
         put_aside(&path)?;
         std::fs::remove_file(&mark)?;
     }
-    let store = match Store::open(&path) {
+    let random = random_bytes()?;
+    let index = std::array::from_fn(|i| random[i]);
+    let open = || {
+        let store = Store::open(&path)?;
+        begin(&store, shared.device, index)?;
+        Ok(store)
+    };
+    let store = match open() {
         Err(OpenError::Damaged(_)) => {
             put_aside(&path)?;
-            Store::open(&path)?
+            open()?
         }
         other => other?,
     };
-    let random = random_bytes()?;
-    let index = std::array::from_fn(|i| random[i]);
-    begin(&store, shared.device, index).map_err(|e| OpenError::Damaged(e.0))?;
     std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
     Ok(store)
 }
