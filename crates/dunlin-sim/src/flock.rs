@@ -17,6 +17,7 @@ use dunlin_node::watch::Hint;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
+mod at_rest;
 mod exchange;
 mod machines;
 
@@ -74,6 +75,8 @@ pub struct Flock {
     pub(crate) messages: u64,
     /// Faults are over.
     pub(crate) calm: bool,
+    /// A user was refused something after the script.
+    refused: bool,
     trace: Option<Trace>,
 }
 
@@ -131,6 +134,7 @@ impl Flock {
             events: 0,
             messages: 0,
             calm: false,
+            refused: false,
             trace,
         }
     }

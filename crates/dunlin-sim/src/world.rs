@@ -4,6 +4,7 @@
 use crate::chance::Chance;
 use crate::disk::{ModelDisk, Thing};
 use crate::index::ModelIndex;
+use crate::kept::Taken;
 use crate::ledger::{Ledger, id_of};
 use crate::script::{Act, What};
 use crate::users::{Hands, content_of};
@@ -38,6 +39,8 @@ pub struct Machine {
     pub died: bool,
     /// Its folder is away: what stands in its place is nobody's.
     pub away: bool,
+    /// What the program took out of the folder.
+    pub(crate) taken: Taken,
 }
 
 /// All machines and users.
@@ -70,7 +73,10 @@ impl Shared {
         let armed = machines.iter().map(|_| AtomicBool::new(false)).collect();
         let machines = machines
             .into_iter()
-            .map(|(disk, index)| Machine { disk, index, armed: Vec::new(), died: false, away: false })
+            .map(|(disk, index)| {
+                let (armed, taken) = Default::default();
+                Machine { disk, index, armed, died: false, away: false, taken }
+            })
             .collect();
         let (ledger, power) = (Ledger::default(), Chance::new(seed, "power"));
         let dots = BTreeMap::new();
