@@ -1,3 +1,4 @@
 //! Chores of the project that are programs of their own.
 
+pub mod bugs;
 pub mod campaign;

@@ -12,10 +12,13 @@ mod tidy;
 enum Chore {
     /// Runs the real program through trouble, again and again, and judges what is left
     Campaign(xtask::campaign::Options),
+    /// Brings known bugs back, one by one, and has the simulator find them
+    Bugs(xtask::bugs::Options),
 }
 
 fn main() -> ExitCode {
     match Chore::parse() {
         Chore::Campaign(options) => xtask::campaign::command(&options),
+        Chore::Bugs(options) => xtask::bugs::command(&options),
     }
 }

@@ -1,6 +1,7 @@
 //! Rules of the project that the compiler does not know, each a test. A check is a function from
 //! sources to complaints, so that each is also run on a sample that breaks its rule.
 
+mod bugs;
 mod docs;
 mod imports;
 mod purity;

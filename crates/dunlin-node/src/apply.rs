@@ -301,9 +301,11 @@ impl Applier<'_> {
                 let from = self.to_place(i, content)?;
                 let stamp = self.disk.stat(&from)?.ok_or(Stop::Changed)?.stamp();
                 let placed =
-                    self.place(&from, step, &parent, name, replaces.as_ref().map(|stamp| (stamp, *was)));
-                if placed.is_err() && matches!(content, Content::Link(_)) {
-                    // A link is made anew by the next plan.
+                    self.place(i, &from, step, &parent, name, replaces.as_ref().map(|stamp| (stamp, *was)));
+                if let (Err(_), Content::Link(text)) = (&placed, content)
+                    && self.disk.read_link(&from).is_ok_and(|made| made[..] == text[..])
+                {
+                    // A link is made anew by the next plan. What was taken out for it is none of ours.
                     let _ = self.disk.unlink(&from);
                 }
                 placed?;
@@ -342,6 +344,7 @@ impl Applier<'_> {
 
     fn place(
         &mut self,
+        i: usize,
         from: &RelPath,
         step: &Step,
         parent: &RelPath,
@@ -356,10 +359,13 @@ impl Applier<'_> {
             return Err(Stop::Changed);
         }
         self.writable(parent, || self.disk.rename(from, &step.path, Rename::Exchange))?;
+        // What lies there now was taken out: whatever fails, it must not go to the stage as what was placed.
+        let ours = self.ready.remove(&i);
         let out = self.disk.stat(from)?;
         if !out.is_some_and(|s| same_bytes(&s.stamp(), expected)) {
             // Somebody wrote or renamed in between: theirs goes back where it was.
             self.disk.rename(from, &step.path, Rename::Exchange)?;
+            self.ready.extend(ours.map(|ours| (i, ours)));
             return Err(Stop::Changed);
         }
         self.stage.keep(from, name, was)?;

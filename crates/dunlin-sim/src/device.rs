@@ -151,5 +151,8 @@ impl Device {
 
 fn hook(disk: &ModelDisk, shared: &Shared, device: usize) {
     let shared = shared.clone();
-    disk.set_hook(Some(Box::new(move |_| shared.effect(device))));
+    disk.set_hook(Some(Box::new(move |effect| {
+        shared.effect(device);
+        shared.takes_away(device, &effect);
+    })));
 }

@@ -17,6 +17,7 @@ use dunlin_node::watch::Hint;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
+mod at_rest;
 mod exchange;
 mod machines;
 
@@ -76,6 +77,8 @@ pub struct Flock {
     pub(crate) calm_since: Time,
     /// Something is wanted that nobody holds any more.
     pub(crate) hopeless: bool,
+    /// A user was refused something after the script.
+    refused: bool,
     trace: Option<Trace>,
 }
 
@@ -138,6 +141,7 @@ impl Flock {
             messages: 0,
             calm_since: 0,
             hopeless: false,
+            refused: false,
             trace,
         }
     }

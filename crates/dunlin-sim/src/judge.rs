@@ -23,14 +23,14 @@ const IDLE: Time = 30_000 * MS;
 
 /// What is compared of a thing: all that is to be identical.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Shape {
+pub(crate) enum Shape {
     Dir(u16),
     File(u16, FileTime, ContentId),
     Link(ContentId),
     Other,
 }
 
-type Tree = BTreeMap<RelPath, Shape>;
+pub(crate) type Tree = BTreeMap<RelPath, Shape>;
 
 fn shape(thing: &Thing) -> Shape {
     match thing {
@@ -54,13 +54,13 @@ fn difference(a: &Tree, b: &Tree) -> Option<String> {
 }
 
 impl Flock {
-    fn tree(&self, device: usize) -> Tree {
+    pub(crate) fn tree(&self, device: usize) -> Tree {
         let disk = self.shared.world().machines[device].disk.clone();
         disk.visible().iter().map(|(p, t)| (p.clone(), shape(t))).collect()
     }
 
     /// The devices that stayed.
-    fn staying(&self) -> Vec<usize> {
+    pub(crate) fn staying(&self) -> Vec<usize> {
         self.devices.iter().filter(|d| !d.left).map(|d| d.number).collect()
     }
 
@@ -104,7 +104,7 @@ impl Flock {
         self.now > self.calm_since + HOPE && self.devices.iter().any(says)
     }
 
-    fn rest(&mut self) -> bool {
+    pub(crate) fn rest(&mut self) -> bool {
         let limit = self.now + REST_MAX;
         while self.busy_queue() || !self.restless().is_empty() {
             if self.is_hopeless() {
@@ -112,7 +112,7 @@ impl Flock {
                 return true;
             }
             if self.now > limit {
-                self.breaks("comes to rest", self.restless());
+                self.never_rests();
                 return false;
             }
             if !self.step(Time::MAX) {
@@ -120,6 +120,17 @@ impl Flock {
             }
         }
         true
+    }
+
+    /// After so long nothing that differs is only on its way.
+    fn never_rests(&self) {
+        let staying = self.staying();
+        let tree = self.tree(staying[0]);
+        let differs = staying[1..].iter().find_map(|d| difference(&tree, &self.tree(*d)));
+        match differs {
+            Some(differs) => self.breaks("trees are equal", format!("{differs}; {}", self.restless())),
+            None => self.breaks("comes to rest", self.restless()),
+        }
     }
 
     /// Brings a calm flock to rest and looks at what became of everything.
@@ -145,7 +156,9 @@ impl Flock {
         if self.is_broken() || !self.stays_idle() || !self.equals_a_fresh_look(&tree) {
             return;
         }
-        self.rebuilds(&tree);
+        if self.rebuilds(&tree) {
+            self.changes_at_rest(&tree);
+        }
     }
 
     fn traffic(&self) -> Vec<(u64, u64)> {

@@ -11,6 +11,7 @@ pub mod disk;
 pub mod flock;
 pub mod index;
 pub mod judge;
+pub mod kept;
 pub mod ledger;
 pub mod links;
 pub mod outbox;

@@ -33,16 +33,26 @@ struct Arguments {
     /// Goes on after the first failure, and counts them by invariant.
     #[arg(long)]
     all: bool,
-    /// Prints only the count of seeds it took to find a failure.
+    /// Prints only the first seed that fails, with the invariant, and shrinks nothing.
     #[arg(long)]
     find: bool,
+    /// Only this invariant counts as a failure; may be given several times.
+    #[arg(long, value_name = "NAME")]
+    by: Vec<String>,
+    /// Leaves out the acts with these words, as scripts have them (roll-back).
+    #[arg(long, value_name = "WORDS", value_delimiter = ',')]
+    without: Vec<String>,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let make = |seed| match arguments.devices {
-        Some(devices) => workload::script_with(seed, devices),
-        None => workload::script(seed),
+    let make = |seed| {
+        let mut script = match arguments.devices {
+            Some(devices) => workload::script_with(seed, devices),
+            None => workload::script(seed),
+        };
+        script.acts.retain(|act| !arguments.without.iter().any(|word| word == act.what.word()));
+        script
     };
     if let Some(path) = &arguments.script {
         let text = std::fs::read_to_string(path).unwrap_or_default();
@@ -69,6 +79,14 @@ fn one(script: &Script) -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// Prints the first seed that failed. Seeds are handed out in order, and those before it are done.
+fn first(failures: &BTreeMap<String, Vec<(u64, String)>>) -> ExitCode {
+    let all = failures.iter().flat_map(|(invariant, found)| found.iter().map(move |f| (f, invariant)));
+    let Some(((seed, what), invariant)) = all.min() else { return ExitCode::SUCCESS };
+    println!("{seed}: {invariant}: {what}");
+    ExitCode::FAILURE
+}
+
 fn many(arguments: &Arguments, make: &(dyn Fn(u64) -> Script + Sync)) -> ExitCode {
     std::panic::set_hook(Box::new(|_| {}));
     let threads =
@@ -87,7 +105,8 @@ fn many(arguments: &Arguments, make: &(dyn Fn(u64) -> Script + Sync)) -> ExitCod
             let outcome = run_caught(&make(seed));
             events.fetch_add(outcome.events, Ordering::Relaxed);
             effects.fetch_add(outcome.effects, Ordering::Relaxed);
-            if let Some(broken) = outcome.broken {
+            let counts = |name: &str| arguments.by.is_empty() || arguments.by.iter().any(|by| by == name);
+            if let Some(broken) = outcome.broken.filter(|b| counts(b.invariant)) {
                 stop.fetch_or(!arguments.all, Ordering::Relaxed);
                 let mut all = failures.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 all.entry(broken.invariant.to_owned()).or_default().push((seed, broken.what));
@@ -99,9 +118,12 @@ fn many(arguments: &Arguments, make: &(dyn Fn(u64) -> Script + Sync)) -> ExitCod
             s.spawn(work);
         }
     });
+    let failures = failures.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if arguments.find && !arguments.all {
+        return first(&failures);
+    }
     let done = next.into_inner().min(arguments.seeds);
     let seconds = begun.elapsed().as_secs_f64();
-    let failures = failures.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     println!(
         "{done} seeds, {} events, {} effects in {seconds:.1} s: {:.0} seeds a second a core",
         events.into_inner(),

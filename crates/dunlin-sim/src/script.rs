@@ -106,7 +106,7 @@ pub enum What {
 
 impl What {
     /// The word of it in a script.
-    fn word(&self) -> &'static str {
+    pub fn word(&self) -> &'static str {
         match self {
             What::Write { .. } => "write",
             What::Save { .. } => "save",

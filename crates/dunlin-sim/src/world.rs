@@ -4,6 +4,7 @@
 use crate::chance::Chance;
 use crate::disk::{ModelDisk, Thing};
 use crate::index::ModelIndex;
+use crate::kept::Taken;
 use crate::ledger::{Ledger, id_of};
 use crate::script::{Act, What};
 use crate::users::{Hands, content_of};
@@ -40,6 +41,8 @@ pub struct Machine {
     moving: u32,
     /// Its folder is away: what stands in its place is nobody's.
     pub away: bool,
+    /// What the program took out of the folder.
+    pub(crate) taken: Taken,
 }
 
 /// All machines and users.
@@ -79,6 +82,7 @@ impl Shared {
                 died: false,
                 moving: 0,
                 away: false,
+                taken: Taken::default(),
             })
             .collect();
         let (ledger, power) = (Ledger::default(), Chance::new(seed, "power"));

@@ -198,6 +198,24 @@ fn an_edit_in_the_last_moment_goes_back_where_it_was() {
 }
 
 #[test]
+fn what_was_taken_out_and_cannot_be_kept_is_not_staged_as_what_was_placed() {
+    let s = scene();
+    s.write("f", b"old");
+    let steps = [s.place("f", b"new", Some(s.row("f", content(b"old")).stamp))];
+    let root = s.root.clone();
+    let before_rename = move || drop(std::fs::remove_dir(root.join(".dunlin/history")));
+    let racing = Racing { disk: s.disk.clone(), before_rename };
+    let applied = apply(&racing, &s.stage, &steps);
+    assert!(!matches!(applied[0], Applied::Ended(_)), "{applied:?}");
+    assert_eq!(s.read("f"), b"new");
+    let Content::File { id, .. } = content(b"new") else { unreachable!() };
+    assert!(!s.stage.has(&id));
+    // It goes to the history when that can be written again.
+    let swap: Vec<_> = std::fs::read_dir(s.root.join(".dunlin/swap")).unwrap().collect();
+    assert_eq!(std::fs::read(swap[0].as_ref().unwrap().path()).unwrap(), b"old");
+}
+
+#[test]
 fn what_is_there_already_is_left_alone() {
     let s = scene();
     s.write("f", b"somebody's");

@@ -252,12 +252,6 @@ impl Engine {
                 for at in self.folder.store.snapshot()?.places_of_inode(stamp.ino)? {
                     if at != o.at {
                         self.mark(at, Duration::ZERO, false);
-                    } else if !found.problems.is_empty() {
-                        // Gone or not, it is not known now.
-                        self.mark(at, LATE_DIR, false);
-                    }
-                    for (path, why) in std::mem::take(&mut found.problems) {
-                        self.cannot_read(path, why);
                     }
                 }
             }
@@ -354,6 +348,12 @@ impl Engine {
                     scan::scan_entry(self.folder.disk.as_ref(), &snapshot, &at, &dir, false, &mut found)?;
                     if found.absent.is_empty() && (!found.hash.is_empty() || !found.seen.is_empty()) {
                         self.mark(at, Duration::ZERO, false);
+                    } else if !found.problems.is_empty() {
+                        // Gone or not, it is not known now.
+                        self.mark(at, LATE_DIR, false);
+                    }
+                    for (path, why) in std::mem::take(&mut found.problems) {
+                        self.cannot_read(path, why);
                     }
                 }
                 None => found.absent.push(at),

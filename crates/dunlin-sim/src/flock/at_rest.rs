@@ -1,0 +1,233 @@
+//! One more change, or two at once, in a flock that rests: what comes of it can be told beforehand.
+
+use super::Flock;
+use crate::judge::{Shape, Tree};
+use crate::ledger::id_of;
+use crate::script::{Act, What};
+use crate::users::{bytes, content_of};
+use dunlin_core::ids::ContentId;
+use dunlin_core::names::is_conflict_name;
+use dunlin_core::path::RelPath;
+use std::collections::BTreeMap;
+
+/// Contents that no script writes.
+const ONE: u32 = 900_001;
+const OTHER: u32 = 900_002;
+/// Names that no script gives.
+const MADE: &str = "made";
+const MOVED: &str = "moved";
+
+const ALONE: &str = "a change at rest is made everywhere";
+const AT_ONCE: &str = "two changes at once become what is documented";
+const UNITES: &str = "a lost index deletes nothing";
+
+/// What files and links hold. Directories are left out: one that was kept for what is in it goes with that.
+type Contents = BTreeMap<String, Option<ContentId>>;
+
+fn contents(tree: &Tree) -> Contents {
+    let of = |(path, shape): (&RelPath, &Shape)| match shape {
+        Shape::File(_, _, id) | Shape::Link(id) => Some((path.to_string(), Some(*id))),
+        Shape::Dir(_) | Shape::Other => None,
+    };
+    tree.iter().filter_map(of).collect()
+}
+
+fn is_in(path: &str, dir: &str) -> bool {
+    path.strip_prefix(dir).is_some_and(|rest| rest.starts_with('/'))
+}
+
+fn content(n: u32) -> Option<ContentId> {
+    Some(id_of(&bytes(n)))
+}
+
+/// What is to show, and the file that may show under one of two contents, the other as its conflict copy.
+struct Expected {
+    invariant: &'static str,
+    what: &'static str,
+    shows: Contents,
+    conflict: Option<String>,
+}
+
+impl Flock {
+    /// Does it at once; what the system refuses did not happen, and then nothing can be told.
+    fn hands(&mut self, device: usize, what: What) {
+        let disk = self.shared.world().machines[device].disk.clone();
+        let held = |p: &str| disk.visible_at(&crate::users::path(p)).as_ref().and_then(content_of);
+        let before = if let What::Move { from, .. } = &what { held(from) } else { None };
+        self.act(Act { at_ms: 0, device, inside: 0, what: what.clone() });
+        self.refused |= match &what {
+            What::Save { path, content: n } => held(path) != content(*n),
+            What::Remove { path } => disk.visible_at(&crate::users::path(path)).is_some(),
+            What::Move { to, .. } => held(to) != before,
+            _ => false,
+        };
+    }
+
+    /// A file that has its name for itself, and whose path can be told to users.
+    fn plain_file(&mut self, tree: &Tree) -> Option<String> {
+        let file = |(path, shape): &(&RelPath, &Shape)| {
+            let text = path.to_string();
+            let plain = !text.contains(|c: char| c.is_whitespace() || c == '\\') && !text.contains('~');
+            let free = |other: &RelPath| {
+                other
+                    .split_last()
+                    .zip(path.split_last())
+                    .is_none_or(|((a, name), (b, _))| a != b || !is_conflict_name(&name.clone()))
+            };
+            matches!(shape, Shape::File(..)) && plain && tree.keys().all(free)
+        };
+        let files: Vec<String> = tree.iter().filter(file).map(|(p, _)| p.to_string()).collect();
+        if files.is_empty() { None } else { Some(self.schedule.pick(&files).clone()) }
+    }
+
+    /// Does something in a flock that rests, and looks at what comes of it.
+    pub(crate) fn changes_at_rest(&mut self, tree: &Tree) {
+        let staying = self.staying();
+        let others = staying.len() as u64 - 1;
+        if others == 0 {
+            return;
+        }
+        let a = self.schedule.below(others + 1) as usize;
+        let b = (a + 1 + self.schedule.below(others) as usize) % staying.len();
+        let (a, b) = (staying[a], staying[b]);
+        let mut shows = contents(tree);
+        let path = match self.plain_file(tree) {
+            Some(path) => path,
+            None => {
+                self.hands(a, What::Save { path: MADE.into(), content: ONE - 1 });
+                shows.insert(MADE.into(), content(ONE - 1));
+                if !self.rest() {
+                    return;
+                }
+                MADE.into()
+            }
+        };
+        let expected = match self.schedule.below(3) {
+            0 => self.one_change(a, b, path, shows),
+            _ => self.two_changes(a, b, path, shows),
+        };
+        if self.rest() && !self.refused {
+            self.compare(&expected);
+        }
+    }
+
+    fn one_change(&mut self, a: usize, b: usize, path: String, mut shows: Contents) -> Expected {
+        let which = self.schedule.below(5);
+        let (invariant, what) = match which {
+            0 => (ALONE, "removed"),
+            1 => (ALONE, "edited"),
+            2 => (ALONE, "moved"),
+            3 => (ALONE, "removed while another was stopped"),
+            _ => (UNITES, "removed while stopped, and the index lost"),
+        };
+        let held = shows.get(&path).copied().flatten();
+        match which {
+            0 => self.hands(a, What::Remove { path: path.clone() }),
+            1 => self.hands(a, What::Save { path: path.clone(), content: ONE }),
+            2 => self.hands(a, What::Move { from: path.clone(), to: MOVED.into() }),
+            3 => {
+                self.hands(b, What::Stop);
+                self.hands(a, What::Remove { path: path.clone() });
+                self.rest_without(b);
+                self.hands(b, What::Start);
+            }
+            _ => {
+                self.hands(b, What::Stop);
+                self.hands(b, What::Remove { path: path.clone() });
+                self.devices[b].wanted = true;
+                self.lose_index(b);
+            }
+        }
+        match which {
+            0 | 3 => drop(shows.remove(&path)),
+            1 => drop(shows.insert(path, content(ONE))),
+            2 => {
+                shows.remove(&path);
+                shows.insert(MOVED.into(), held);
+            }
+            _ => {}
+        }
+        Expected { invariant, what, shows, conflict: None }
+    }
+
+    /// The others go on for a while.
+    fn rest_without(&mut self, _stopped: usize) {
+        let until = self.now + 5_000 * crate::links::MS;
+        while self.step(until) {}
+        self.now = self.now.max(until);
+    }
+
+    fn two_changes(&mut self, a: usize, b: usize, path: String, mut shows: Contents) -> Expected {
+        let save = |content| What::Save { path: path.clone(), content };
+        let moved = || What::Move { from: path.clone(), to: MOVED.into() };
+        let held = shows.get(&path).copied().flatten();
+        let removed = || What::Remove { path: path.clone() };
+        let (what, one, other) = match self.schedule.below(6) {
+            0 => ("edited twice alike", save(ONE), save(ONE)),
+            1 => ("edited twice", save(ONE), save(OTHER)),
+            2 => ("edited and removed", save(ONE), removed()),
+            3 => ("moved and removed", moved(), removed()),
+            4 => ("moved and edited", moved(), save(ONE)),
+            _ => ("removed with its directory, and one added there", save(ONE), removed()),
+        };
+        let mut conflict = None;
+        let dir = path.rsplit_once('/').map(|(dir, _)| dir.to_owned());
+        match (what, dir) {
+            ("removed with its directory, and one added there", Some(dir)) => {
+                let added = format!("{dir}/{MADE}");
+                self.hands(a, What::Remove { path: dir.clone() });
+                self.hands(b, What::Save { path: added.clone(), content: OTHER });
+                shows.retain(|p, _| !is_in(p, &dir));
+                shows.insert(added, content(OTHER));
+                return Expected { invariant: AT_ONCE, what, shows, conflict };
+            }
+            _ => {
+                self.hands(a, one);
+                self.hands(b, other);
+            }
+        }
+        match what {
+            "edited twice" => {
+                conflict = Some(path.clone());
+                shows.remove(&path);
+            }
+            "moved and removed" => {
+                shows.remove(&path);
+                shows.insert(MOVED.into(), held);
+            }
+            "moved and edited" => {
+                shows.remove(&path);
+                shows.insert(MOVED.into(), content(ONE));
+            }
+            _ => drop(shows.insert(path, content(ONE))),
+        }
+        Expected { invariant: AT_ONCE, what, shows, conflict }
+    }
+
+    fn compare(&self, expected: &Expected) {
+        for device in self.staying() {
+            let mut found = contents(&self.tree(device));
+            let mut both = Vec::new();
+            if let Some(path) = &expected.conflict {
+                let stem = path.rsplit_once('.').map_or(path.as_str(), |(stem, _)| stem);
+                let copy = |p: &String| p.starts_with(&format!("{stem}~conflict-"));
+                let names: Vec<String> = found.keys().filter(|p| *p == path || copy(p)).cloned().collect();
+                both.extend(names.iter().filter_map(|n| found.remove(n)));
+                both.sort();
+            }
+            let mut wanted =
+                if expected.conflict.is_some() { vec![content(ONE), content(OTHER)] } else { Vec::new() };
+            wanted.sort();
+            let differ: Vec<&String> = found
+                .keys()
+                .chain(expected.shows.keys())
+                .filter(|p| found.get(*p) != expected.shows.get(*p))
+                .collect();
+            if both != wanted || !differ.is_empty() {
+                let what =
+                    format!("device {device}: {}: {differ:?} differ, {} versions", expected.what, both.len());
+                return self.breaks(expected.invariant, what);
+            }
+        }
+    }
+}
