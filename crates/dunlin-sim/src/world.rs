@@ -142,6 +142,10 @@ impl World {
         let device = act.device;
         match &act.what {
             What::Kill => self.kill(device),
+            What::Refuse => {
+                self.machines[device].index.kill();
+                self.machines[device].died = true;
+            }
             What::PowerCut => self.cut_power(device),
             _ if self.machines[device].away => {}
             what => {
