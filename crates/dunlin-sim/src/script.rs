@@ -68,6 +68,9 @@ pub enum What {
     Touch { path: String, secs: i64 },
     /// The program is killed; it is started again a moment later.
     Kill,
+    /// The index takes no commit and gives no row any more, while the disk goes on: the folder is closed and
+    /// opened again a moment later.
+    Refuse,
     /// The power goes: what was not synced may be lost; started again a moment later.
     PowerCut,
     /// The program is stopped, until it is started.
@@ -120,6 +123,7 @@ impl What {
             What::Chmod { .. } => "chmod",
             What::Touch { .. } => "touch",
             What::Kill => "kill",
+            What::Refuse => "refuse",
             What::PowerCut => "power-cut",
             What::Stop => "stop",
             What::Start => "start",
@@ -212,6 +216,7 @@ impl FromStr for Act {
             },
             "touch" => What::Touch { path: text(3)?, secs: number(words.get(4), line)? },
             "kill" => What::Kill,
+            "refuse" => What::Refuse,
             "power-cut" => What::PowerCut,
             "stop" => What::Stop,
             "start" => What::Start,

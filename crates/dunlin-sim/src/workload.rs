@@ -112,7 +112,8 @@ impl Writer {
             };
             match what {
                 Some(what) => {
-                    let inside = if matches!(what, What::Kill | What::PowerCut) { inside } else { 0 };
+                    let inside =
+                        if matches!(what, What::Kill | What::Refuse | What::PowerCut) { inside } else { 0 };
                     self.push(device, inside, what);
                 }
                 None => {
@@ -236,7 +237,7 @@ impl Writer {
                 may.extend_from_slice(what);
             }
         };
-        add(f.kills, &[What::Kill]);
+        add(f.kills, &[What::Kill, What::Refuse]);
         add(f.cuts_of_power, &[What::PowerCut]);
         add(f.stops, &[What::Stop, What::Start]);
         add(f.indexes, &[What::LoseIndex]);

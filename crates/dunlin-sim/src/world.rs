@@ -157,6 +157,10 @@ impl World {
             What::Kill => self.kill(device),
             // The disk that is away has power of its own.
             What::PowerCut if self.machines[device].away => self.kill(device),
+            What::Refuse => {
+                self.machines[device].index.kill();
+                self.machines[device].died = true;
+            }
             What::PowerCut => self.cut_power(device),
             _ if self.machines[device].away => {}
             what => {

@@ -22,7 +22,7 @@ impl Flock {
                 self.devices[device].wanted = false;
                 self.stop(device);
             }
-            What::Kill | What::PowerCut => {
+            What::Kill | What::Refuse | What::PowerCut => {
                 self.shared.world().carry_out(&act);
                 if self.devices[device].life.is_some() {
                     self.died(device);
