@@ -8,12 +8,30 @@
 
 use crate::ids::{Incarnation, LifeId};
 use crate::kv::{Read, View};
-use crate::rows::Rows;
+use crate::rows::{Rows, Table, after, decode, encode, key};
 use crate::state::State;
 use crate::tree::Work;
+use alloc::vec::Vec;
+use minicbor::{Decode, Encode};
 
 /// So many lives are remembered. Who heard something in an earlier one only, is told everything again.
 const LIVES_MAX: usize = 256;
+
+#[derive(Encode, Decode)]
+struct LifeRow {
+    #[n(0)]
+    seq: u64,
+    #[n(1)]
+    life: LifeId,
+}
+
+/// The lives of this device's program with an index, in order: the last sequence number when each began, and the
+/// life.
+pub fn lives(view: &dyn View) -> Read<Vec<(u64, LifeId)>> {
+    let prefix = [Table::Life as u8];
+    let pairs = view.range(&prefix, &after(&prefix), usize::MAX)?;
+    pairs.iter().map(|(_, v)| decode::<LifeRow>(v, "life").map(|l| (l.seq, l.life))).collect()
+}
 
 /// What a peer says it has of this index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +50,7 @@ pub fn vouches(view: &dyn View, heard: &Heard) -> Read<bool> {
     if heard.of != totals.inc || heard.received == 0 {
         return Ok(true);
     }
-    let lives = view.lives()?;
+    let lives = lives(view)?;
     if heard.life == LifeId::default() {
         return Ok(heard.received <= totals.seq);
     }
@@ -44,7 +62,7 @@ pub fn vouches(view: &dyn View, heard: &Heard) -> Read<bool> {
 /// Whether an index knows of a life that was noted beside its folder, and came as far as was noted. One
 /// without any lives is new.
 pub fn remembers(view: &dyn View, noted: LifeId, seq: u64) -> Read<bool> {
-    let lives = view.lives()?;
+    let lives = lives(view)?;
     let known = lives.iter().any(|(_, life)| *life == noted) && view.totals()?.seq >= seq;
     Ok(lives.is_empty() || known)
 }
@@ -59,7 +77,14 @@ impl Work<'_> {
             totals.counter = given;
             self.tx.put_totals(&totals);
         }
-        self.tx.add_life(life, LIVES_MAX)?;
+        let prefix = [Table::Life as u8];
+        let pairs = self.tx.range(&prefix, &after(&prefix), usize::MAX)?;
+        let last = pairs.last().and_then(|(k, _)| k.get(1..9)?.try_into().ok()).map_or(0, u64::from_be_bytes);
+        for (old, _) in pairs.iter().take((pairs.len() + 1).saturating_sub(LIVES_MAX)) {
+            self.tx.remove(old.clone());
+        }
+        let row = LifeRow { seq: totals.seq, life };
+        self.tx.put(key(Table::Life, &[&(last + 1).to_be_bytes()]), encode(&row));
         Ok(totals.counter)
     }
 
@@ -85,7 +110,6 @@ impl Work<'_> {
 mod tests {
     use super::*;
     use crate::kv::Memory;
-    use alloc::vec::Vec;
 
     const INC: Incarnation = Incarnation([1; 16]);
 
@@ -131,7 +155,7 @@ mod tests {
     #[test]
     fn the_log_of_lives_is_bounded() {
         let index = index(&(0..300).collect::<Vec<u64>>(), 300);
-        let lives = index.lives().unwrap();
+        let lives = lives(&index).unwrap();
         assert_eq!((lives.len(), lives[0].0, lives[LIVES_MAX - 1].0), (LIVES_MAX, 44, 299));
     }
 }

@@ -5,6 +5,7 @@
 //! without a new change. Directories are known by their inode; of files the name counts more than
 //! the inode, because editors save by renaming a new file over the old one.
 
+mod stale;
 mod verified;
 
 use crate::change::Attributes;
@@ -147,28 +148,6 @@ impl Work<'_> {
         let absent = batch.iter().filter(|o| o.seen == Seen::Absent && !moved.contains(&o.at));
         self.vanish(absent.map(|o| &o.at))?;
         Ok(out)
-    }
-
-    /// While an index that was rolled back unites, what it says of the disk may be long past: where that is not so any
-    /// more, it is no evidence of an edit, a move or a delete. What is there is then met as for the first time.
-    fn forget_stale(&mut self, batch: &[Observation]) -> Read<()> {
-        let totals = self.tx.totals()?;
-        if !totals.uniting {
-            return Ok(());
-        }
-        for o in batch {
-            let Some(row) = self.tx.local(&o.at)? else { continue };
-            let own = row.dot.is_some_and(|dot| dot.inc == totals.inc);
-            if own || o.seen.content().is_some_and(|content| content == row.content) {
-                continue;
-            }
-            let mut rows = Vec::new();
-            self.with_all_below(&o.at, row, &mut Vec::new(), &mut rows)?;
-            for (_, at, _) in rows {
-                self.set_local(&at, None)?;
-            }
-        }
-        Ok(())
     }
 
     /// Finds what was moved and records it; returns the positions that need nothing more.

@@ -1,7 +1,7 @@
 //! The rows of a folder's index: their keys, their bytes, and typed access to them (docs/on-disk.md).
 
 use crate::codec::{decode_state, encode_state};
-use crate::ids::{ContentId, DeviceId, Incarnation, LifeId, NodeId};
+use crate::ids::{ContentId, DeviceId, Incarnation, NodeId};
 use crate::kv::{Fault, Read, Tx, View};
 use crate::path::Name;
 use crate::state::{Content, Place, State};
@@ -11,9 +11,11 @@ use alloc::vec::Vec;
 use minicbor::{Decode, Encode};
 
 mod local;
+mod peer;
 
 pub use local::{LocalRow, Stamp};
 use local::{decode_local, encode_local};
+pub use peer::PeerRow;
 
 /// A directory and a name in it: where something is, or should be, on the disk.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
@@ -133,34 +135,6 @@ pub struct Totals {
     pub uniting: bool,
 }
 
-/// How far the exchange of rows with one peer has come.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
-pub struct PeerRow {
-    /// The number by which rows name the peer, from 1.
-    #[n(0)]
-    pub number: u32,
-    /// The peer's incarnation whose rows were received.
-    #[n(1)]
-    pub inc: Incarnation,
-    /// The highest sequence number of that incarnation received and committed here.
-    #[n(2)]
-    pub received: u64,
-    /// The highest of my sequence numbers that the peer has committed.
-    #[n(3)]
-    pub acked: u64,
-    /// The life of the peer's program that sent the last of those rows.
-    #[cbor(n(4), default)]
-    pub life: LifeId,
-}
-
-#[derive(Encode, Decode)]
-struct LifeRow {
-    #[n(0)]
-    seq: u64,
-    #[n(1)]
-    life: LifeId,
-}
-
 /// The kinds of key. The first byte of every key.
 #[derive(Clone, Copy)]
 #[repr(u8)]
@@ -204,11 +178,11 @@ fn bad(what: &str) -> Fault {
     Fault::damage(format!("a {what} cannot be read"))
 }
 
-fn decode<'b, T: Decode<'b, ()>>(bytes: &'b [u8], what: &str) -> Read<T> {
+pub(crate) fn decode<'b, T: Decode<'b, ()>>(bytes: &'b [u8], what: &str) -> Read<T> {
     minicbor::decode(bytes).map_err(|_| bad(what))
 }
 
-fn encode<T: Encode<()>>(value: &T) -> Vec<u8> {
+pub(crate) fn encode<T: Encode<()>>(value: &T) -> Vec<u8> {
     let mut out = Vec::new();
     // Writing into a Vec cannot fail.
     let done = minicbor::encode(value, &mut out);
@@ -389,14 +363,6 @@ pub trait Rows: View {
         pairs.iter().map(|(k, v)| Ok((id(k)?, decode(v, "peer")?))).collect()
     }
 
-    /// The lives of this device's program with this index, in order: the last sequence number when each began,
-    /// and the life.
-    fn lives(&self) -> Read<Vec<(u64, LifeId)>> {
-        let prefix = [Table::Life as u8];
-        let pairs = self.range(&prefix, &after(&prefix), usize::MAX)?;
-        pairs.iter().map(|(_, v)| decode::<LifeRow>(v, "life").map(|l| (l.seq, l.life))).collect()
-    }
-
     /// The names from the root down to where `dir` is on this disk; `None` if it is not.
     fn disk_path(&self, dir: NodeId) -> Read<Option<Vec<Name>>> {
         let (mut names, mut at) = (Vec::new(), dir);
@@ -547,23 +513,5 @@ impl Tx<'_> {
     /// Writes the counters.
     pub fn put_totals(&mut self, totals: &Totals) {
         self.put(alloc::vec![Table::Totals as u8], encode(totals));
-    }
-
-    /// Adds a life to the log; beyond `most`, the oldest go.
-    pub(crate) fn add_life(&mut self, life: LifeId, most: usize) -> Read<()> {
-        let prefix = [Table::Life as u8];
-        let pairs = self.range(&prefix, &after(&prefix), usize::MAX)?;
-        let last = pairs.last().and_then(|(k, _)| k.get(1..9)?.try_into().ok()).map_or(0, u64::from_be_bytes);
-        for (old, _) in pairs.iter().take((pairs.len() + 1).saturating_sub(most)) {
-            self.remove(old.clone());
-        }
-        let row = LifeRow { seq: self.totals()?.seq, life };
-        self.put(key(Table::Life, &[&(last + 1).to_be_bytes()]), encode(&row));
-        Ok(())
-    }
-
-    /// Writes how far the exchange with a peer has come.
-    pub fn put_peer(&mut self, device: DeviceId, row: &PeerRow) {
-        self.put(key(Table::Peer, &[&device.0]), encode(row));
     }
 }

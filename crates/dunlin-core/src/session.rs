@@ -4,7 +4,7 @@
 use crate::codec::{Malformed, decode_state, encode_state};
 use crate::ids::{DeviceId, FolderId, Incarnation, LifeId, NodeId, PARKED, ROOT};
 use crate::kv::{Read, View};
-use crate::life::Heard;
+use crate::life::{Heard, lives};
 use crate::message::{Message, ROWS_BYTES, RowBytes};
 use crate::rows::{PeerRow, Rows};
 use crate::tree::Work;
@@ -50,7 +50,7 @@ impl Known {
 pub fn opening(view: &dyn View, folder: FolderId, device: DeviceId) -> Read<Message> {
     let peer = view.peer(device)?.unwrap_or_default();
     let inc = view.totals()?.inc;
-    let life = view.lives()?.last().map_or(LifeId::default(), |(_, life)| *life);
+    let life = lives(view)?.last().map_or(LifeId::default(), |(_, life)| *life);
     Ok(Message::Open { folder, inc, of: peer.inc, received: peer.received, life, heard_in: peer.life })
 }
 

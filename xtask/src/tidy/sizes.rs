@@ -10,7 +10,7 @@ const FUNCTION_MAX: usize = 70;
 
 /// Files that are longer, with their length.
 const LONG_FILES: &[(&str, usize)] =
-    &[("crates/dunlin-core/src/rows.rs", 536), ("crates/dunlin-core/tests/common/mod.rs", 548)];
+    &[("crates/dunlin-core/src/rows.rs", 517), ("crates/dunlin-core/tests/common/mod.rs", 548)];
 
 /// Functions that are longer, with their length.
 const LONG_FUNCTIONS: &[(&str, usize)] = &[
