@@ -226,7 +226,8 @@ impl Flock {
             let mut found = contents(&self.tree(device));
             let mut both = Vec::new();
             if let Some(path) = &expected.conflict {
-                let stem = path.rsplit_once('.').map_or(path.as_str(), |(stem, _)| stem);
+                let split = path.rsplit_once('.').filter(|(_, extension)| !extension.contains('/'));
+                let stem = split.map_or(path.as_str(), |(stem, _)| stem);
                 let copy = |p: &String| p.starts_with(&format!("{stem}~conflict-"));
                 let names: Vec<String> = found.keys().filter(|p| *p == path || copy(p)).cloned().collect();
                 both.extend(names.iter().filter_map(|n| found.remove(n)));
