@@ -3,6 +3,7 @@
 use super::Flock;
 use crate::judge::{Shape, Tree};
 use crate::ledger::id_of;
+use crate::links::MS;
 use crate::script::{Act, What};
 use crate::users::{bytes, content_of};
 use dunlin_core::ids::ContentId;
@@ -104,7 +105,13 @@ impl Flock {
         };
         let expected = match self.schedule.below(3) {
             0 => self.one_change(a, b, path, shows),
-            _ => self.two_changes(a, b, path, shows),
+            apart => {
+                self.allow(apart == 1);
+                let expected = self.two_changes(a, b, path, shows);
+                self.go_on();
+                self.allow(true);
+                expected
+            }
         };
         if self.rest() && !self.refused {
             self.compare(&expected);
@@ -128,7 +135,7 @@ impl Flock {
             3 => {
                 self.hands(b, What::Stop);
                 self.hands(a, What::Remove { path: path.clone() });
-                self.rest_without(b);
+                self.go_on();
                 self.hands(b, What::Start);
             }
             _ => {
@@ -150,11 +157,21 @@ impl Flock {
         Expected { invariant, what, shows, conflict: None }
     }
 
-    /// The others go on for a while.
-    fn rest_without(&mut self, _stopped: usize) {
-        let until = self.now + 5_000 * crate::links::MS;
+    /// Whoever runs goes on for a while.
+    fn go_on(&mut self) {
+        let until = self.now + 2_000 * MS;
         while self.step(until) {}
         self.now = self.now.max(until);
+    }
+
+    /// Whether devices can reach each other.
+    fn allow(&mut self, allowed: bool) {
+        for a in 0..self.devices.len() {
+            for b in a + 1..self.devices.len() {
+                self.links.pair(a, b).allowed = allowed;
+                if allowed { self.dial(a, b) } else { self.disconnect(a, b) }
+            }
+        }
     }
 
     fn two_changes(&mut self, a: usize, b: usize, path: String, mut shows: Contents) -> Expected {
@@ -209,7 +226,8 @@ impl Flock {
             let mut found = contents(&self.tree(device));
             let mut both = Vec::new();
             if let Some(path) = &expected.conflict {
-                let stem = path.rsplit_once('.').map_or(path.as_str(), |(stem, _)| stem);
+                let split = path.rsplit_once('.').filter(|(_, extension)| !extension.contains('/'));
+                let stem = split.map_or(path.as_str(), |(stem, _)| stem);
                 let copy = |p: &String| p.starts_with(&format!("{stem}~conflict-"));
                 let names: Vec<String> = found.keys().filter(|p| *p == path || copy(p)).cloned().collect();
                 both.extend(names.iter().filter_map(|n| found.remove(n)));
