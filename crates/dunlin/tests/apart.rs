@@ -329,3 +329,52 @@ fn a_move_that_outlives_a_delete_gets_its_version_from_a_history() {
     settle("moved", &[&a, &b, &c]);
     assert_eq!(fs::read(c.path("g")).unwrap(), edited);
 }
+
+/// Where a node keeps the index of its only folder.
+fn index_of(node: &Node) -> PathBuf {
+    let folders = fs::read_dir(node.home.join("folders")).unwrap();
+    folders.map(|e| e.unwrap().path().join("index.redb")).find(|p| p.exists()).unwrap()
+}
+
+#[test]
+fn an_index_that_was_rolled_back_loses_nothing() {
+    let (temp, [mut a, mut b, mut c]) = three(|root| {
+        write(root.join("old"), b"old");
+        write(root.join("edited"), b"first");
+        write(root.join("removed"), b"removed");
+    });
+    let backup = temp.path().join("backup");
+    fs::copy(index_of(&b), &backup).unwrap();
+    for node in [&mut a, &mut b, &mut c] {
+        node.run();
+    }
+    settle("again", &[&a, &b, &c]);
+    // What the backup does not know: made, edited, moved and removed, by itself and by others.
+    write(b.path("made by b"), b"made by b");
+    write(b.path("edited"), b"second");
+    fs::rename(b.path("old"), b.path("moved")).unwrap();
+    fs::remove_file(b.path("removed")).unwrap();
+    write(a.path("made by a"), b"made by a");
+    let before = settle("beyond the backup", &[&a, &b, &c]);
+    let life = b.path(".dunlin/life");
+    until("it is noted how far the index came", PATIENCE, || {
+        let text = fs::read_to_string(&life).unwrap_or_default();
+        text.lines().nth(2).is_some_and(|seq| seq.parse::<u64>().is_ok_and(|seq| seq >= 7))
+    });
+    b.stop();
+    fs::copy(&backup, index_of(&b)).unwrap();
+    // It goes on alone at first, and gives new numbers to new things.
+    a.stop();
+    c.stop();
+    write(b.path("made after"), b"made after");
+    b.run();
+    b.wait();
+    a.run();
+    c.run();
+    let after = settle("united", &[&a, &b, &c]);
+    for (path, thing) in &before {
+        assert_eq!(after.get(path), Some(thing), "{}", path.escape_ascii());
+    }
+    assert!(after.contains_key(&b"made after"[..]));
+    assert_eq!(after.len(), before.len() + 1, "{:?}", differences(&before, &after));
+}
