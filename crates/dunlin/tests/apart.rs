@@ -368,7 +368,7 @@ fn an_index_that_was_rolled_back_loses_nothing() {
     c.stop();
     write(b.path("made after"), b"made after");
     b.run();
-    b.wait();
+    until("it has looked at its disk", PATIENCE, || b.folder()["state"] != "scanning");
     a.run();
     c.run();
     let after = settle("united", &[&a, &b, &c]);
