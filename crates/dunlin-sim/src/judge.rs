@@ -168,8 +168,9 @@ impl Flock {
     }
 
     fn stays_idle(&mut self) -> bool {
-        // The last changes are noted beside the index a moment after they were made.
-        let noted = self.now + 8_000 * MS;
+        // The last changes are noted beside the index a moment after they were made, or later where the disk was
+        // full.
+        let noted = self.now + 40_000 * MS;
         while self.step(noted) {}
         let before = self.traffic();
         let until = self.now + IDLE;
