@@ -14,6 +14,7 @@ pub mod judge;
 pub mod ledger;
 pub mod links;
 pub mod outbox;
+pub mod rest;
 pub mod script;
 pub mod shrink;
 pub mod users;
