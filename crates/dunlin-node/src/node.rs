@@ -112,6 +112,8 @@ struct Open {
     folder: Arc<Folder>,
     engine: std::thread::JoinHandle<()>,
     watching: Arc<AtomicBool>,
+    /// Keeps other nodes out of the folder.
+    _held: std::fs::File,
 }
 
 /// A running node.

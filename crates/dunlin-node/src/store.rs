@@ -78,8 +78,14 @@ pub fn begin(index: &dyn Index, device: DeviceId, random: [u8; 16]) -> Read<()> 
 
 struct Table(ReadOnlyTable<&'static [u8], &'static [u8]>);
 
-fn fault(e: impl std::fmt::Display) -> Fault {
-    Fault(e.to_string())
+/// How a fault begins that says something of the machine: the index is as good as its last commit.
+pub const OF_MACHINE: &str = "the disk of the state directory: ";
+
+fn fault(e: impl Into<redb::Error>) -> Fault {
+    match e.into() {
+        redb::Error::Io(e) if is_environment(&e) => Fault(format!("{OF_MACHINE}{e}")),
+        e => Fault(e.to_string()),
+    }
 }
 
 impl Store {
@@ -143,8 +149,10 @@ impl Index for Store {
 
 /// Errors that say something of the machine, not of the file.
 fn is_environment(e: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{NotFound, OutOfMemory, PermissionDenied, ReadOnlyFilesystem, StorageFull};
-    matches!(e.kind(), NotFound | OutOfMemory | PermissionDenied | ReadOnlyFilesystem | StorageFull)
+    use std::io::ErrorKind::{NotFound, OutOfMemory, PermissionDenied, QuotaExceeded};
+    use std::io::ErrorKind::{ReadOnlyFilesystem, StorageFull};
+    let full = matches!(e.kind(), QuotaExceeded | StorageFull);
+    full || matches!(e.kind(), NotFound | OutOfMemory | PermissionDenied | ReadOnlyFilesystem)
 }
 
 impl View for Table {

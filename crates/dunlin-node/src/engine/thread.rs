@@ -2,6 +2,7 @@
 
 use super::{Engine, Input};
 use crate::folder::Folder;
+use crate::store::OF_MACHINE;
 use dunlin_core::kv::Read;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,9 +23,14 @@ pub(crate) fn run(engine: Engine, folder: &Arc<Folder>, inputs: mpsc::Receiver<I
         return;
     };
     if let Err(fault) = ended {
-        let failed = format!("{fault}; it is rebuilt at the next start");
-        // The next start finds the mark, puts the index aside and unites.
-        let _ = crate::home::write_atomic(&folder.dir.join("index.damaged"), failed.as_bytes());
+        // Nothing is wrong with the index itself; uniting again would bring back what was just deleted.
+        let whole = fault.0.starts_with(OF_MACHINE);
+        let next = if whole { "restart dunlin when that is over" } else { "it is rebuilt at the next start" };
+        let failed = format!("{fault}; {next}");
+        if !whole {
+            // The next start finds the mark, puts the index aside and unites.
+            let _ = crate::home::write_atomic(&folder.dir.join("index.damaged"), failed.as_bytes());
+        }
         folder.pulse.send_modify(|p| p.failed = Some(failed));
     }
 }
