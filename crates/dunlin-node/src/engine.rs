@@ -291,6 +291,8 @@ impl Engine {
         match root_trouble(self.folder.disk.as_ref(), &self.marker) {
             None => {
                 self.halted = None;
+                // Where this fails, the step that needs it says why.
+                let _ = self.folder.stage.make_dirs();
                 true
             }
             Some(why) => {

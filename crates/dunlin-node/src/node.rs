@@ -116,6 +116,8 @@ struct Open {
     engine: std::thread::JoinHandle<()>,
     watching: Arc<AtomicBool>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
+    /// Keeps other nodes out of the folder.
+    _held: std::fs::File,
 }
 
 /// A running node.

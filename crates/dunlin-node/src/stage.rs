@@ -41,21 +41,42 @@ pub(crate) fn control(parts: &[&str]) -> RelPath {
     RelPath::from(names.filter_map(|n| Name::new(n).ok()).collect::<Vec<_>>())
 }
 
+const DIRS: [&str; 3] = ["stage", "swap", "history"];
+
+/// Makes those that are missing in the control directory; whether there were any.
+fn make(disk: &dyn Disk, dirs: &[&str]) -> io::Result<bool> {
+    let mut made = false;
+    for dir in dirs.iter().map(|d| control(&[d])) {
+        if disk.stat(&dir)?.is_none() {
+            disk.mkdir(&dir, 0o700)?;
+            made = true;
+        }
+    }
+    Ok(made)
+}
+
 impl Stage {
     /// Opens (and where missing, creates) the control directory. What an interrupted exchange left
     /// behind goes to the history; staged contents count as unverified again.
     pub fn open(disk: Arc<dyn Disk>) -> io::Result<Stage> {
-        for dir in [control(&[]), control(&["stage"]), control(&["swap"]), control(&["history"])] {
-            if disk.stat(&dir)?.is_none() {
-                disk.mkdir(&dir, 0o700)?;
-            }
+        if disk.stat(&control(&[]))?.is_none() {
+            disk.mkdir(&control(&[]), 0o700)?;
         }
+        make(disk.as_ref(), &DIRS)?;
         let counter = AtomicU64::new(start_number(disk.as_ref()));
         let used = AtomicBool::new(true);
         let (whole, claims, history) = Default::default();
         let stage = Stage { disk, whole, claims, used, counter, history };
         stage.recover()?;
         Ok(stage)
+    }
+
+    /// Makes what somebody removed of the directories; what was in it is fetched again.
+    pub fn make_dirs(&self) -> io::Result<()> {
+        if make(self.disk.as_ref(), &DIRS[..1])? {
+            self.whole().clear();
+        }
+        make(self.disk.as_ref(), &DIRS[1..]).map(drop)
     }
 
     fn recover(&self) -> io::Result<()> {
@@ -85,13 +106,15 @@ impl Stage {
     fn empty_swap(&self) -> io::Result<()> {
         for entry in self.disk.list(&control(&["swap"]))? {
             let path = control(&["swap"]).join(&entry.name);
-            let is_dir = entry.stat.is_ok_and(|s| s.kind == FileKind::Dir);
+            let kind = entry.stat.map(|s| s.kind).ok();
             // What the planner parked (its names hold a dash) is still in the index, and goes on.
-            if !is_dir
-                && !entry.name.as_bytes().contains(&b'-')
-                && !self.return_unplaced(&path, &entry.name)?
-            {
-                self.keep(&path, &entry.name, None)?;
+            if kind == Some(FileKind::Dir) || entry.name.as_bytes().contains(&b'-') {
+                continue;
+            }
+            // By what it holds it is found again: it may be all that is left of a version.
+            let held = if kind == Some(FileKind::File) { self.held(&path)? } else { None };
+            if !self.return_unplaced(&path, &entry.name, held)? {
+                self.keep(&path, &entry.name, held)?;
             }
         }
         Ok(())
@@ -128,25 +151,29 @@ impl Stage {
 
     /// A staged content that was taken out and not placed goes back, to be verified like any part.
     /// Anything else under such a name is what it was exchanged with: somebody's work.
-    fn return_unplaced(&self, path: &RelPath, name: &Name) -> io::Result<bool> {
+    fn return_unplaced(&self, path: &RelPath, name: &Name, held: Option<ContentId>) -> io::Result<bool> {
         let id = name.as_bytes().get(..64).and_then(|b| std::str::from_utf8(b).ok());
         let Some(content) = id.and_then(ContentId::from_hex) else { return Ok(false) };
-        let Ok(file) = self.disk.open(path) else { return Ok(false) };
-        let (mut hasher, mut buffer, mut offset) = (blake3::Hasher::new(), vec![0; 256 << 10], 0);
-        loop {
-            let n = file.read_at(&mut buffer, offset)?;
-            if n == 0 {
-                break;
-            }
-            hasher.update(&buffer[..n]);
-            offset += n as u64;
-        }
         let part = self.part_path(&content);
-        if *hasher.finalize().as_bytes() != content.0 || self.disk.stat(&part)?.is_some() {
+        if held != Some(content) || self.disk.stat(&part)?.is_some() {
             return Ok(false);
         }
         self.disk.rename(path, &part, Rename::NoReplace)?;
         Ok(true)
+    }
+
+    /// What a file holds; nothing is known of one that cannot be opened.
+    fn held(&self, path: &RelPath) -> io::Result<Option<ContentId>> {
+        let Ok(file) = self.disk.open(path) else { return Ok(None) };
+        let (mut hasher, mut buffer, mut offset) = (blake3::Hasher::new(), vec![0; 256 << 10], 0);
+        loop {
+            let n = file.read_at(&mut buffer, offset)?;
+            if n == 0 {
+                return Ok(Some(ContentId(*hasher.finalize().as_bytes())));
+            }
+            hasher.update(&buffer[..n]);
+            offset += n as u64;
+        }
     }
 
     fn whole(&self) -> std::sync::MutexGuard<'_, BTreeSet<ContentId>> {
@@ -313,11 +340,14 @@ mod tests {
         let at = stage.take(&other).unwrap();
         std::fs::write(dir.path().join(at.to_string()), b"a user's old file").unwrap();
         drop(stage);
-        Stage::open(disk).unwrap();
+        let stage = Stage::open(disk).unwrap();
         let part = dir.path().join(format!(".dunlin/stage/{content}.part"));
         assert_eq!(std::fs::read(part).unwrap(), b"new");
         let kept: Vec<_> = std::fs::read_dir(dir.path().join(".dunlin/history")).unwrap().collect();
         assert_eq!(kept.len(), 1);
+        // And is found by what it holds, for it may be all that is left of it.
+        let theirs = ContentId(*blake3::hash(b"a user's old file").as_bytes());
+        assert!(stage.kept(&theirs).is_some());
     }
 
     #[test]

@@ -87,18 +87,27 @@ pub type Trace = fn(String);
 
 /// Runs a script; `trace` is told what happens.
 pub fn run(script: &Script, trace: Option<Trace>) -> Outcome {
-    let mut flock = Flock::new(&script.setup, script.acts.clone(), trace);
-    flock.play();
-    if !flock.is_broken() {
-        flock.calm_down();
-        flock.judge();
-    }
-    let world = flock.shared.world();
-    let effects = world.machines.iter().map(|m| m.disk.counts().changes()).sum();
-    Outcome { broken: world.broken.clone(), events: flock.events, effects }
+    Flock::judged(script, trace).outcome()
 }
 
 impl Flock {
+    /// A flock after its script: at rest and judged, or broken.
+    pub(crate) fn judged(script: &Script, trace: Option<Trace>) -> Flock {
+        let mut flock = Flock::new(&script.setup, script.acts.clone(), trace);
+        flock.play();
+        if !flock.is_broken() {
+            flock.calm_down();
+            flock.judge();
+        }
+        flock
+    }
+
+    pub(crate) fn outcome(&self) -> Outcome {
+        let world = self.shared.world();
+        let effects = world.machines.iter().map(|m| m.disk.counts().changes()).sum();
+        Outcome { broken: world.broken.clone(), events: self.events, effects }
+    }
+
     fn new(setup: &Setup, acts: Vec<Act>, trace: Option<Trace>) -> Flock {
         let machine = |i: usize| {
             let options = Options {

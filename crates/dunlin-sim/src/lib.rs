@@ -15,6 +15,7 @@ pub mod kept;
 pub mod ledger;
 pub mod links;
 pub mod outbox;
+pub mod rest;
 pub mod script;
 pub mod shrink;
 pub mod users;

@@ -52,6 +52,39 @@ fn a_save_right_after_a_version_was_placed_is_announced() {
 }
 
 #[test]
+fn a_delete_that_meets_a_busy_writer_takes_nothing_it_had_not_seen() {
+    let (_temp, a, b) = pair();
+    let (mut outlived, mut written) = (0, 0u64);
+    for round in 0..16u64 {
+        write(b.path("f"), format!("first of round {round}"));
+        b.wait();
+        let last = std::thread::scope(|s| {
+            let writer = s.spawn(|| {
+                for _ in 0..20 {
+                    written += 1;
+                    write(b.path("f"), format!("{written} of round {round}"));
+                    std::thread::sleep(std::time::Duration::from_millis(1));
+                }
+                format!("{written} of round {round}")
+            });
+            std::thread::sleep(std::time::Duration::from_millis(4 * round));
+            // It may be gone for a moment, as what is written comes and goes.
+            let _ = fs::remove_file(a.path("f"));
+            writer.join().unwrap()
+        });
+        settle("after", &[&a, &b]);
+        outlived += u32::from(b.path("f").exists());
+        // Whoever deleted it had seen it, and has it still: nothing that was written last is nowhere.
+        let last = *blake3::hash(last.as_bytes()).as_bytes();
+        let kept = [&a, &b]
+            .iter()
+            .any(|n| contents(&tree(&n.dir)).contains(&last) || history(&n.dir).contains(&last));
+        assert!(kept, "round {round}: what was written last is nowhere");
+    }
+    eprintln!("{written} saves met 16 deletes: {outlived} times the file outlived it");
+}
+
+#[test]
 fn a_tree_turned_inside_out_stays_whole() {
     let (_temp, mut a, b) = pair();
     for stopped in [false, true] {

@@ -117,6 +117,24 @@ fn check_promises(document: &Source) -> Vec<String> {
     bare.map(|row| format!("{}: no test holds this: {row}", document.path)).collect()
 }
 
+/// Every row of the tables of cases names its test and a figure, or says that it is open, and why.
+fn check_cases(document: &Source) -> Vec<String> {
+    let section = document.text.split("\n## ").find(|part| part.starts_with("Cases\n"));
+    let table_row = |line: &&str| line.starts_with("| ") && !line.starts_with("| case |");
+    let rows: Vec<&str> = section.into_iter().flat_map(str::lines).filter(table_row).collect();
+    if rows.is_empty() {
+        return vec![format!("{}: no case found", document.path)];
+    }
+    let bad = rows.into_iter().filter(|row| {
+        let cells: Vec<&str> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+        let [case, test, figure] = &cells[..] else { return true };
+        let open = test.strip_prefix("open: ").is_some_and(|why| !why.is_empty());
+        let held = !named_tests(test).is_empty() && !figure.is_empty();
+        case.is_empty() || !(open || held)
+    });
+    bad.map(|row| format!("{}: neither a test with a figure nor open: {row}", document.path)).collect()
+}
+
 /// The map names each module of each crate, and no file that is not there.
 fn check_map(map: &Source, sources: &[Source]) -> Vec<String> {
     let spans = prose(&map.text).1;
@@ -169,6 +187,19 @@ fn every_promise_names_its_test() {
     let table = "| promise | test |\n|---|---|\n| held | `a.rs::b` |\n| hoped | none |\n";
     caught(&check_promises(&Source::sample("p.md", table)), "hoped");
     caught(&check_promises(&Source::sample("p.md", "")), "no promise");
+}
+
+#[test]
+fn every_case_names_its_test_or_is_open() {
+    hold(&check_cases(&document("docs/reliability.md")));
+    let cases =
+        |row: &str| Source::sample("c.md", &format!("# R\n\n## Cases\n\n| case | test | figure |\n{row}\n"));
+    hold(&check_cases(&cases("| met | `a.rs::b` | 3 seeds |")));
+    hold(&check_cases(&cases("| later | open: there is no brake yet | |")));
+    caught(&check_cases(&cases("| hoped | soon | 1 |")), "hoped");
+    caught(&check_cases(&cases("| blind | `a.rs::b` | |")), "blind");
+    caught(&check_cases(&cases("| mute | open: | |")), "mute");
+    caught(&check_cases(&Source::sample("c.md", "| no case | `a.rs::b` | 1 |")), "no case found");
 }
 
 #[test]

@@ -17,6 +17,7 @@ use dunlin_core::members::members;
 use dunlin_core::path::Escaped;
 use dunlin_core::plan::Fetch;
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -49,7 +50,26 @@ pub(super) fn check_root(shared: &Shared, path: &Path) -> Result<PathBuf, ApiErr
     if real.is_dir() {
         check_access(&real)?;
     }
+    if real.join(".dunlin").is_dir() && !shared.folders().iter().any(|f| f.path == real) {
+        hold(&real)?;
+    }
     Ok(real)
+}
+
+/// Holds a root as long as what is returned lives: two nodes in one folder would each take what the other
+/// does for its user's work.
+fn hold(root: &Path) -> Result<File, ApiError> {
+    use rustix::fs::{FlockOperation, flock};
+    let control =
+        File::open(root.join(".dunlin")).map_err(|e| cannot(&format!("open {}", shown(root)), e))?;
+    match flock(&control, FlockOperation::NonBlockingLockExclusive) {
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            let what = format!("{} is in use by another node, with another state directory", shown(root));
+            Err(ApiError::failed(what, "stop that node, or choose another directory"))
+        }
+        // Where a file system has no locks, nobody is kept out.
+        _ => Ok(control),
+    }
 }
 
 fn missing_root(path: &Path) -> Result<PathBuf, ApiError> {
@@ -191,6 +211,7 @@ fn open(shared: &Arc<Shared>, config: Config, dir: PathBuf) -> Result<Arc<Folder
         let hint = "bring the right folder back, or remove and share it anew";
         return Err(ApiError::failed(format!("{}: {why}", shown(&path)), hint));
     }
+    let held = hold(&path)?;
     let stage = Stage::open(disk.clone()).map_err(|e| cannot(&what, e))?;
     let store = open_index(shared, &dir).map_err(|e| {
         ApiError::failed(format!("cannot {what}: {e}"), "see docs/on-disk.md on rebuilding an index")
@@ -229,7 +250,8 @@ fn open(shared: &Arc<Shared>, config: Config, dir: PathBuf) -> Result<Arc<Folder
         note_damage(&folder.dir, &e);
         cannot(&what, e)
     })?;
-    start(shared, &folder, engine, received, wanted, watcher).map_err(|e| cannot("start a thread", e))?;
+    start(shared, &folder, engine, (received, wanted), watcher, held)
+        .map_err(|e| cannot("start a thread", e))?;
     shared.event(Event::Ready {
         device: shared.device.to_string(),
         folder: folder.id.to_string(),
@@ -245,9 +267,9 @@ fn start(
     shared: &Arc<Shared>,
     folder: &Arc<Folder>,
     engine: Engine,
-    inputs: mpsc::Receiver<Input>,
-    wanted: mpsc::UnboundedReceiver<Vec<Fetch>>,
+    (inputs, wanted): (mpsc::Receiver<Input>, mpsc::UnboundedReceiver<Vec<Fetch>>),
     watcher: Arc<Watcher>,
+    held: File,
 ) -> std::io::Result<()> {
     // Held until it is in there: the engine may fail at once, and is to be found then.
     let mut folders = lock(&shared.folders);
@@ -266,7 +288,7 @@ fn start(
         tokio::spawn(crate::fetch::run(folder.clone(), wanted)),
         tokio::spawn(super::api::tell_states(folder.clone())),
     ];
-    folders.insert(folder.id, Open { folder: folder.clone(), engine, watching, tasks });
+    folders.insert(folder.id, Open { folder: folder.clone(), engine, watching, tasks, _held: held });
     lock(&shared.unopened).remove(&folder.id);
     Ok(())
 }
