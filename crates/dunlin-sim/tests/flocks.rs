@@ -8,6 +8,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+/// Seeds that break something and are not mended yet, and what they break (docs/reliability.md, "Open"). The list
+/// may only shrink: a seed on it that breaks nothing any more has to go.
+const OPEN: &[(u64, &str)] = &[];
+
 /// `FLOCK_SEEDS=1000000` for more; `cargo run -p dunlin-sim -- --help` for other ways to run them.
 fn seeds() -> u64 {
     std::env::var("FLOCK_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(20_000)
@@ -27,8 +31,12 @@ fn flocks_hold_all_invariants() {
             }
             let outcome = run_caught(&workload::script_with(seed, 3));
             events.fetch_add(outcome.events, Ordering::Relaxed);
-            if let Some(broken) = outcome.broken {
-                *failed.lock().unwrap() = Some((seed, broken));
+            let open = OPEN.iter().find(|(open, _)| *open == seed).map(|(_, invariant)| *invariant);
+            match (outcome.broken, open) {
+                (Some(broken), Some(open)) if broken.invariant == open => {}
+                (Some(broken), _) => *failed.lock().unwrap() = Some((seed, broken)),
+                (None, Some(open)) => panic!("seed {seed} does not break \"{open}\" any more: take it off the list"),
+                (None, None) => {}
             }
         }
     };
