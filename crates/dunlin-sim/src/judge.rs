@@ -90,7 +90,7 @@ impl Flock {
         out.join("; ")
     }
 
-    fn rest(&mut self) -> bool {
+    pub(crate) fn rest(&mut self) -> bool {
         let limit = self.now + REST_MAX;
         while self.busy_queue() || !self.restless().is_empty() {
             if self.now > limit {

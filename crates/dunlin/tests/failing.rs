@@ -292,7 +292,7 @@ fn the_control_directory_may_lose_what_is_gathered_in_it() {
 #[test]
 fn what_was_gathered_and_damaged_before_a_start_is_fetched_again() {
     let (_temp, a, mut b) = pair();
-    write(a.path("large"), noise(1, 60 << 20));
+    write(a.path("large"), noise(1, 150 << 20));
     let stage = b.path(".dunlin/stage");
     let part = || fs::read_dir(&stage).into_iter().flatten().flatten().next().map(|e| e.path());
     let size = |p: PathBuf| fs::metadata(p).map_or(0, |m| m.blocks() * 512);
@@ -307,7 +307,7 @@ fn what_was_gathered_and_damaged_before_a_start_is_fetched_again() {
     }
     b.run();
     settle("after", &[&a, &b]);
-    assert!(fs::read(b.path("large")).unwrap() == noise(1, 60 << 20));
+    assert!(fs::read(b.path("large")).unwrap() == noise(1, 150 << 20));
 }
 
 #[test]
