@@ -87,17 +87,20 @@ pub type Trace = fn(String);
 
 /// Runs a script; `trace` is told what happens.
 pub fn run(script: &Script, trace: Option<Trace>) -> Outcome {
-    Flock::judged(script, trace).outcome()
+    let mut flock = Flock::played(script, trace);
+    if !flock.is_broken() {
+        flock.judge();
+    }
+    flock.outcome()
 }
 
 impl Flock {
-    /// A flock after its script: at rest and judged, or broken.
-    pub(crate) fn judged(script: &Script, trace: Option<Trace>) -> Flock {
+    /// A flock after its script, with all faults over; or broken.
+    pub(crate) fn played(script: &Script, trace: Option<Trace>) -> Flock {
         let mut flock = Flock::new(&script.setup, script.acts.clone(), trace);
         flock.play();
         if !flock.is_broken() {
             flock.calm_down();
-            flock.judge();
         }
         flock
     }

@@ -14,12 +14,14 @@ pub struct Rest {
     pub outcome: Outcome,
 }
 
-/// Runs a script until all is at rest and judged.
+/// Runs a script until all is at rest, and has it judged after that: judging may go on with other changes.
 pub fn run(script: &Script) -> Rest {
-    let flock = Flock::judged(script, None);
-    let outcome = flock.outcome();
-    let world = flock.shared.world();
-    let visible = world.machines.iter().map(|m| m.disk.visible());
-    let trees = visible.map(|tree| tree.into_iter().map(|(p, t)| (p.to_string(), t)).collect());
-    Rest { trees: trees.collect(), outcome }
+    let mut flock = Flock::played(script, None);
+    let at_rest = !flock.is_broken() && flock.rest();
+    let visible: Vec<_> = flock.shared.world().machines.iter().map(|m| m.disk.visible()).collect();
+    let trees = visible.into_iter().map(|tree| tree.into_iter().map(|(p, t)| (p.to_string(), t)).collect());
+    if at_rest {
+        flock.judge();
+    }
+    Rest { trees: trees.collect(), outcome: flock.outcome() }
 }

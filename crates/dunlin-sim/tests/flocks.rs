@@ -35,7 +35,9 @@ fn flocks_hold_all_invariants() {
             match (outcome.broken, open) {
                 (Some(broken), Some(open)) if broken.invariant == open => {}
                 (Some(broken), _) => *failed.lock().unwrap() = Some((seed, broken)),
-                (None, Some(open)) => panic!("seed {seed} does not break \"{open}\" any more: take it off the list"),
+                (None, Some(open)) => {
+                    panic!("seed {seed} does not break \"{open}\" any more: take it off the list")
+                }
                 (None, None) => {}
             }
         }

@@ -379,6 +379,7 @@ fn an_index_that_was_rolled_back_loses_nothing() {
     // What it met as new while alone may show twice; nothing else is there.
     let hash = |t: &Thing| if let Thing::File { hash, .. } = t { Some(*hash) } else { None };
     let kept = |t: &Thing| before.values().any(|b| hash(b) == hash(t));
-    let news: Vec<_> = after.iter().filter(|(_, t)| !kept(t)).map(|(p, _)| p.escape_ascii().to_string()).collect();
+    let news: Vec<_> =
+        after.iter().filter(|(_, t)| !kept(t)).map(|(p, _)| p.escape_ascii().to_string()).collect();
     assert_eq!(news, ["made after"], "{:?}", differences(&before, &after));
 }
