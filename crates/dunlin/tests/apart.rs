@@ -368,7 +368,9 @@ fn an_index_that_was_rolled_back_loses_nothing() {
     c.stop();
     write(b.path("made after"), b"made after");
     b.run();
-    until("it has looked at its disk", PATIENCE, || b.folder()["state"] != "scanning");
+    until("it has looked at its disk", PATIENCE, || {
+        b.asks(&["status"]).0 == 0 && b.folder()["state"] != "scanning"
+    });
     a.run();
     c.run();
     let after = settle("united", &[&a, &b, &c]);
