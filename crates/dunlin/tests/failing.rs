@@ -252,8 +252,10 @@ fn the_control_directory_may_lose_what_is_gathered_in_it() {
 
 #[test]
 fn what_was_gathered_and_damaged_before_a_start_is_fetched_again() {
-    let (_temp, a, mut b) = pair();
-    write(a.path("large"), noise(1, 150 << 20));
+    let (temp, a, mut b) = pair();
+    // Renamed in as a whole: a version of it caught half written would arrive first.
+    write(temp.path().join("large"), noise(1, 150 << 20));
+    fs::rename(temp.path().join("large"), a.path("large")).unwrap();
     let stage = b.path(".dunlin/stage");
     let part = || fs::read_dir(&stage).into_iter().flatten().flatten().next().map(|e| e.path());
     let size = |p: PathBuf| fs::metadata(p).map_or(0, |m| m.blocks() * 512);
