@@ -20,7 +20,7 @@ pub struct Attributes {
 
 impl Work<'_> {
     /// Applies `change` under a new dot, which is returned.
-    fn write(&mut self, node: NodeId, change: impl FnOnce(&mut State, Dot)) -> Read<Dot> {
+    pub(crate) fn write(&mut self, node: NodeId, change: impl FnOnce(&mut State, Dot)) -> Read<Dot> {
         let mut totals = self.tx.totals()?;
         totals.counter += 1;
         let dot = Dot { inc: totals.inc, counter: totals.counter };
@@ -34,7 +34,7 @@ impl Work<'_> {
 
     /// The node that a creation at `at` makes: independent creations of one path coincide, and a
     /// name that was deleted is taken up again.
-    fn fresh(&self, at: &Position) -> Read<NodeId> {
+    pub(crate) fn fresh(&self, at: &Position) -> Read<NodeId> {
         let mut n = 0;
         loop {
             let id = NodeId::created(at.dir, &at.name, n);

@@ -19,14 +19,21 @@ impl Work<'_> {
         if merged == old || encode_state(&merged).len() > STATE_MAX {
             return Ok(false);
         }
-        for (at, mut local) in crate::decide::locals_of(&self.tx, node)? {
-            if local.seen.is_none() {
-                local.seen = Some(old.seen.clone());
-                self.tx.put_local(&at, Some(&local))?;
-            }
-        }
+        self.applied_until_now(node, &old)?;
         let from = if merged == *heard { from } else { 0 };
         self.put_state(node, merged, from)?;
         Ok(true)
+    }
+
+    /// What is on this disk of a node was applied from its state as it is: what changes that without coming from
+    /// this disk has it remembered first.
+    pub(crate) fn applied_until_now(&mut self, node: NodeId, state: &State) -> Read<()> {
+        for (at, mut local) in crate::decide::locals_of(&self.tx, node)? {
+            if local.seen.is_none() {
+                local.seen = Some(state.seen.clone());
+                self.tx.put_local(&at, Some(&local))?;
+            }
+        }
+        Ok(())
     }
 }

@@ -40,7 +40,7 @@ pub struct Wanted {
 }
 
 /// The mode of a directory or file of which none was ever said.
-fn default_mode(content: &Content) -> u16 {
+pub(crate) fn default_mode(content: &Content) -> u16 {
     if *content == Content::Dir { 0o755 } else { 0o644 }
 }
 

@@ -153,6 +153,10 @@ pub(crate) enum Table {
     Totals = b't',
     Peer = b'a',
     Life = b'v',
+    Change = b'u',
+    Moment = b'z',
+    Mark = b'm',
+    Author = b'o',
 }
 
 pub(crate) fn key(table: Table, parts: &[&[u8]]) -> Vec<u8> {

@@ -146,6 +146,7 @@ impl Work<'_> {
     /// A peer opened the exchange: rows of an earlier incarnation of it count no more.
     pub fn opened(&mut self, from: &Speaker) -> Read<PeerRow> {
         let Speaker { device, inc, .. } = *from;
+        self.record_author(inc, device)?;
         if let Some(row) = self.tx.peer(device)?.filter(|r| r.inc == inc) {
             return Ok(row);
         }

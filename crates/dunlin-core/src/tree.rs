@@ -45,6 +45,7 @@ impl<'v> Work<'v> {
         let mut row = self.tx.node(id)?.unwrap_or_default();
         let old = row.clone();
         self.number(id, &mut row, &state)?;
+        self.record(id, &old.state, &state, row.seq)?;
         (row.state, row.from) = (state, from);
         row.present = row.state.alive() || row.kids > 0;
         self.touched.insert(id);

@@ -10,8 +10,10 @@ use dunlin_core::ids::ContentId;
 use dunlin_core::kv::Tx;
 use dunlin_core::path::RelPath;
 use dunlin_core::plan::{Action, Outcome};
+use dunlin_core::revert::{Selection, select};
 use dunlin_core::rows::{Rows, Totals};
 use dunlin_core::state::State;
+use dunlin_core::tree::Work;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use std::collections::{BTreeMap, BTreeSet};
@@ -379,6 +381,67 @@ proptest! {
         for bytes in before.keys() {
             prop_assert!(after.contains_key(bytes), "uniting lost {}", bytes.escape_ascii());
         }
+    }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    /// What one user did in a flock at rest is taken back by another device, and that by a third.
+    #[test]
+    fn what_was_done_is_taken_back_and_done_again(
+        history in history(),
+        done in prop::collection::vec(event(), 1..25),
+        who in prop::array::uniform3(any::<Index>()),
+    ) {
+        let mut flock = lived(history);
+        flock.meet();
+        let [user, first, second] = who.map(|w| w.index(flock.devices.len()));
+        let (before, from) = (flock.devices[0].listing(), flock.begin());
+        // What users make of versions that lost their name is another story: they become nodes of their own.
+        let linked = |d: &Device| d.disk.paths().iter().any(|p| d.disk.stamp(d.disk.lookup(p).unwrap()).nlink > 1);
+        if before.iter().any(|line| line.contains("~conflict-")) || flock.devices.iter().any(linked) {
+            return Ok(());
+        }
+        for event in done {
+            // Two names of one file have one mode and time.
+            if !matches!(event, Event::Hear { .. } | Event::Apply { .. } | Event::Link { .. }) {
+                flock.happen(user, &event);
+            }
+        }
+        flock.meet();
+        let (after, again) = (flock.devices[0].listing(), flock.begin());
+        flock.undo(first, from[first]);
+        flock.meet();
+        flock.check_equal();
+        prop_assert_eq!(flock.devices[0].listing(), before);
+        flock.undo(second, again[second]);
+        flock.meet();
+        flock.check_equal();
+        prop_assert_eq!(flock.devices[0].listing(), after);
+    }
+}
+
+impl Flock {
+    /// The numbers of the next changes.
+    fn begin(&self) -> Vec<u64> {
+        self.devices.iter().map(|d| d.index.totals().unwrap().seq + 1).collect()
+    }
+
+    /// Takes back all that a device saw happen from a number on.
+    fn undo(&mut self, who: usize, from: u64) {
+        // What is taken back was meant to go.
+        self.ledger.values_mut().for_each(|superseded| *superseded = true);
+        let device = &mut self.devices[who];
+        let selection = Selection { from, to: u64::MAX, by: None, created: true };
+        let undo = select(&device.index, &selection).unwrap();
+        assert_eq!(undo.changed_since, Vec::<RelPath>::new());
+        let mut work = Work::new(&device.index);
+        for back in &undo.back {
+            assert!(work.take_back(back).unwrap(), "{back:?}");
+        }
+        let changes = work.finish().unwrap();
+        device.index.apply(changes);
     }
 }
 
