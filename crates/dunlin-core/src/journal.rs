@@ -8,6 +8,7 @@ use crate::kv::{Fault, Read, View};
 use crate::rows::{Rows, Table, after, decode, encode, key};
 use crate::state::State;
 use crate::tree::Work;
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use minicbor::{Decode, Encode};
 
@@ -64,11 +65,6 @@ impl Kind {
         use Kind::{Attributes, Changed, Created, Deleted, Moved, Revived};
         [Created, Changed, Moved, Attributes, Deleted, Revived].into_iter().find(|k| *k as u8 == number)
     }
-
-    /// Whether something that was there is not there any more as it was, and where it was.
-    pub fn takes_away(self) -> bool {
-        matches!(self, Kind::Changed | Kind::Moved | Kind::Deleted)
-    }
 }
 
 /// One change of one node.
@@ -119,6 +115,21 @@ pub struct Mark {
     /// The last number then given to something kept in the history.
     #[n(2)]
     pub number: u64,
+}
+
+/// How much of the history is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// For so many days in which the program runs.
+    pub days: u32,
+    /// In this share of the file system, in percent.
+    pub percent: u8,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { days: 30, percent: 10 }
+    }
 }
 
 fn bad(what: &str) -> Fault {
@@ -179,9 +190,14 @@ pub trait Journal: View {
 
     /// All moments: the last number recorded in each, and the moment.
     fn moments(&self) -> Read<Vec<(u64, Moment)>> {
-        let prefix = [Table::Moment as u8];
-        let pairs = self.range(&prefix, &after(&prefix), usize::MAX)?;
+        let pairs = self.range(&numbered(Table::Moment, 0), &after(&[Table::Moment as u8]), usize::MAX)?;
         pairs.iter().map(|(k, v)| Ok((number_in(k, "moment")?, decode(v, "moment")?))).collect()
+    }
+
+    /// When something was last recorded.
+    fn last_moment(&self) -> Read<Option<Moment>> {
+        let bytes = self.get(&[Table::Moment as u8])?;
+        bytes.map(|b| decode(&b, "moment")).transpose()
     }
 
     /// How far the history reached at some moments, the oldest first.
@@ -189,6 +205,21 @@ pub trait Journal: View {
         let prefix = [Table::Mark as u8];
         let pairs = self.range(&prefix, &after(&prefix), usize::MAX)?;
         pairs.iter().map(|(_, v)| decode(v, "mark")).collect()
+    }
+
+    /// Up to where the history is older than it is kept. What ages it is the time that the program ran: no clock
+    /// that is wrong makes it go.
+    fn outlived(&self, now: Moment, limits: Limits) -> Read<Option<Mark>> {
+        let kept = u64::from(limits.days) * 86_400;
+        Ok(self.marks()?.into_iter().rev().find(|m| m.at.running + kept <= now.running))
+    }
+
+    /// The incarnations that are known of a device.
+    fn incarnations_of(&self, device: DeviceId) -> Read<BTreeSet<Incarnation>> {
+        let prefix = [Table::Author as u8];
+        let pairs = self.range(&prefix, &after(&prefix), usize::MAX)?;
+        let its = pairs.iter().filter(|(_, v)| **v == device.0);
+        its.map(|(k, _)| Incarnation::from_slice(&k[1..]).ok_or_else(|| bad("incarnation"))).collect()
     }
 
     /// The device that an incarnation belongs to, if it was ever heard of as such.
@@ -226,6 +257,7 @@ impl Work<'_> {
             self.tx.remove(numbered(Table::Moment, same));
         }
         self.tx.put(numbered(Table::Moment, seq), encode(&moment));
+        self.tx.put(alloc::vec![Table::Moment as u8], encode(&moment));
         Ok(Some(seq))
     }
 

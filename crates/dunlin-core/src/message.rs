@@ -20,6 +20,8 @@ pub const FRAME_MAX: usize = 1 << 20;
 pub const ROWS_BYTES: usize = 128 << 10;
 /// The most pieces asked for in one request.
 pub const PIECES_MAX: usize = 1024;
+/// The most contents asked after in one request.
+pub const HAVE_MAX: usize = 4096;
 /// The longest piece asked for, in bytes.
 pub const PIECE_MAX: u64 = 16 << 20;
 /// The longest name of a device, in bytes.
@@ -224,6 +226,37 @@ pub enum Request {
         #[n(2)]
         size: u64,
     },
+    /// Which of some contents the device holds, answered by a [`Held`] frame.
+    #[n(2)]
+    Have {
+        /// The folder.
+        #[n(0)]
+        folder: FolderId,
+        /// The contents.
+        #[n(1)]
+        contents: Vec<ContentId>,
+    },
+}
+
+/// The answer to [`Request::Have`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Held {
+    /// A bit for each content, in order, the lowest of each byte first: whether it is held, or was a moment ago.
+    #[cbor(n(0), with = "minicbor::bytes")]
+    pub bits: Vec<u8>,
+}
+
+impl Held {
+    /// From one truth a content.
+    pub fn new(held: &[bool]) -> Held {
+        let byte = |some: &[bool]| some.iter().rev().fold(0u8, |byte, is| byte << 1 | u8::from(*is));
+        Held { bits: held.chunks(8).map(byte).collect() }
+    }
+
+    /// Whether the `i`-th content is held.
+    pub fn has(&self, i: usize) -> bool {
+        self.bits.get(i / 8).is_some_and(|byte| byte >> (i % 8) & 1 == 1)
+    }
 }
 
 /// A range of a content.
@@ -391,5 +424,14 @@ mod tests {
         bytes.extend([1; 32]);
         bytes.extend([1, 0xf5, 0x9b, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]);
         assert!(read_message(&bytes).is_err());
+    }
+
+    #[test]
+    fn what_is_held_is_told_bit_by_bit() {
+        let held: Vec<bool> = (0..19).map(|i| i % 3 == 0).collect();
+        let told = Held::new(&held);
+        assert_eq!(told.bits.len(), 3);
+        assert!((0..19).all(|i| told.has(i) == held[i]));
+        assert!(!told.has(19) && !told.has(1000));
     }
 }

@@ -5,7 +5,7 @@ use crate::change::Attributes;
 use crate::ids::{ContentId, Dot, Incarnation, NodeId, ROOT};
 use crate::journal::{ChangeRow, Journal, Kind};
 use crate::kv::{Read, View};
-use crate::names;
+use crate::names::{self, Wanted};
 use crate::path::{Name, RelPath};
 use crate::rows::{Position, Rows};
 use crate::state::{Content, DotStore, Mtime, Place, State};
@@ -14,10 +14,12 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 mod burst;
+mod choose;
 mod list;
 
 pub use burst::{Burst, last_burst};
-pub use list::{Version, versions};
+pub use choose::{Unmet, Which, choose, number_at};
+pub use list::{Version, first_changes, versions};
 
 /// Changes read at a time.
 const PAGE: usize = 1024;
@@ -33,14 +35,14 @@ pub struct Selection {
     pub to: u64,
     /// Whose; anybody's if none.
     pub by: Option<BTreeSet<Incarnation>>,
-    /// Whether what was created is meant, too: it is removed then.
-    pub created: bool,
+    /// Of what kinds; all if none. What was created is removed then.
+    pub kinds: Option<BTreeSet<Kind>>,
 }
 
 impl Selection {
     fn has(&self, seq: u64, by: Dot, kind: Kind) -> bool {
         (self.from..self.to).contains(&seq)
-            && (self.created || kind != Kind::Created)
+            && self.kinds.as_ref().is_none_or(|kinds| kinds.contains(&kind))
             && self.by.as_ref().is_none_or(|who| who.contains(&by.inc))
     }
 }
@@ -154,6 +156,19 @@ pub fn select(view: &dyn View, selection: &Selection) -> Read<Undo> {
     out.back.sort_by(|a, b| a.path.cmp(&b.path));
     out.changed_since.sort();
     Ok(out)
+}
+
+/// What shows at a path.
+pub fn shown_at(view: &dyn View, path: &RelPath) -> Read<Option<(NodeId, Wanted)>> {
+    let (mut dir, mut found) = (ROOT, None);
+    for name in path.names() {
+        let Some((node, w)) = names::visible_at(view, &Position::new(dir, name.clone()))? else {
+            return Ok(None);
+        };
+        dir = node;
+        found = Some((node, w));
+    }
+    Ok(found)
 }
 
 impl Work<'_> {

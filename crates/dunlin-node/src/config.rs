@@ -3,6 +3,7 @@
 
 use crate::home::write_atomic;
 use dunlin_core::ids::{DeviceId, FolderId, NodeId};
+use dunlin_core::journal::Limits;
 use dunlin_core::message::Statement;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -25,6 +26,8 @@ pub struct Config {
     pub invites: Vec<Invite>,
     /// Whether this device joined somebody else's folder, and has not seen the tree of it yet.
     pub joining: bool,
+    /// How much of what is replaced or deleted is kept here.
+    pub history: Limits,
 }
 
 /// An invitation made here.
@@ -48,6 +51,22 @@ struct File {
     invites: Vec<(String, u64, Option<String>)>,
     #[serde(default)]
     joining: bool,
+    #[serde(default)]
+    history: HistoryFile,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(default)]
+struct HistoryFile {
+    days: u32,
+    percent: u8,
+}
+
+impl Default for HistoryFile {
+    fn default() -> HistoryFile {
+        let Limits { days, percent } = Limits::default();
+        HistoryFile { days, percent }
+    }
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -92,7 +111,12 @@ impl Config {
         }
         let path = PathBuf::from(std::ffi::OsString::from_vec(unhex(&f.path_hex)?));
         let token = id_of(&f.token)?;
-        Ok(Some(Config { id, path, token, statements, invites, joining: f.joining }))
+        let HistoryFile { days, percent } = f.history;
+        if percent > 100 {
+            return Err(bad("history.percent is above 100"));
+        }
+        let history = Limits { days, percent };
+        Ok(Some(Config { id, path, token, statements, invites, joining: f.joining, history }))
     }
 
     /// Writes the configuration; durable when it returns.
@@ -110,6 +134,7 @@ impl Config {
                 .map(|i| (i.secret.to_string(), i.expires, i.used_by.map(|d| d.to_string())))
                 .collect(),
             joining: self.joining,
+            history: HistoryFile { days: self.history.days, percent: self.history.percent },
         };
         let text = serde_json::to_vec_pretty(&file).map_err(io::Error::other)?;
         write_atomic(&file_in(dir), &text)
@@ -151,12 +176,14 @@ mod tests {
             statements: vec![Statement { claim: vec![1], signature: vec![2] }],
             invites: vec![Invite { secret: NodeId([3; 16]), expires: 9, used_by: Some(DeviceId([4; 32])) }],
             joining: true,
+            history: Limits { days: 7, percent: 3 },
         };
         config.save(dir.path()).unwrap();
         let read = Config::load(id, dir.path()).unwrap().unwrap();
         assert_eq!((read.path, read.token), (config.path, config.token));
         assert_eq!((read.statements, read.invites), (config.statements, config.invites));
         assert!(read.joining);
+        assert_eq!(read.history, config.history);
         std::fs::write(dir.path().join("folder.json"), b"{").unwrap();
         assert!(Config::load(id, dir.path()).is_err());
     }

@@ -17,6 +17,7 @@
 
 mod api;
 mod event;
+mod history;
 mod path;
 mod server;
 
@@ -26,5 +27,8 @@ pub use api::{
 };
 pub use dunlin_core::path::Escaped;
 pub use event::{Change, Event};
+pub use history::{
+    Fate, History, HistoryRequest, Item, RestoreRequest, Restored, Undo, UndoRequest, Undone, Version,
+};
 pub use path::AnyPath;
 pub use server::{BODY_BYTES_MAX, Stopped, serve};

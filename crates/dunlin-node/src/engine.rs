@@ -7,6 +7,7 @@
 mod damage;
 mod durable;
 mod exchange;
+mod history;
 mod host;
 mod left_alone;
 mod looking;
@@ -14,6 +15,7 @@ mod planning;
 mod thread;
 
 pub(crate) use damage::ASKED;
+pub use history::{Again, Remade, Thing};
 pub use host::{Fetched, Host, Input, Passed, Pulse, Start};
 pub(crate) use thread::{note_damage, run};
 
@@ -43,8 +45,6 @@ const RESCAN_UNWATCHED: Duration = Duration::from_secs(10);
 const RESCAN: Duration = Duration::from_secs(3600);
 /// How long after a change it is noted beside the index how far that came.
 const NOTE_AFTER: Duration = Duration::from_secs(1);
-/// When that failed, it is tried again after this.
-const NOTE_AGAIN: Duration = Duration::from_secs(30);
 /// How often the root is looked at while it is not right.
 const RECHECK_ROOT: Duration = Duration::from_secs(1);
 /// How often the root is looked at while all is well: nothing tells when another file system is mounted
@@ -132,6 +132,7 @@ pub struct Engine {
     /// The sequence number that is noted beside the index, and when the next one is.
     noted: u64,
     note_at: Option<Instant>,
+    clock: history::Clock,
 }
 
 impl Engine {
@@ -145,8 +146,12 @@ impl Engine {
         watcher: Box<dyn Watch>,
         start: Start,
     ) -> Read<Engine> {
-        let Start { marker, others, joining, fresh, now } = start;
-        let totals = folder.store.snapshot()?.totals()?;
+        let Start { marker, others, joining, fresh, history, now } = start;
+        let snapshot = folder.store.snapshot()?;
+        let totals = snapshot.totals()?;
+        let (clock, number) = history::Clock::new(&snapshot, now, history)?;
+        drop(snapshot);
+        folder.stage.number_from(number);
         let wait = match (totals.uniting && others, joining) {
             (true, true) => Some(now + WAIT_FOR_TREE),
             (true, false) => Some(now + Duration::from_secs(3)),
@@ -188,6 +193,7 @@ impl Engine {
             renewed: 0,
             noted: totals.seq,
             note_at: None,
+            clock,
         };
         engine.push_dir(ROOT, true);
         Ok(engine)
@@ -253,6 +259,7 @@ impl Engine {
             self.push_dir(ROOT, true);
         }
         self.note_progress()?;
+        self.age()?;
         self.try_late_dirs();
         if self.waits_for_tree.is_none() {
             self.look()?;
@@ -264,20 +271,6 @@ impl Engine {
             self.plan()?;
         }
         self.answer_barriers();
-        Ok(())
-    }
-
-    /// Notes now and then beside the index how far it came: so it is known should it be rolled back.
-    fn note_progress(&mut self) -> Read<()> {
-        if self.note_at.is_none_or(|at| self.now < at) {
-            return Ok(());
-        }
-        let seq = self.folder.store.snapshot()?.totals()?.seq;
-        let done = self.folder.note(seq).is_ok();
-        self.note_at = if done { None } else { Some(self.now + NOTE_AGAIN) };
-        if done {
-            self.noted = seq;
-        }
         Ok(())
     }
 
@@ -325,6 +318,7 @@ impl Engine {
             }
             Input::Verified { at, stamp, found } => self.verified(&at, &stamp, found)?,
             Input::Barrier(done) => self.barrier(done),
+            Input::Again(what, done) => self.again(&what, done)?,
             Input::Stop => {}
         }
         Ok(())

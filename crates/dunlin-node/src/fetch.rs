@@ -1,7 +1,10 @@
 //! Brings contents into the staging area: from another file of this disk, else from whoever is
 //! connected and holds them. Every byte is verified before the content counts as staged.
 
+mod have;
 mod large;
+
+pub(crate) use have::who_has;
 
 use crate::chunks::CHUNKED_MIN;
 use crate::disk::explain;

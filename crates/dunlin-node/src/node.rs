@@ -2,9 +2,12 @@
 
 mod api;
 mod dialing;
+mod history;
 mod joining;
 mod opening;
 mod reopening;
+mod restoring;
+mod undoing;
 mod verifying;
 
 use crate::control::{ApiError, Event};

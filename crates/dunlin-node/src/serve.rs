@@ -7,7 +7,7 @@ use crate::folder::{Folder, lock};
 use crate::net::connection::{RecvStream, SendStream};
 use crate::transfer::{StreamError, read_frame, send_frame};
 use dunlin_core::ids::ContentId;
-use dunlin_core::message::{ChunkPage, Header, PIECE_MAX, PIECES_MAX, Piece, Request, read};
+use dunlin_core::message::{ChunkPage, HAVE_MAX, Header, Held, PIECE_MAX, PIECES_MAX, Piece, Request, read};
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::task::block_in_place;
@@ -43,6 +43,15 @@ pub(crate) async fn serve(
         Request::Chunks { folder, content, .. } => {
             let folder = find(folder).ok_or(StreamError::Protocol("no such folder"))?;
             send_chunks(&folder, &mut send, content).await?;
+        }
+        Request::Have { folder, contents } => {
+            if contents.len() > HAVE_MAX {
+                return Err(StreamError::Protocol("too much in one request"));
+            }
+            let folder = find(folder).ok_or(StreamError::Protocol("no such folder"))?;
+            let held = |content: &ContentId| source(&folder, content).is_some();
+            let held: Vec<bool> = block_in_place(|| contents.iter().map(held).collect());
+            send_frame(&mut send, &Held::new(&held)).await?;
         }
     }
     // The peer may be gone by now, which is its affair.

@@ -4,8 +4,8 @@
 use dunlin_core::codec::encode_state;
 use dunlin_core::ids::{ContentId, DeviceId, Dot, FolderId, Incarnation, NodeId, ROOT};
 use dunlin_core::message::{
-    ALPN, ALPN_JOIN, ChunkPage, Header, JoinAnswer, JoinRequest, Message, Request, RowBytes, VERSION, frame,
-    read,
+    ALPN, ALPN_JOIN, ChunkPage, Header, Held, JoinAnswer, JoinRequest, Message, Request, RowBytes, VERSION,
+    frame, read,
 };
 use dunlin_core::path::Name;
 use dunlin_core::state::{COUNTER_MAX, Content, Mtime, Place, Ranked, State};
@@ -421,6 +421,9 @@ async fn what_a_member_withholds_or_forges_is_asked_of_another() {
                     (_, Request::Chunks { .. }) => {
                         let _ =
                             send_frame(&mut send, &ChunkPage::Chunks { chunks: vec![], last: true }).await;
+                    }
+                    (_, Request::Have { .. }) => {
+                        let _ = send_frame(&mut send, &Held { bits: vec![0xff; 1 << 16] }).await;
                     }
                 }
             });

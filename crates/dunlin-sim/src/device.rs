@@ -5,6 +5,7 @@ use crate::links::Time;
 use crate::outbox::Outbox;
 use crate::world::Shared;
 use dunlin_core::ids::{DeviceId, Incarnation, LifeId};
+use dunlin_core::journal::Limits;
 use dunlin_node::engine::{Engine, Start};
 use dunlin_node::site::Site;
 use dunlin_node::stage::{Stage, write_marker};
@@ -128,6 +129,7 @@ impl Device {
             others: number > 0 || self.lives > 1,
             joining: !self.joined,
             fresh: (self.id, unused(4)),
+            history: Limits::default(),
             now,
         };
         let engine = Engine::new(site.clone(), host.clone(), Box::new(disk), start)

@@ -1,8 +1,9 @@
 //! The client of the control API: HTTP over the node's Unix socket, one connection a request.
 
 use dunlin_node::control::{
-    AnyPath, ApiError, ErrorBody, Event, FolderSpec, InviteRequest, Invited, JoinRequest, Joined,
-    ShareRequest, Shared, Status, Verified, VerifyRequest, WaitRequest,
+    AnyPath, ApiError, ErrorBody, Event, FolderSpec, History, HistoryRequest, InviteRequest, Invited,
+    JoinRequest, Joined, RestoreRequest, Restored, ShareRequest, Shared, Status, UndoRequest, Undone,
+    Verified, VerifyRequest, WaitRequest,
 };
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
@@ -91,6 +92,21 @@ impl Client {
     /// Reads all files of a folder again. Dropping it cancels.
     pub async fn verify(&self, folder: FolderSpec) -> Result<Verified, ClientError> {
         self.ask(Method::POST, "/v1/verify", &VerifyRequest { folder }).await
+    }
+
+    /// What there was.
+    pub async fn history(&self, request: &HistoryRequest) -> Result<History, ClientError> {
+        self.ask(Method::POST, "/v1/history", request).await
+    }
+
+    /// Has something be again as it was.
+    pub async fn restore(&self, request: &RestoreRequest) -> Result<Restored, ClientError> {
+        self.ask(Method::POST, "/v1/restore", request).await
+    }
+
+    /// Takes changes back.
+    pub async fn undo(&self, request: &UndoRequest) -> Result<Undone, ClientError> {
+        self.ask(Method::POST, "/v1/undo", request).await
     }
 
     /// All that happens from now on.

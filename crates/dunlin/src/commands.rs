@@ -1,11 +1,14 @@
 //! The commands, one file each: its arguments with their help, and what it does.
 
 pub mod demo;
+pub mod history;
 pub mod invite;
 pub mod join;
+pub mod restore;
 pub mod run;
 pub mod share;
 pub mod status;
+pub mod undo;
 pub mod verify;
 pub mod wait;
 
@@ -32,6 +35,9 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Run(args) => args.run(globals).await,
         Command::Invite(args) => args.run(globals).await,
         Command::Status(args) => args.run(globals).await,
+        Command::History(args) => args.run(globals).await,
+        Command::Restore(args) => args.run(globals).await,
+        Command::Undo(args) => args.run(globals).await,
         Command::Verify(args) => args.run(globals).await,
         Command::Wait(args) => args.run(globals).await,
         Command::Demo(args) => args.run(globals).await,

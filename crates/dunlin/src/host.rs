@@ -1,5 +1,9 @@
 //! Reaching the node of a state directory: the one that runs, or one run here until Ctrl-C.
 
+mod place;
+
+pub use place::place;
+
 use crate::cli::Globals;
 use crate::client::{Client, ClientError};
 use crate::failure::Failure;

@@ -6,6 +6,7 @@ mod commands;
 mod failure;
 mod host;
 mod render;
+mod when;
 
 use std::process::ExitCode;
 

@@ -1,6 +1,7 @@
 //! Everything the command prints. What comes from elsewhere (names, paths, messages) is escaped here,
 //! so that no file name steers a terminal.
 
+mod history;
 mod live;
 mod status;
 mod words;
@@ -9,7 +10,7 @@ pub use live::{Live, Opening};
 pub use status::lacking;
 
 use crate::failure::Failure;
-use dunlin_node::control::{AnyPath, Change, Escaped, Status, Verified};
+use dunlin_node::control::{AnyPath, Change, Escaped, History, Restored, Status, Undone, Verified};
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 use words::Style;
@@ -51,6 +52,35 @@ pub fn verified(found: &Verified, json: bool) {
     } else {
         let style = Style::of(std::io::stdout().is_terminal());
         print(status::verified(found, &style).trim_end());
+    }
+}
+
+/// Prints what there was.
+pub fn history(history: &History, json: bool) {
+    lines(history, json, history::list);
+}
+
+/// Prints what was restored.
+pub fn restored(restored: &Restored, json: bool) {
+    lines(restored, json, history::restored);
+}
+
+/// Prints what an undo will take back.
+pub fn to_undo(undo: &Undone) {
+    lines(undo, false, history::undo);
+}
+
+/// Prints what an undo took back, or would.
+pub fn undone(undone: &Undone, json: bool) {
+    lines(undone, json, history::undo);
+}
+
+fn lines<T: serde::Serialize>(told: &T, json: bool, text: impl Fn(&T, &Style) -> String) {
+    if json {
+        print_json(told);
+    } else {
+        let style = Style::of(std::io::stdout().is_terminal());
+        print(text(told, &style).trim_end());
     }
 }
 

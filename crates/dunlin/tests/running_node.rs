@@ -4,8 +4,9 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use dunlin_node::control::{
-    Api, ApiError, Device, Event, Folder, FolderSpec, JoinRequest, Joined, Problem, Shared, State, Status,
-    Verified, serve,
+    AnyPath, Api, ApiError, Device, Event, Fate, Folder, FolderSpec, History, HistoryRequest, Item,
+    JoinRequest, Joined, Problem, RestoreRequest, Restored, Shared, State, Status, Undo, UndoRequest, Undone,
+    Verified, Version, serve,
 };
 use dunlin_node::home::Home;
 use std::path::{Path, PathBuf};
@@ -68,6 +69,48 @@ impl Api for Fake {
             damaged,
             repaired: 1.min(damaged),
             problems,
+        })
+    }
+    async fn history(&self, request: HistoryRequest) -> Result<History, ApiError> {
+        self.hear(format!("history {} {:?} {}", self.pick(&request.folder)?, request.path.0, request.limit));
+        let version = |path: &str, item, by: &str| Version {
+            path: PathBuf::from(path).into(),
+            version: (item == Item::File).then(|| "0123456789abcdef".into()),
+            item,
+            size: 1234,
+            modified: None,
+            author: by.into(),
+            ended: Some(1_795_000_000),
+            by: by.into(),
+            fate: Fate::Deleted,
+            here: false,
+            devices: if by == "nas" { vec!["nas".into(), "pc\x1b".into()] } else { Vec::new() },
+        };
+        let versions = vec![
+            version("a\x1b", Item::File, "nas"),
+            version("b", Item::File, "laptop"),
+            version("c", Item::Directory, "nas"),
+        ];
+        Ok(History { versions, older: 7 })
+    }
+    async fn restore(&self, request: RestoreRequest) -> Result<Restored, ApiError> {
+        let RestoreRequest { folder, path, at, version, to } = request;
+        let to = to.map(|to| to.0);
+        self.hear(format!("restore {} {:?} {at:?} {version:?} {to:?}", self.pick(&folder)?, path.0));
+        let lacking = if path.as_bytes() == b"lost" { vec![path] } else { Vec::new() };
+        Ok(Restored { restored: 2, bytes: 5, lacking, problems: Vec::new() })
+    }
+    async fn undo(&self, request: UndoRequest) -> Result<Undone, ApiError> {
+        let UndoRequest { folder, since, by, dry_run } = request;
+        self.hear(format!("undo {} {since:?} {by:?} {dry_run}", self.pick(&folder)?));
+        let path = AnyPath::from(b"gone".to_vec());
+        Ok(Undone {
+            by: Some("nas".into()),
+            count: 1,
+            things: vec![Undo { path, fate: Fate::Deleted }],
+            fates: vec![(Fate::Deleted, 1)],
+            done: !dry_run,
+            ..Undone::default()
         })
     }
     fn events(&self) -> broadcast::Receiver<Event> {
@@ -274,4 +317,68 @@ fn a_second_run_is_refused() {
     let (code, _, err) = node.told(&["run"]);
     assert_eq!(code, 1);
     assert!(err.contains("already runs") && err.contains(&std::process::id().to_string()), "{err}");
+}
+
+#[test]
+fn paths_of_the_history_are_found_in_their_folder() {
+    let node = Node::start(&[(State::Idle, true), (State::Idle, true)]);
+    let (code, out, err) = node.told(&["history", "0/sub/../a", "--limit", "9"]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    // The times are local: they are not compared.
+    let lines: Vec<&str> = out.lines().map(|l| l.split_once("  ").map_or(l, |(_, rest)| rest)).collect();
+    let expected = [
+        "deleted       by nas        1.2 kB  0123456789abcdef  a\\u{1b}  on nas, pc\\u{1b}",
+        "deleted       by laptop     1.2 kB  0123456789abcdef  b  held by nobody connected",
+        "deleted       by nas     directory                    c",
+        "and 7 more before: --limit N",
+    ];
+    assert_eq!(lines, expected);
+    let path = |below: &str| node.path(below).display().to_string();
+    assert_eq!(node.told(&["restore", &path("1/x"), "--to", "1/y/z", "--version", "0123"]).0, 0);
+    assert_eq!(node.told(&["restore", "some/x", "--folder", "1", "--at", "@1795000000"]).0, 0);
+    let (code, out, err) = node.told(&["restore", "1/lost"]);
+    assert_eq!((code, out.as_str()), (1, "restored 2 items, 5 bytes\nheld by nobody connected:\n  lost\n"));
+    assert!(err.contains("no connected device has 1 of them"), "{err}");
+    let asked = node.fake.asked.lock().unwrap().clone();
+    let expected = [
+        r#"history 0 "a" 9"#,
+        r#"restore 1 "x" None Some("0123") Some("y/z")"#,
+        r#"restore 1 "some/x" Some(1795000000) None None"#,
+        r#"restore 1 "lost" None None None"#,
+    ];
+    assert_eq!(asked, expected);
+    // Which folder a bare path is in must be said, and one outside of all is none.
+    for (args, exit) in [
+        (&["history", "x"][..], 2),
+        (&["history", "/etc/passwd"], 1),
+        (&["restore", "../../x", "--folder", "0"], 1),
+        (&["restore", "0/x", "--to", "1/x"], 2),
+        (&["restore", "0/x", "--at", "soon"], 2),
+        (&["restore", "0/x", "--at", "1h", "--version", "0123"], 2),
+        (&["undo", "--since", "3000-01-01", "0"], 2),
+    ] {
+        let (code, out, err) = node.told(args);
+        assert_eq!((code, out.as_str()), (exit, ""), "{args:?}: {err}");
+        assert_eq!(err.lines().count(), 2, "{err}");
+    }
+}
+
+#[test]
+fn an_undo_says_beforehand_what_it_will_do() {
+    let node = Node::start(&[(State::Idle, true)]);
+    let (code, out, _) = node.told(&["undo", "--by", "nas"]);
+    let said = "to take back: 1 item deleted by nas\n  gone\n";
+    assert_eq!((code, out), (0, format!("{said}taken back: 1 item deleted by nas\n")));
+    assert_eq!(node.told(&["undo", "--dry-run", "--since", "@5"]), (0, said.into(), String::new()));
+    let (_, out, _) = node.told(&["undo", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((&json["done"], &json["fates"][0][0]), (&true.into(), &"deleted".into()));
+    let asked = node.fake.asked.lock().unwrap().clone();
+    let expected = [
+        r#"undo 0 None Some("nas") true"#,
+        r#"undo 0 None Some("nas") false"#,
+        "undo 0 Some(5) None true",
+        "undo 0 None None false",
+    ];
+    assert_eq!(asked, expected);
 }

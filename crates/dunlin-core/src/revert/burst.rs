@@ -11,17 +11,18 @@ use alloc::vec::Vec;
 /// Numbers looked at together, going back.
 const WINDOW: u64 = 1024;
 
-/// Many changes of one device, without a long pause between them.
+/// Many changes by one device, without a long pause between them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Burst {
     /// The changes.
     pub selection: Selection,
     /// Who made them.
     pub by: Incarnation,
-    /// How many things were taken away or brought back by them.
+    /// How many there are.
     pub count: usize,
 }
 
+#[derive(Clone)]
 struct Run {
     from: u64,
     to: u64,
@@ -30,9 +31,12 @@ struct Run {
     reaches: Moment,
 }
 
-/// The newest run of changes by one device, with at most `gap` seconds between one and the next, that took
-/// away or brought back at least `least` things. Whoever is not in `by` is left out. What was merely added
-/// does not count, and is no part of it.
+/// Who, and what.
+type Sort = (Incarnation, Kind);
+
+/// The newest run of changes of one kind by one device, with at most `gap` seconds between one and the next, that
+/// took away, brought back or altered at least `least` things; with the runs of other kinds, as large, that it
+/// went on among. Whoever is not in `by` is left out. What was merely added does not count, and is no part of it.
 pub fn last_burst(
     view: &dyn View,
     least: usize,
@@ -44,26 +48,25 @@ pub fn last_burst(
         let i = moments.partition_point(|(last, _)| *last < seq);
         moments.get(i).or(moments.last()).map_or(Moment::default(), |(_, m)| *m)
     };
-    let mut runs: BTreeMap<Incarnation, Run> = BTreeMap::new();
-    let mut done: Vec<(Incarnation, Run)> = Vec::new();
+    let mut runs: BTreeMap<Sort, Run> = BTreeMap::new();
+    let mut done: Vec<(Sort, Run)> = Vec::new();
     let mut end = view.totals()?.seq + 1;
     while end > 0 {
         let start = end.saturating_sub(WINDOW);
         for (seq, row) in view.changes(start, end, usize::MAX)?.into_iter().rev() {
-            let counts = row.kind.takes_away() || row.kind == Kind::Revived;
-            let inc = row.by.inc;
-            if !counts || by.is_some_and(|who| !who.contains(&inc)) {
+            let sort = (row.by.inc, row.kind);
+            if row.kind == Kind::Created || by.is_some_and(|who| !who.contains(&sort.0)) {
                 continue;
             }
             let now = moment(seq);
-            match runs.get_mut(&inc) {
+            match runs.get_mut(&sort) {
                 Some(run) if run.reaches.running.saturating_sub(now.running) <= gap => {
                     (run.from, run.reaches) = (seq, now);
                     run.count += 1;
                 }
                 _ => {
                     let fresh = Run { from: seq, to: seq + 1, count: 1, reaches: now };
-                    done.extend(runs.insert(inc, fresh).map(|old| (inc, old)));
+                    done.extend(runs.insert(sort, fresh).map(|old| (sort, old)));
                 }
             }
         }
@@ -75,13 +78,29 @@ pub fn last_burst(
         }
     }
     done.extend(runs);
-    Ok(newest(&done, least).map(|(inc, run)| Burst {
-        selection: Selection { from: run.from, to: run.to, by: Some(BTreeSet::from([*inc])), created: false },
-        by: *inc,
-        count: run.count,
-    }))
+    let Some(((inc, _), first)) = newest(&done, least).cloned() else { return Ok(None) };
+    let among = |(sort, run): &&(Sort, Run)| {
+        sort.0 == inc && run.count >= least && run.from < first.to && first.from < run.to
+    };
+    let mut burst = Burst {
+        selection: Selection {
+            from: first.from,
+            to: first.to,
+            by: Some(BTreeSet::from([inc])),
+            kinds: Some(BTreeSet::new()),
+        },
+        by: inc,
+        count: 0,
+    };
+    for ((_, kind), run) in done.iter().filter(among) {
+        burst.selection.from = burst.selection.from.min(run.from);
+        burst.selection.to = burst.selection.to.max(run.to);
+        burst.selection.kinds.get_or_insert_default().insert(*kind);
+        burst.count += run.count;
+    }
+    Ok(Some(burst))
 }
 
-fn newest(runs: &[(Incarnation, Run)], least: usize) -> Option<&(Incarnation, Run)> {
+fn newest(runs: &[(Sort, Run)], least: usize) -> Option<&(Sort, Run)> {
     runs.iter().filter(|(_, run)| run.count >= least).max_by_key(|(_, run)| run.to)
 }

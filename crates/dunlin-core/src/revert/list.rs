@@ -89,3 +89,16 @@ pub fn versions(view: &dyn View, under: &RelPath, mut visit: impl FnMut(Version)
         }
     }
 }
+
+/// Of each node that was changed since a number, the first change since: its number, and what it was.
+pub fn first_changes(view: &dyn View, from: u64) -> Read<BTreeMap<NodeId, (u64, Kind)>> {
+    let (mut out, mut from) = (BTreeMap::new(), from);
+    loop {
+        let page = view.changes(from, u64::MAX, PAGE)?;
+        let Some((last, _)) = page.last() else { return Ok(out) };
+        from = last + 1;
+        for (seq, row) in page {
+            out.entry(row.node).or_insert((seq, row.kind));
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! The types of the control API, and the trait that a node implements.
 
-use super::{AnyPath, Event};
+use super::{AnyPath, Event, History, HistoryRequest, RestoreRequest, Restored, UndoRequest, Undone};
 use serde::{Deserialize, Serialize};
 use std::future::Future;
 use std::path::PathBuf;
@@ -31,6 +31,16 @@ pub trait Api: Send + Sync + 'static {
     /// Reads every file of a folder again, has those put right that are damaged, and returns when that is
     /// done or nobody connected can help.
     fn verify(&self, folder: FolderSpec) -> impl Future<Output = Result<Verified, ApiError>> + Send;
+
+    /// What was at a path and below it, and is not there any more as it was.
+    fn history(&self, request: HistoryRequest) -> impl Future<Output = Result<History, ApiError>> + Send;
+
+    /// Has something be again as it was, and returns when it is on the disk or cannot be. Nothing is changed
+    /// where nobody connected has what it needs, or there is no room.
+    fn restore(&self, request: RestoreRequest) -> impl Future<Output = Result<Restored, ApiError>> + Send;
+
+    /// Takes changes back on every device, as a new change.
+    fn undo(&self, request: UndoRequest) -> impl Future<Output = Result<Undone, ApiError>> + Send;
 
     /// Everything that happens from now on.
     fn events(&self) -> broadcast::Receiver<Event>;

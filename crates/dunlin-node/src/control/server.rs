@@ -2,8 +2,9 @@
 //! number of connections, headers and bodies in size and time.
 
 use super::{
-    Api, ApiError, ErrorBody, ErrorCode, Event, InviteRequest, Invited, JoinRequest, Joined, ShareRequest,
-    Shared, Status, Verified, VerifyRequest, WaitRequest,
+    Api, ApiError, ErrorBody, ErrorCode, Event, History, HistoryRequest, InviteRequest, Invited, JoinRequest,
+    Joined, RestoreRequest, Restored, ShareRequest, Shared, Status, UndoRequest, Undone, Verified,
+    VerifyRequest, WaitRequest,
 };
 use axum::Router;
 use axum::body::{Body, HttpBody};
@@ -133,6 +134,9 @@ fn router<A: Api>(shop: Shop<A>) -> Router {
         .route("/v1/status", get(status::<A>))
         .route("/v1/wait", post(wait::<A>))
         .route("/v1/verify", post(verify::<A>))
+        .route("/v1/history", post(history::<A>))
+        .route("/v1/restore", post(restore::<A>))
+        .route("/v1/undo", post(undo::<A>))
         .route("/v1/events", get(events::<A>))
         .route("/v1/shutdown", post(stop::<A>))
         .fallback(async || refusal(StatusCode::NOT_FOUND, "there is no such route"))
@@ -169,6 +173,21 @@ async fn wait<A: Api>(State(shop): State<Shop<A>>, request: Request) -> Result<J
 async fn verify<A: Api>(State(shop): State<Shop<A>>, request: Request) -> Result<Json<Verified>, Refusal> {
     let request: VerifyRequest = body(request).await?;
     done(shop.api.verify(request.folder).await)
+}
+
+async fn history<A: Api>(State(shop): State<Shop<A>>, request: Request) -> Result<Json<History>, Refusal> {
+    let request: HistoryRequest = body(request).await?;
+    done(shop.api.history(request).await)
+}
+
+async fn restore<A: Api>(State(shop): State<Shop<A>>, request: Request) -> Result<Json<Restored>, Refusal> {
+    let request: RestoreRequest = body(request).await?;
+    done(shop.api.restore(request).await)
+}
+
+async fn undo<A: Api>(State(shop): State<Shop<A>>, request: Request) -> Result<Json<Undone>, Refusal> {
+    let request: UndoRequest = body(request).await?;
+    done(shop.api.undo(request).await)
 }
 
 async fn stop<A: Api>(State(shop): State<Shop<A>>) -> Json<Nothing> {

@@ -29,7 +29,7 @@ impl Engine {
         if work.verified(at, stamp, found)? == Some(true) && self.damaged.insert(row.node) {
             self.host.problem(&path, DAMAGED);
         }
-        self.folder.commit(work)?;
+        self.commit(work)?;
         self.backoff.remove(&row.node);
         self.troubles.remove(&row.node);
         self.replan = true;

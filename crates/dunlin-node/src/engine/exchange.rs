@@ -18,7 +18,7 @@ impl Engine {
         let mut work = Work::new(&snapshot);
         work.opened(from)?;
         let rolled_back = !vouches(&snapshot, heard)?;
-        self.folder.commit(work)?;
+        self.commit(work)?;
         if rolled_back { self.renew() } else { Ok(()) }
     }
 
@@ -31,7 +31,7 @@ impl Engine {
         let snapshot = self.folder.store.snapshot()?;
         let mut work = Work::new(&snapshot);
         work.renew(Incarnation::new(self.fresh.0, random))?;
-        self.folder.commit(work)?;
+        self.commit(work)?;
         self.uniting = true;
         self.waits_for_tree = Some(self.now + WAIT_FOR_OTHERS);
         self.push_dir(ROOT, true);
@@ -51,7 +51,7 @@ impl Engine {
             // They come again, over the connections that are made now.
             return self.renew();
         }
-        self.folder.commit(work)?;
+        self.commit(work)?;
         self.replan |= !taken.news.is_empty();
         for node in &taken.news {
             // That nobody had its old content says nothing of the new one.

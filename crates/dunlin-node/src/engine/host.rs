@@ -1,8 +1,10 @@
 //! What goes into an engine and what comes out of it: the seam to the rest of its device.
 
+use super::history::{Again, Remade};
 use crate::control::Change;
 use crate::watch::Hint;
 use dunlin_core::ids::{ContentId, DeviceId};
+use dunlin_core::journal::Limits;
 use dunlin_core::life::Heard;
 use dunlin_core::message::RowBytes;
 use dunlin_core::path::RelPath;
@@ -101,6 +103,8 @@ pub enum Input {
     },
     /// Answered once everything that happened on the disk before is in the index.
     Barrier(Passed),
+    /// Something is to be again as it was.
+    Again(Again, Remade),
     /// The end.
     Stop,
 }
@@ -143,6 +147,8 @@ pub struct Start {
     /// The device, and random bytes that were never used: of them a new incarnation is made, should the index
     /// turn out to be rolled back.
     pub fresh: (DeviceId, [u8; 16]),
+    /// How much of the history is kept.
+    pub history: Limits,
     /// The time.
     pub now: Instant,
 }

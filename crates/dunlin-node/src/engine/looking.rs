@@ -294,7 +294,7 @@ impl Engine {
         self.make_durable(&snapshot, &mut seen)?;
         let mut work = Work::new(&snapshot);
         let observed = work.observe(&seen)?;
-        self.folder.commit(work)?;
+        self.commit(work)?;
         for dir in observed.new_dirs {
             self.push_dir(dir, true);
         }
@@ -366,7 +366,7 @@ impl Engine {
         self.make_durable(&snapshot, &mut gone)?;
         let mut work = Work::new(&snapshot);
         work.observe(&gone)?;
-        self.folder.commit(work)?;
+        self.commit(work)?;
         self.replan = true;
         Ok(())
     }
@@ -397,7 +397,7 @@ impl Engine {
             let mut totals = work.tx.totals()?;
             totals.uniting = false;
             work.tx.put_totals(&totals);
-            self.folder.commit(work)?;
+            self.commit(work)?;
             self.host.united();
         }
         Ok(())

@@ -118,7 +118,7 @@ impl Engine {
                 }
             }
         }
-        self.folder.commit(work)?;
+        self.commit(work)?;
         let snapshot = self.folder.store.snapshot()?;
         for step in &steps {
             self.watch_new(&snapshot, step)?;

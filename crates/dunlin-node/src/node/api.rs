@@ -1,9 +1,10 @@
 //! What the control API asks of a node.
 
-use super::{Node, Unopened, joining, opening, verifying};
+use super::{Node, Unopened, history, joining, opening, restoring, undoing, verifying};
 use crate::control::{
-    Api, ApiError, Device, Event, Folder as FolderStatus, FolderSpec, JoinRequest, Joined, Problem,
-    Shared as SharedFolder, State, Status, Verified,
+    Api, ApiError, Device, Event, Folder as FolderStatus, FolderSpec, History, HistoryRequest, JoinRequest,
+    Joined, Problem, RestoreRequest, Restored, Shared as SharedFolder, State, Status, UndoRequest, Undone,
+    Verified,
 };
 use crate::engine::{Input, Pulse};
 use crate::folder::{Folder, lock};
@@ -237,6 +238,20 @@ impl Api for Node {
 
     async fn verify(&self, folder: FolderSpec) -> Result<Verified, ApiError> {
         verifying::run(self.pick(&folder)?).await
+    }
+
+    async fn history(&self, request: HistoryRequest) -> Result<History, ApiError> {
+        let folder = self.pick(&request.folder)?;
+        history::list(&self.shared, &folder, &request).await
+    }
+
+    async fn restore(&self, request: RestoreRequest) -> Result<Restored, ApiError> {
+        restoring::restore(self.pick(&request.folder)?, request).await
+    }
+
+    async fn undo(&self, request: UndoRequest) -> Result<Undone, ApiError> {
+        let folder = self.pick(&request.folder)?;
+        undoing::undo(&self.shared, folder, request).await
     }
 
     fn events(&self) -> broadcast::Receiver<Event> {

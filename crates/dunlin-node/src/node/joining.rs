@@ -9,6 +9,7 @@ use crate::net::connection::Connection;
 use crate::session::{CODE_PROTOCOL, CODE_STRANGER};
 use crate::transfer::{StreamError, read_frame, send_frame};
 use dunlin_core::ids::{DeviceId, FolderId, NodeId};
+use dunlin_core::journal::Limits;
 use dunlin_core::members::{ROLE_ALL, members};
 use dunlin_core::message::{
     ALPN_JOIN, Claim, DEVICE_NAME_MAX, JoinAnswer, JoinRequest, Statement, read, signed_bytes,
@@ -71,7 +72,15 @@ pub(super) fn create(shared: &Arc<Shared>, path: PathBuf) -> Result<Arc<Folder>,
     let id = FolderId(*key.public().as_bytes());
     let first = admit_statement(id, shared.device, &shared.name, &key, &[])?;
     let token = NodeId(random_16()?);
-    let config = Config { id, path, token, statements: vec![first], invites: Vec::new(), joining: false };
+    let config = Config {
+        id,
+        path,
+        token,
+        statements: vec![first],
+        invites: Vec::new(),
+        joining: false,
+        history: Limits::default(),
+    };
     opening::open_new(shared, config, Some(&key.to_bytes()))
 }
 
@@ -215,7 +224,15 @@ pub(super) async fn join(shared: &Arc<Shared>, asked: Asked) -> Result<Arc<Folde
     let (answer, address) = ask_inviter(shared, &ticket).await?;
     let statements = accepted(shared, &ticket, answer)?;
     let token = NodeId(random_16()?);
-    let config = Config { id: ticket.folder, path, token, statements, invites: Vec::new(), joining: true };
+    let config = Config {
+        id: ticket.folder,
+        path,
+        token,
+        statements,
+        invites: Vec::new(),
+        joining: true,
+        history: Limits::default(),
+    };
     let folder = tokio::task::block_in_place(|| opening::open_new(shared, config, None))?;
     let mut addresses = ticket.addresses;
     addresses.extend(address);

@@ -302,6 +302,7 @@ fn engine(folder: &Arc<Folder>, watched: Watched, fresh: (DeviceId, [u8; 16])) -
             others,
             joining: config.joining,
             fresh,
+            history: config.history,
             now: std::time::Instant::now(),
         }
     };

@@ -56,7 +56,7 @@ pub(super) async fn run(folder: Arc<Folder>) -> Result<Verified, ApiError> {
 }
 
 /// Has the engine work off what it was told and look at what happened on the disk until now.
-async fn look(folder: &Folder) -> Result<(), ApiError> {
+pub(super) async fn look(folder: &Folder) -> Result<(), ApiError> {
     let (done, looked) = oneshot::channel();
     // Who asked may have gone by then.
     folder.tell(Input::Barrier(Box::new(move || done.send(()).unwrap_or_default()))).await;

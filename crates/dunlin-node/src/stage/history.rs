@@ -34,6 +34,12 @@ fn digits_of(content: &ContentId) -> String {
     digits
 }
 
+/// The number under which something was kept; of what somebody else put there, none.
+fn number_in(name: &Name) -> Option<u64> {
+    let digits = name.as_bytes().get(..16).filter(|_| name.as_bytes().get(16) == Some(&b'~'))?;
+    u64::from_str_radix(core::str::from_utf8(digits).ok()?, 16).ok()
+}
+
 /// What an entry says that it holds: the part between the first two tildes. What has none may look as if it
 /// had, so that nothing found here counts before it was verified.
 fn digits_in(name: &Name) -> Option<String> {
@@ -83,6 +89,36 @@ impl Stage {
         }
     }
 
+    /// The number that the next thing kept gets.
+    pub fn number(&self) -> u64 {
+        self.counter.load(Ordering::Relaxed)
+    }
+
+    /// Has numbers go on above one that was given before, whatever the clock says.
+    pub fn number_from(&self, given: u64) {
+        self.counter.fetch_max(given.saturating_add(1), Ordering::Relaxed);
+    }
+
+    /// Removes what was kept under numbers below `before`, then the oldest until the rest takes no more than this
+    /// share of the file system.
+    pub fn age(&self, before: u64, percent: u8) -> io::Result<()> {
+        let dir = control(&["history"]);
+        let most = self.disk.space()?.total / 100 * u64::from(percent);
+        let entries = self.disk.list(&dir)?;
+        let size = |e: &crate::disk::Entry| e.stat.map_or(0, |s| if s.nlink == 1 { s.size } else { 0 });
+        let mut bytes: u64 = entries.iter().map(size).sum();
+        // In the order of their numbers: the oldest first.
+        for entry in &entries {
+            let Some(number) = number_in(&entry.name) else { continue };
+            if number >= before && bytes <= most {
+                break;
+            }
+            self.disk.unlink(&dir.join(&entry.name))?;
+            bytes -= size(entry);
+        }
+        Ok(())
+    }
+
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {
         self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -100,6 +136,40 @@ mod tests {
         let n = file?.read_at(&mut buffer, 0).unwrap();
         buffer.truncate(n);
         Some(buffer)
+    }
+
+    #[test]
+    fn what_is_old_goes_and_of_the_rest_the_oldest_until_it_fits() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk: Arc<dyn Disk> = Arc::new(PosixDisk::open(dir.path()).unwrap());
+        let stage = Stage::open(disk).unwrap();
+        let keep = |name: &str| {
+            std::fs::write(dir.path().join(name), name).unwrap();
+            let name = Name::new(name.as_bytes()).unwrap();
+            stage.keep(&RelPath::root().join(&name), &name, None).unwrap();
+        };
+        let kept = || {
+            let names = std::fs::read_dir(dir.path().join(".dunlin/history")).unwrap();
+            let name = |e: std::io::Result<std::fs::DirEntry>| e.unwrap().file_name().into_string().unwrap();
+            let mut names: Vec<String> =
+                names.map(|e| name(e).split('~').next_back().unwrap().into()).collect();
+            names.sort();
+            names
+        };
+        keep("one");
+        keep("two");
+        let before = stage.number();
+        keep("three");
+        std::fs::write(dir.path().join(".dunlin/history/not ours"), "").unwrap();
+        stage.age(0, 100).unwrap();
+        assert_eq!(kept().len(), 4);
+        stage.age(before, 100).unwrap();
+        assert_eq!(kept(), ["not ours", "three"]);
+        stage.age(before, 0).unwrap();
+        assert_eq!(kept(), ["not ours"], "nothing fits into nothing");
+        // Numbers go on above what was given before, though the clock was set back.
+        stage.number_from(u64::MAX / 2);
+        assert!(stage.number() > u64::MAX / 2);
     }
 
     #[test]

@@ -144,6 +144,17 @@ impl Stage {
         Ok(Ok(Claim { stage: self, content: *content, left }))
     }
 
+    /// Whether so many bytes fit without anything yielding for them.
+    pub fn has_room(&self, bytes: u64) -> io::Result<Result<(), NoRoom>> {
+        let taken = self.claims().left.values().map(Left::get).sum::<u64>();
+        let space = self.disk.space()?;
+        if space.files == Some(0) {
+            return Ok(Err(NoRoom::Files));
+        }
+        let free = space.free.saturating_sub(reserve(&space)).saturating_sub(taken);
+        Ok(if free < bytes { Err(NoRoom::Bytes { needs: bytes, free }) } else { Ok(()) })
+    }
+
     /// Makes room after a change failed for want of it: parts that nothing fills now are cut back, then
     /// the oldest of the history goes, until there is some or nothing is left.
     pub fn make_room(&self) -> io::Result<()> {

@@ -30,6 +30,15 @@ impl Api for Fake {
     async fn verify(&self, folder: FolderSpec) -> Result<Verified, ApiError> {
         folder.pick([]).map(|_| Verified::default())
     }
+    async fn history(&self, request: HistoryRequest) -> Result<History, ApiError> {
+        Ok(History { older: request.limit as u64, ..History::default() })
+    }
+    async fn restore(&self, request: RestoreRequest) -> Result<Restored, ApiError> {
+        Ok(Restored { lacking: vec![request.path], ..Restored::default() })
+    }
+    async fn undo(&self, request: UndoRequest) -> Result<Undone, ApiError> {
+        Ok(Undone { by: request.by, done: !request.dry_run, ..Undone::default() })
+    }
     fn events(&self) -> broadcast::Receiver<Event> {
         self.0.subscribe()
     }

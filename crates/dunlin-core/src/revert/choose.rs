@@ -1,0 +1,154 @@
+//! Which of the versions there were is meant.
+
+use super::{Version, first_changes, shown_at, versions};
+use crate::ids::{Dot, Incarnation};
+use crate::journal::{Journal, Kind};
+use crate::kv::{Read, View};
+use crate::names;
+use crate::path::RelPath;
+use crate::rows::{Position, Rows};
+use crate::state::Content;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+/// Which versions of what is at and below a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// Of a file or link, the newest that differs from what is there; of a directory, all that was deleted in it.
+    Newest,
+    /// What was there before the change of this number.
+    Before(u64),
+    /// The file whose content's name begins like this.
+    Content(String),
+}
+
+/// Why no version is meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unmet {
+    /// Nothing is known of the path.
+    Unknown,
+    /// What is there is as it was.
+    Same,
+    /// Several contents begin like this.
+    Ambiguous(Vec<String>),
+}
+
+/// The number of the first change after a time; `None` if the history of this index begins later.
+pub fn number_at(view: &dyn View, wall: i64) -> Read<Option<u64>> {
+    let moments = view.moments()?;
+    if moments.first().is_none_or(|(_, first)| first.wall > wall) {
+        return Ok(None);
+    }
+    // A clock that was set back may have had the same time twice: the later one is meant.
+    let last = moments.iter().rev().find(|(_, m)| m.wall <= wall);
+    Ok(last.map(|(seq, _)| seq + 1))
+}
+
+/// The versions that are meant, by path: directories before what is in them. For a copy elsewhere what
+/// was the same then counts, too.
+pub fn choose(
+    view: &dyn View,
+    path: &RelPath,
+    which: &Which,
+    copy: bool,
+) -> Read<Result<Vec<Version>, Unmet>> {
+    let mut met: BTreeMap<RelPath, Version> = BTreeMap::new();
+    let mut known = !path.is_root() && shown_at(view, path)?.is_some();
+    match which {
+        Which::Newest => versions(view, path, |v| {
+            known = true;
+            // Where it went it still is: only what was named itself is made a second time.
+            if v.by.1 == Kind::Deleted || v.path == *path {
+                met.insert(v.path.clone(), v);
+            }
+        })?,
+        Which::Before(seq) => {
+            let first = first_changes(view, *seq)?;
+            versions(view, path, |v| {
+                known = true;
+                if first.get(&v.node).is_some_and(|(number, _)| *number == v.seq) {
+                    met.insert(v.path.clone(), v);
+                }
+            })?;
+            if copy {
+                let unchanged = present(view, path)?.into_iter().filter(|v| !first.contains_key(&v.node));
+                met.extend(unchanged.map(|v| (v.path.clone(), v)));
+            }
+        }
+        Which::Content(begins) => {
+            let mut contents = BTreeSet::new();
+            versions(view, path, |v| {
+                known = true;
+                if let Content::File { id, .. } = &v.content
+                    && id.to_string().starts_with(begins.as_str())
+                {
+                    contents.insert(id.to_string());
+                    met.insert(path.clone(), v);
+                }
+            })?;
+            if contents.len() > 1 {
+                return Ok(Err(Unmet::Ambiguous(contents.into_iter().collect())));
+            }
+            if contents.is_empty() {
+                return Ok(Err(Unmet::Unknown));
+            }
+        }
+    }
+    let named_exists = shown_at(view, path)?;
+    let mut out = Vec::new();
+    for version in met.into_values() {
+        let there = shown_at(view, &version.path)?.map(|(_, w)| w.content);
+        let differs = there.as_ref() != Some(&version.content);
+        let below = version.path != *path;
+        // In a directory what is there now stays, unless a time was named.
+        let stays = *which == Which::Newest && below && there.is_some();
+        let is_dir_there = there == Some(Content::Dir) && version.content == Content::Dir;
+        let all = copy && *which != Which::Newest;
+        if all || (differs && !stays && !is_dir_there) {
+            out.push(version);
+        }
+    }
+    // Of a path that was a file and a directory at times, the newest counts.
+    if out.iter().any(|v| v.path == *path && v.content != Content::Dir) && out.len() > 1 {
+        let newest = out.iter().map(|v| (v.seq, v.path.clone())).max();
+        match newest {
+            Some((_, newest)) if newest == *path => out.retain(|v| v.path == *path),
+            _ => out.retain(|v| v.path != *path),
+        }
+    }
+    if out.is_empty() {
+        return Ok(Err(if known || named_exists.is_some() { Unmet::Same } else { Unmet::Unknown }));
+    }
+    Ok(Ok(out))
+}
+
+/// What shows at and below a path now.
+fn present(view: &dyn View, path: &RelPath) -> Read<Vec<Version>> {
+    let Some((node, top)) = shown_at(view, path)? else { return Ok(Vec::new()) };
+    let (mut out, mut todo) = (Vec::new(), alloc::vec![(node, path.clone(), top)]);
+    while let Some((node, path, w)) = todo.pop() {
+        if w.content == Content::Dir {
+            let mut inner = view.settled_in(node, None, usize::MAX)?;
+            inner.dedup_by(|a, b| a.0 == b.0);
+            for (name, _) in inner {
+                for (below, w) in names::group(view, &Position::new(node, name))? {
+                    todo.push((below, path.join(&w.at.name), w));
+                }
+            }
+        }
+        let is_file = matches!(w.content, Content::File { .. });
+        let author = w.dot.unwrap_or(Dot { inc: Incarnation::default(), counter: 0 });
+        out.push(Version {
+            node,
+            seq: u64::MAX,
+            path,
+            mode: (!matches!(w.content, Content::Link(_))).then_some(w.mode),
+            mtime: is_file.then_some(w.mtime),
+            content: w.content,
+            author,
+            by: (author, Kind::Attributes),
+        });
+    }
+    Ok(out)
+}

@@ -1,0 +1,54 @@
+//! `dunlin undo`.
+
+use crate::cli::Globals;
+use crate::failure::Failure;
+use crate::{host, render, when};
+use dunlin_node::control::UndoRequest;
+use std::path::PathBuf;
+
+/// Takes back the last mass change, on every device.
+///
+/// A mass change is 10 or more things deleted, changed or moved by one device without a pause of a minute. What was
+/// only added stays. With --since, everything that was done since then is taken back, additions too. What
+/// somebody changed after it is left as it is. It is a change like any other: another undo takes it back.
+#[derive(Debug, clap::Args)]
+pub struct Undo {
+    /// Path or id of the folder; not needed where there is only one
+    folder: Option<PathBuf>,
+    /// Take back everything since then: 18:30, "2026-05-01 18:30", or how long ago: 10m, 2h, 3d
+    #[arg(long, value_name = "TIME", value_parser = when::parse, allow_hyphen_values = true)]
+    since: Option<i64>,
+    /// Only what this device did: its name, or the beginning of its id
+    #[arg(long, value_name = "DEVICE")]
+    by: Option<String>,
+    /// Only say what would be done
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl Undo {
+    /// Takes back.
+    pub async fn run(self, globals: &Globals) -> Result<(), Failure> {
+        let folder = host::folder_spec(self.folder.as_deref())?;
+        let client = host::running(globals).await?;
+        let mut request = UndoRequest { folder, since: self.since, by: self.by, dry_run: true };
+        if !globals.json && !self.dry_run {
+            // Said beforehand, whatever comes of it.
+            render::to_undo(&client.undo(&request).await?);
+        }
+        request.dry_run = self.dry_run;
+        let undone = client.undo(&request).await?;
+        render::undone(&undone, globals.json);
+        match (undone.lacking.len(), undone.problems.len()) {
+            (0, 0) => Ok(()),
+            (0, n) => Err(Failure::failed(
+                format!("{n} could not be put in place yet"),
+                "it is tried again as long as the node runs; dunlin status shows what is in the way",
+            )),
+            (n, _) => Err(Failure::failed(
+                format!("no connected device has {n} of the files (any more)"),
+                "connect a device that had them then, and undo again",
+            )),
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! What there was, and what was had again, for a person.
+
+use super::words::{Style, count, size};
+use crate::when;
+use dunlin_node::control::{AnyPath, Escaped, Fate, History, Item, Problem, Restored, Undone, Version};
+
+/// Paths named one by one; the rest is a number.
+const NAMED: usize = 20;
+
+fn word(fate: Fate) -> &'static str {
+    match fate {
+        Fate::Created => "created",
+        Fate::Changed => "changed",
+        Fate::Moved => "moved",
+        Fate::Attributes => "mode or time",
+        Fate::Deleted => "deleted",
+        Fate::Revived => "brought back",
+    }
+}
+
+fn name(text: &str) -> String {
+    Escaped(text.as_bytes()).to_string()
+}
+
+/// Versions, the newest first.
+pub fn list(history: &History, style: &Style) -> String {
+    if history.versions.is_empty() {
+        return "nothing was changed or deleted, as far back as it is known\n".into();
+    }
+    let mut out = String::new();
+    let by = history.versions.iter().map(|v| name(&v.by).chars().count()).max().unwrap_or(0);
+    for v in &history.versions {
+        out += &line(v, by, style);
+    }
+    if history.older > 0 {
+        out += &format!(
+            "{}\n",
+            style.dim(&format!("and {} before: --limit N", count(history.older, "one", "more")))
+        );
+    }
+    out
+}
+
+fn line(v: &Version, by: usize, style: &Style) -> String {
+    let ended = v.ended.map_or_else(|| "?".into(), when::shown);
+    let what = match v.item {
+        Item::File => format!("{:>9}  {:16}", size(v.size), v.version.as_deref().unwrap_or("")),
+        Item::Directory => format!("{:>9}  {:16}", "directory", ""),
+        Item::Link => format!("{:>9}  {:16}", "link", ""),
+    };
+    let mut kept: Vec<String> = Vec::new();
+    if v.item == Item::File {
+        kept.extend(v.here.then(|| "here".into()));
+        kept.extend(v.devices.iter().map(|d| name(d)));
+    }
+    let kept = match (v.item, kept.is_empty()) {
+        (Item::File, true) => format!("  {}", style.bad("held by nobody connected")),
+        (Item::File, false) => format!("  {}", style.dim(&format!("on {}", kept.join(", ")))),
+        _ => String::new(),
+    };
+    let who = name(&v.by);
+    let pad = " ".repeat(by.saturating_sub(who.chars().count()));
+    let path = Escaped(v.path.as_bytes());
+    format!("{}  {:12}  by {who}{pad}  {what}  {path}{kept}\n", style.dim(&ended), word(v.fate))
+}
+
+fn paths(all: &[AnyPath], style: &Style, out: &mut String) {
+    for path in all.iter().take(NAMED) {
+        *out += &format!("  {}\n", Escaped(path.as_bytes()));
+    }
+    if all.len() > NAMED {
+        *out += &format!("  {}\n", style.dim(&format!("and {} more", all.len() - NAMED)));
+    }
+}
+
+fn problems(all: &[Problem], style: &Style, out: &mut String) {
+    for p in all.iter().take(NAMED) {
+        *out += &format!("  {} {}: {}\n", style.bad("problem:"), Escaped(p.path.as_bytes()), name(&p.why));
+    }
+}
+
+/// What was restored.
+pub fn restored(done: &Restored, style: &Style) -> String {
+    let things = format!("restored {}", count(done.restored, "item", "items"));
+    let mut out = format!("{}, {}\n", style.good(&things), size(done.bytes));
+    if !done.lacking.is_empty() {
+        out += &format!("{}\n", style.bad("held by nobody connected:"));
+        paths(&done.lacking, style, &mut out);
+    }
+    problems(&done.problems, style, &mut out);
+    out
+}
+
+/// What an undo takes back.
+pub fn undo(undo: &Undone, style: &Style) -> String {
+    let fates: Vec<String> = undo
+        .fates
+        .iter()
+        .map(|(fate, n)| format!("{} {}", count(*n, "item", "items"), word(*fate)))
+        .collect();
+    let by = undo.by.as_deref().map(|by| format!(" by {}", name(by))).unwrap_or_default();
+    let when = match undo.between {
+        Some((from, to)) if from == to => format!(", {}", when::shown(from)),
+        Some((from, to)) => format!(", {} to {}", when::shown(from), when::shown(to)),
+        None => String::new(),
+    };
+    let verb = if undo.done { "taken back" } else { "to take back" };
+    let mut out = format!("{verb}: {}{by}{when}\n", style.bold(&fates.join(", ")));
+    let named: Vec<AnyPath> = undo.things.iter().map(|t| t.path.clone()).collect();
+    if !undo.done {
+        paths(&named, style, &mut out);
+    }
+    if !undo.left.is_empty() {
+        out += &format!("{}\n", style.busy("changed since, and left as it is:"));
+        paths(&undo.left, style, &mut out);
+    }
+    if !undo.lacking.is_empty() {
+        out += &format!("{}\n", style.bad("held by nobody connected:"));
+        paths(&undo.lacking, style, &mut out);
+    }
+    problems(&undo.problems, style, &mut out);
+    out
+}
