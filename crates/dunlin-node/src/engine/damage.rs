@@ -29,7 +29,7 @@ impl Engine {
         if work.verified(at, stamp, found)? == Some(true) && self.damaged.insert(row.node) {
             self.host.problem(&path, DAMAGED);
         }
-        self.folder.commit(work)?;
+        self.commit(work)?;
         self.backoff.remove(&row.node);
         self.troubles.remove(&row.node);
         self.replan = true;
@@ -74,5 +74,15 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// Where a node should be, for a person.
+    pub(super) fn path_of_node(&self, node: NodeId) -> RelPath {
+        let find = || {
+            let snapshot = self.folder.store.snapshot().ok()?;
+            let wanted = dunlin_core::names::wanted(&snapshot, node).ok()?;
+            dunlin_core::plan::path_of(&snapshot, &wanted.first()?.at).ok()?
+        };
+        find().unwrap_or_default()
     }
 }

@@ -37,7 +37,7 @@ impl Engine {
         for dir in std::mem::take(&mut self.let_go) {
             work.retry_kept(dir)?;
         }
-        self.folder.commit(work)?;
+        self.commit(work)?;
         self.replan = true;
         Ok(())
     }
