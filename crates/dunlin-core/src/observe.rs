@@ -6,6 +6,7 @@
 //! the inode, because editors save by renaming a new file over the old one.
 
 mod stale;
+mod theirs;
 mod verified;
 
 use crate::change::Attributes;
@@ -356,15 +357,6 @@ impl Work<'_> {
         nameless.iter().try_for_each(|row| self.lose_nameless(row))
     }
 
-    /// A version that lost its name, and was gone before it got its new one: it was in the user's hand. Nobody
-    /// else may hold it, and then it would be wanted for good.
-    fn lose_nameless(&mut self, row: &LocalRow) -> Read<()> {
-        match row.dot {
-            Some(_) => self.drop_version(row.node, &row.content, row.seen.as_ref()),
-            None => Ok(()),
-        }
-    }
-
     /// A row and all rows below it, with the names that lead to them.
     fn with_all_below(
         &self,
@@ -396,8 +388,13 @@ impl Work<'_> {
             return self.attributes_changed(at, row, seen);
         }
         row.damaged = None;
-        let here =
+        let mut here =
             names::wanted(&self.tx, row.node)?.into_iter().find(|w| w.at == *at && w.content == content);
+        if let Some(w) = &here
+            && self.is_theirs(row.node, w, seen)?
+        {
+            here = None;
+        }
         let version = self.wanted_version(&row, at)?;
         // What two versions of a node held may have changed places: then the version that was here is at
         // another place by now, and must not be replaced.

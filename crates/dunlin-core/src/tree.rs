@@ -9,8 +9,8 @@ use crate::codec::encode_state;
 use crate::ids::{Dot, NodeId, ROOT, state_hash};
 use crate::kv::{Changes, Read, Tx, View};
 use crate::names;
-use crate::rows::{NodeRow, Position, Rows};
-use crate::state::{Content, Ranked, State};
+use crate::rows::{LocalRow, NodeRow, Position, Rows, Stamp};
+use crate::state::{Content, Ranked, State, Vector};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
@@ -21,18 +21,31 @@ pub struct Work<'v> {
     groups: BTreeSet<Position>,
     touched: BTreeSet<NodeId>,
     moved: BTreeSet<NodeId>,
+    unseen: BTreeMap<Position, (Stamp, Vector)>,
 }
 
 impl<'v> Work<'v> {
     /// A batch without changes.
     pub fn new(base: &'v dyn View) -> Work<'v> {
-        Work { tx: Tx::new(base), groups: BTreeSet::new(), touched: BTreeSet::new(), moved: BTreeSet::new() }
+        let (groups, touched, moved, unseen) = Default::default();
+        Work { tx: Tx::new(base), groups, touched, moved, unseen }
     }
 
     /// Cuts loops, derives what each touched node needs, and returns what is to be committed.
     pub fn finish(mut self) -> Read<Changes> {
         self.settle()?;
+        for (at, (stamp, seen)) in core::mem::take(&mut self.unseen) {
+            if let Some(row) = self.tx.local(&at)?.filter(|row| row.seen.is_none() && row.stamp == stamp) {
+                self.tx.put_local(&at, Some(&LocalRow { seen: Some(seen), ..row }))?;
+            }
+        }
         Ok(self.tx.into_changes())
+    }
+
+    /// Something was done to what had this stamp before the last of what was heard: though that may need nothing there,
+    /// it was not applied there. `seen` is what had been.
+    pub fn not_seen(&mut self, at: Position, stamp: Stamp, seen: Vector) {
+        self.unseen.insert(at, (stamp, seen));
     }
 
     /// Has what `node` needs on this disk looked at again.

@@ -6,8 +6,12 @@
 mod common;
 
 use common::*;
+use dunlin_core::codec::decode_state;
+use dunlin_core::ids::ROOT;
 use dunlin_core::path::RelPath;
-use dunlin_core::rows::Rows;
+use dunlin_core::rows::{Position, Rows};
+use dunlin_core::state::Content;
+use dunlin_core::tree::Work;
 use std::collections::BTreeMap;
 
 fn path() -> RelPath {
@@ -107,4 +111,112 @@ fn a_version_that_is_found_under_its_new_name_is_no_loss_even_if_it_is_not_known
     let shows = b.wanted().into_iter().map(|(at, ..)| at).collect::<Vec<_>>();
     assert!(shows.contains(&copy) && shows.len() == 2, "{shows:?}");
     assert_eq!(b.lacking().len(), 1, "the directory: {:#?}", b.lacking());
+}
+
+/// What shows everywhere after the first device removed its version, which is all that it had seen, and the second
+/// did what it does without having heard of that.
+fn against_a_delete(ours: &[u8], act: impl FnOnce(&mut Disk, &RelPath)) -> Vec<String> {
+    let [mut a, mut b] = apart(Body::File(b"theirs".to_vec()), ours);
+    act(&mut b.disk, &path());
+    b.scan();
+    a.disk.remove(&path());
+    a.scan();
+    a.hear(&b.rows());
+    b.hear(&a.rows());
+    let shows = |d: &Device| d.wanted().into_iter().map(|(at, ..)| at.to_string()).collect::<Vec<_>>();
+    assert_eq!(shows(&a), shows(&b));
+    shows(&a)
+}
+
+#[test]
+fn the_same_bytes_written_by_a_user_outlive_a_delete_that_had_not_seen_them() {
+    assert_eq!(against_a_delete(b"ours", |disk, path| disk.write(path, b"theirs")), ["d"]);
+    // A file with the very time of what was heard, but it was known here as another one.
+    let [mut a, mut b] = ["a", "b"].map(Device::new);
+    let other = RelPath::parse(b"e").unwrap();
+    a.disk.create(&path(), Body::File(b"theirs".to_vec()));
+    let mtime = a.disk.inode(&path()).unwrap().mtime;
+    a.scan();
+    b.disk.create(&path(), Body::File(b"ours".to_vec()));
+    b.disk.create(&other, Body::File(b"theirs".to_vec()));
+    b.disk.touch(&other, mtime);
+    b.scan();
+    b.hear(&a.rows());
+    b.disk.remove(&path());
+    b.disk.rename(&other, &path());
+    b.scan();
+    a.disk.remove(&path());
+    a.scan();
+    a.hear(&b.rows());
+    assert_eq!(a.wanted().into_iter().map(|(at, ..)| at).collect::<Vec<_>>(), [path()]);
+}
+
+#[test]
+fn a_step_of_ours_that_was_not_recorded_is_no_change() {
+    let mut lost = 0;
+    for ours in [b"1", b"2", b"3", b"4", b"5", b"6"] {
+        let [a, mut b] = apart(Body::File(b"theirs".to_vec()), ours);
+        if b.wanted().iter().any(|(shown, _, w)| *shown == path() && w.content != there(&a)) {
+            continue;
+        }
+        lost += 1;
+        let mtime = a.disk.inode(&path()).unwrap().mtime;
+        b.disk.remove(&path());
+        b.disk.create(&path(), Body::File(b"theirs".to_vec()));
+        b.disk.touch(&path(), mtime);
+        b.scan();
+        assert_eq!(b.index.local(&at()).unwrap().unwrap().dot.unwrap().inc, incarnation("a"));
+    }
+    assert!(lost > 0);
+}
+
+fn there(device: &Device) -> Content {
+    device.index.local(&at()).unwrap().unwrap().content
+}
+
+fn at() -> Position {
+    Position::new(ROOT, name(b"d"))
+}
+
+#[test]
+fn a_delete_that_is_noticed_late_has_not_seen_what_was_heard_after_it() {
+    for held_back in [true, false] {
+        let [mut a, mut b] = ["a", "b"].map(Device::new);
+        for device in [&mut a, &mut b] {
+            device.disk.create(&path(), Body::File(b"same".to_vec()));
+            device.disk.touch(&path(), 9);
+            device.scan();
+        }
+        // Removed, and nobody looked yet; then an equal version is heard of.
+        b.disk.remove(&path());
+        let row = b.index.local(&at()).unwrap().unwrap();
+        let seen = b.index.node(row.node).unwrap().unwrap().state.seen;
+        let mut work = Work::new(&b.index);
+        for (node, bytes) in a.rows() {
+            work.hear(node, &decode_state(&bytes).unwrap(), 1).unwrap();
+        }
+        if held_back {
+            work.not_seen(at(), row.stamp, seen);
+        }
+        let changes = work.finish().unwrap();
+        b.index.apply(changes);
+        b.scan();
+        assert_eq!(b.wanted().len(), usize::from(held_back), "{:#?}", b.wanted());
+    }
+}
+
+#[test]
+fn what_is_brought_back_stands_beside_what_is_there() {
+    let [mut a, _] = apart(Body::File(b"there".to_vec()), b"ours");
+    let node = a.index.local(&at()).unwrap().unwrap().node;
+    let content = Content::File { id: content_id(b"taken out"), size: 9 };
+    for _ in 0..2 {
+        let mut work = Work::new(&a.index);
+        work.bring_back(node, content.clone(), 0o600, time(7)).unwrap();
+        let changes = work.finish().unwrap();
+        a.index.apply(changes);
+        let wanted = a.wanted();
+        let back = wanted.iter().find(|(_, _, w)| w.content == content).unwrap();
+        assert_eq!((wanted.len(), back.2.mode, back.2.mtime), (2, 0o600, time(7)));
+    }
 }

@@ -5,7 +5,7 @@
 //! was expected, somebody edited it in between, and it goes back.
 
 use crate::disk::{Disk, FileKind, Rename, Stat, WriteFile, explain};
-use crate::stage::{Stage, control};
+use crate::stage::{Stage, control, takes_out};
 use dunlin_core::ids::ContentId;
 use dunlin_core::path::{Name, RelPath};
 use dunlin_core::plan::{Action, Outcome, Step};
@@ -47,11 +47,14 @@ impl From<io::Error> for Stop {
     }
 }
 
+/// Where a file lies ready, and the content under which it was staged.
+type Ready = (RelPath, Option<ContentId>);
+
 struct Applier<'a> {
     disk: &'a dyn Disk,
     stage: &'a Stage,
     /// Where the file of each placing step lies ready, by the step's number.
-    ready: BTreeMap<usize, (RelPath, Option<ContentId>)>,
+    ready: BTreeMap<usize, Ready>,
     dirs: BTreeSet<RelPath>,
     /// What was put in place, as it was just before: what a user makes of it afterwards is not ours.
     placed: BTreeMap<usize, Stamp>,
@@ -185,22 +188,23 @@ impl Applier<'_> {
                 *n -= 1;
                 *n
             });
-            let prepared = self.source(&content, size, left > 0).and_then(|(path, staged)| {
-                match self.dress(&path, mode, mtime, each) {
-                    Ok(()) => Ok((path, staged)),
-                    Err(e) => Err(self.without(&path, staged.is_some(), e)),
-                }
-            });
+            let prepared =
+                self.source(&content, size, left > 0, &takes_out(&steps[i])).and_then(|(path, staged)| {
+                    match self.dress(&path, mode, mtime, each) {
+                        Ok(()) => Ok((path, staged)),
+                        Err(e) => Err(self.without(&path, staged.is_some(), e)),
+                    }
+                });
             match prepared {
-                Ok((path, staged)) => written.push((i, path, staged)),
+                Ok(ready) => written.push((i, ready)),
                 Err(e) => {
                     failed.insert(i, e);
                 }
             }
         }
         let synced = if each || written.is_empty() { Ok(()) } else { self.disk.sync_all() };
-        for (i, path, staged) in written {
-            match self.ready_to_place(&synced, path, staged) {
+        for (i, ready) in written {
+            match self.ready_to_place(&synced, ready, &takes_out(&steps[i])) {
                 Ok(ready) => {
                     self.ready.insert(i, ready);
                 }
@@ -212,12 +216,8 @@ impl Applier<'_> {
         failed
     }
 
-    fn ready_to_place(
-        &self,
-        synced: &io::Result<()>,
-        path: RelPath,
-        staged: Option<ContentId>,
-    ) -> io::Result<(RelPath, Option<ContentId>)> {
+    fn ready_to_place(&self, synced: &io::Result<()>, ready: Ready, out: &str) -> io::Result<Ready> {
+        let (path, staged) = ready;
         if let Err(e) = synced {
             // After a failed sync nobody knows what the disk holds: it is fetched anew.
             if let Some(content) = &staged {
@@ -227,17 +227,17 @@ impl Applier<'_> {
             return Err(self.without(&path, staged.is_some(), e));
         }
         match staged {
-            Some(content) => Ok((self.stage.take(&content)?, staged)),
+            Some(content) => Ok((self.stage.take(&content, out)?, staged)),
             None => Ok((path, None)),
         }
     }
 
     /// The file that becomes the content's next copy: the staged one, or a copy if that is still needed.
-    fn source(&self, content: &ContentId, size: u64, copy: bool) -> io::Result<(RelPath, Option<ContentId>)> {
+    fn source(&self, content: &ContentId, size: u64, copy: bool, out: &str) -> io::Result<Ready> {
         if size > 0 && !copy {
             return Ok((self.stage.path(content), Some(*content)));
         }
-        let path = self.stage.swap_path();
+        let path = self.stage.swap_path(Some(content), out);
         let to = self.disk.create(&path)?;
         if size > 0
             && let Err(e) = self.copy_staged(content, to.as_ref())
@@ -298,7 +298,7 @@ impl Applier<'_> {
                 true
             }
             Action::Place { content, replaces, was, .. } => {
-                let from = self.to_place(i, content)?;
+                let from = self.to_place(i, step, content)?;
                 let stamp = self.disk.stat(&from)?.ok_or(Stop::Changed)?.stamp();
                 let placed =
                     self.place(i, &from, step, &parent, name, replaces.as_ref().map(|stamp| (stamp, *was)));
@@ -333,9 +333,9 @@ impl Applier<'_> {
         Ok(done)
     }
 
-    fn to_place(&self, i: usize, content: &Content) -> Result<RelPath, Stop> {
+    fn to_place(&self, i: usize, step: &Step, content: &Content) -> Result<RelPath, Stop> {
         if let Content::Link(text) = content {
-            let path = self.stage.swap_path();
+            let path = self.stage.swap_path(None, &takes_out(step));
             self.disk.symlink(text, &path)?;
             return Ok(path);
         }
@@ -432,9 +432,12 @@ impl Applier<'_> {
             };
         }
         let kept = self.writable(parent, || self.stage.keep(&step.path, name, row.holds()))?;
-        if !self.disk.stat(&kept)?.is_some_and(|s| is_it(row, &s)) {
-            // If its name was taken meanwhile, it stays in the history, and the new one is news.
-            self.disk.rename(&kept, &step.path, Rename::NoReplace)?;
+        if !self.disk.stat(&kept).is_ok_and(|s| s.is_some_and(|s| is_it(row, &s))) {
+            // If its name was taken meanwhile, or the disk fails, it is brought back beside what is there.
+            if self.disk.rename(&kept, &step.path, Rename::NoReplace).is_err() {
+                let aside = self.stage.swap_path(None, &takes_out(step));
+                self.disk.rename(&kept, &aside, Rename::NoReplace)?;
+            }
             return Err(Stop::Changed);
         }
         self.dirs.insert(control(&["history"]));

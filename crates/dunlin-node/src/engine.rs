@@ -26,7 +26,7 @@ use crate::watch::{Hint, Watch};
 use dunlin_core::ids::{ContentId, DeviceId, NodeId, PARKED, ROOT};
 use dunlin_core::kv::Read;
 use dunlin_core::path::{Name, RelPath};
-use dunlin_core::rows::{Position, Rows, Totals};
+use dunlin_core::rows::{Position, Rows, Stamp, Totals};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -95,8 +95,14 @@ pub struct Engine {
     /// Positions found empty, and when that is to be believed.
     absent: BTreeMap<Position, Instant>,
     restless: BTreeMap<Position, Restless>,
+    /// Positions that were to be hashed whatever the metadata say, and how often that failed.
+    vain: BTreeMap<Position, u32>,
+    /// Where something was done before what is heard by now: to what, and what had been seen then.
+    unseen: BTreeMap<Position, (Stamp, dunlin_core::state::Vector)>,
     fetching: BTreeMap<ContentId, NodeId>,
     backoff: BTreeMap<NodeId, Backoff>,
+    /// What was due by then was planned; it is again when it is backed off anew, or something happens.
+    planned_at: Instant,
     /// Problems of steps and fetches, by node.
     troubles: BTreeMap<NodeId, (RelPath, String)>,
     /// Problems of looking, by path.
@@ -169,8 +175,11 @@ impl Engine {
             late_dirs: BTreeMap::new(),
             absent: BTreeMap::new(),
             restless: BTreeMap::new(),
+            vain: BTreeMap::new(),
+            unseen: BTreeMap::new(),
             fetching: BTreeMap::new(),
             backoff: BTreeMap::new(),
+            planned_at: now,
             troubles: BTreeMap::new(),
             unreadable: BTreeMap::new(),
             unreadable_tries: 0,
@@ -221,7 +230,7 @@ impl Engine {
         }
         let dirty = self.dirty.values().map(|d| d.due);
         let absent = self.absent.values().chain(self.late_dirs.values()).copied();
-        let backoff = self.backoff.values().map(|b| b.until);
+        let backoff = self.backoff.values().map(|b| b.until).filter(|until| *until > self.planned_at);
         let others = self.waits_for_tree.into_iter().chain(self.next_rescan).chain(self.note_at);
         dirty
             .chain(absent)
@@ -264,7 +273,7 @@ impl Engine {
         if self.waits_for_tree.is_none() {
             self.look()?;
         }
-        if self.backoff.values().any(|b| now >= b.until) {
+        if self.backoff.values().any(|b| now >= b.until && b.until > self.planned_at) {
             self.replan = true;
         }
         if self.replan && self.may_plan() {
@@ -441,15 +450,6 @@ impl Engine {
         let tries = self.backoff.get(&node).map_or(0, |b| b.tries) + 1;
         let wait = Duration::from_millis(250 << tries.min(6));
         self.backoff.insert(node, Backoff { until: self.now + wait, tries, nowhere });
-    }
-
-    fn path_of_node(&self, node: NodeId) -> RelPath {
-        let find = || {
-            let snapshot = self.folder.store.snapshot().ok()?;
-            let wanted = dunlin_core::names::wanted(&snapshot, node).ok()?;
-            dunlin_core::plan::path_of(&snapshot, &wanted.first()?.at).ok()?
-        };
-        find().unwrap_or_default()
     }
 
     fn publish(&mut self) -> Read<()> {

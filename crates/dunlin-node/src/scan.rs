@@ -41,6 +41,13 @@ pub struct Scanned {
     pub left_alone: bool,
 }
 
+impl Scanned {
+    /// How much differs.
+    pub fn found(&self) -> usize {
+        self.seen.len() + self.hash.len() + self.absent.len() + self.again.len()
+    }
+}
+
 /// A file to hash.
 #[derive(Clone, Debug)]
 pub struct ToHash {
@@ -50,6 +57,8 @@ pub struct ToHash {
     pub path: RelPath,
     /// Its size when it was listed.
     pub size: u64,
+    /// Whatever the metadata say.
+    pub force: bool,
 }
 
 /// Whether the index's row may be trusted to tell the content of what is on the disk.
@@ -144,7 +153,7 @@ fn look(
             }
         }
         FileKind::Dir => out.seen.push(Observation { at, seen: Seen::Dir(stat.mode & 0o777, stat.stamp()) }),
-        FileKind::File => out.hash.push(ToHash { at, path, size: stat.size }),
+        FileKind::File => out.hash.push(ToHash { at, path, size: stat.size, force }),
         FileKind::Link => match disk.read_link(&path) {
             Ok(text) => {
                 out.seen.push(Observation { at, seen: Seen::Link(text.into(), stat.stamp()) });
@@ -167,7 +176,7 @@ pub enum Hashed {
     /// It is not there (any more), or no regular file.
     Gone(Position),
     /// It cannot be read.
-    Failed(RelPath, String),
+    Failed(ToHash, String),
 }
 
 /// Reads and hashes one file.
@@ -177,7 +186,7 @@ pub fn hash(disk: &dyn Disk, file: &ToHash) -> Hashed {
         Err(e) if e.kind() == io::ErrorKind::NotFound || e.kind() == io::ErrorKind::InvalidInput => {
             Hashed::Gone(file.at.clone())
         }
-        Err(e) => Hashed::Failed(file.path.clone(), e.to_string()),
+        Err(e) => Hashed::Failed(file.clone(), e.to_string()),
     }
 }
 

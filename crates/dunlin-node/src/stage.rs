@@ -11,6 +11,7 @@
 mod history;
 mod marker;
 mod room;
+mod stranded;
 
 use crate::disk::{Disk, FileKind, Rename, WriteFile};
 use dunlin_core::ids::ContentId;
@@ -22,6 +23,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 pub use marker::{Noted, note, noted, root_trouble, write_marker};
 pub use room::{Claim, Left, NoRoom};
+pub use stranded::{Stranded, takes_out};
 
 /// The control directory of one folder.
 pub struct Stage {
@@ -31,6 +33,8 @@ pub struct Stage {
     claims: Mutex<room::Claims>,
     /// Something was put into `stage` or `swap` since they were last cleared.
     used: AtomicBool,
+    /// Something was found stranded when that was last looked at.
+    strands: AtomicBool,
     counter: AtomicU64,
     history: Mutex<history::Known>,
 }
@@ -64,9 +68,9 @@ impl Stage {
         }
         make(disk.as_ref(), &DIRS)?;
         let counter = AtomicU64::new(start_number(disk.as_ref()));
-        let used = AtomicBool::new(true);
+        let (used, strands) = (AtomicBool::new(true), AtomicBool::new(true));
         let (whole, claims, history) = Default::default();
-        let stage = Stage { disk, whole, claims, used, counter, history };
+        let stage = Stage { disk, whole, claims, used, strands, counter, history };
         stage.recover()?;
         Ok(stage)
     }
@@ -99,11 +103,12 @@ impl Stage {
                 _ => disk.unlink(&path)?,
             }
         }
-        self.empty_swap()
+        self.empty_swap(false)
     }
 
-    /// What an exchange left in `swap` goes to the history, and what was never placed back to the stage.
-    fn empty_swap(&self) -> io::Result<()> {
+    /// What an exchange left in `swap` goes to the history, and what was never placed back to the stage. What is
+    /// stranded goes only if it is known to the index by now.
+    fn empty_swap(&self, stranded: bool) -> io::Result<()> {
         for entry in self.disk.list(&control(&["swap"]))? {
             let path = control(&["swap"]).join(&entry.name);
             let kind = entry.stat.map(|s| s.kind).ok();
@@ -113,20 +118,24 @@ impl Stage {
             }
             // By what it holds it is found again: it may be all that is left of a version.
             let held = if kind == Some(FileKind::File) { self.held(&path)? } else { None };
-            if !self.return_unplaced(&path, &entry.name, held)? {
-                self.keep(&path, &entry.name, held)?;
+            let is_stranded =
+                held.is_some_and(|held| stranded::stranded(entry.name.as_bytes(), &held).is_some());
+            if (is_stranded && !stranded) || self.return_unplaced(&path, &entry.name, held)? {
+                continue;
             }
+            self.keep_apart(&path, &entry.name, held)?;
         }
         Ok(())
     }
 
     /// Removes what nothing wants any more, and clears what failed steps left in `swap`. Only to be called
-    /// while nothing is wanted or being placed; `keep` is what is staged for others.
+    /// while nothing is wanted or being placed, and the index knows what was [`stranded`](Stage::stranded); `keep` is
+    /// what is staged for others.
     pub fn clear(&self, keep: &dyn Fn(&ContentId) -> bool) -> io::Result<()> {
         if !self.used.swap(false, Ordering::Relaxed) {
             return Ok(());
         }
-        let cleared = self.empty_swap().and_then(|()| self.empty_stage(keep));
+        let cleared = self.empty_swap(true).and_then(|()| self.empty_stage(keep));
         if cleared.is_err() {
             self.used.store(true, Ordering::Relaxed);
         }
@@ -155,7 +164,15 @@ impl Stage {
         let id = name.as_bytes().get(..64).and_then(|b| std::str::from_utf8(b).ok());
         let Some(content) = id.and_then(ContentId::from_hex) else { return Ok(false) };
         let part = self.part_path(&content);
-        if held != Some(content) || self.disk.stat(&part)?.is_some() {
+        if held != Some(content) {
+            return Ok(false);
+        }
+        if self.disk.stat(path)?.is_some_and(|s| s.nlink > 1) {
+            // It was placed, and a power cut brought this name of it back.
+            self.disk.unlink(path)?;
+            return Ok(true);
+        }
+        if self.disk.stat(&part)?.is_some() {
             return Ok(false);
         }
         self.disk.rename(path, &part, Rename::NoReplace)?;
@@ -241,7 +258,7 @@ impl Stage {
 
     /// A new file in `swap/` for a copy whose content is not known before it is made.
     pub fn begin_copy(&self) -> io::Result<(RelPath, Box<dyn WriteFile>)> {
-        let path = self.swap_path();
+        let path = self.swap_path(None, "");
         let file = self.disk.create(&path)?;
         Ok((path, file))
     }
@@ -263,11 +280,9 @@ impl Stage {
     }
 
     /// Takes a staged content out for placing: it is at the returned path in `swap/` afterwards.
-    pub fn take(&self, content: &ContentId) -> io::Result<RelPath> {
-        self.used.store(true, Ordering::Relaxed);
+    pub fn take(&self, content: &ContentId, takes_out: &str) -> io::Result<RelPath> {
         // The name tells after a crash whether this was placed already.
-        let number = self.counter.fetch_add(1, Ordering::Relaxed);
-        let to = control(&["swap", &format!("{content}.{number:016x}")]);
+        let to = self.swap_path(Some(content), takes_out);
         self.disk.rename(&self.path(content), &to, Rename::NoReplace)?;
         self.whole().remove(content);
         Ok(to)
@@ -290,12 +305,6 @@ impl Stage {
         self.whole().remove(content);
         // It may be half there; the next fetch begins anew.
         let _ = self.disk.unlink(&self.path(content));
-    }
-
-    /// A new name in `swap/`.
-    pub fn swap_path(&self) -> RelPath {
-        self.used.store(true, Ordering::Relaxed);
-        control(&["swap", &format!("{:016x}", self.counter.fetch_add(1, Ordering::Relaxed))])
     }
 }
 
@@ -333,11 +342,11 @@ mod tests {
         let stage = Stage::open(disk.clone()).unwrap();
         let content = ContentId(*blake3::hash(b"new").as_bytes());
         stage.put(content, b"new").unwrap();
-        stage.take(&content).unwrap();
+        stage.take(&content, "").unwrap();
         // Another one was exchanged with what a user had.
         let other = ContentId(*blake3::hash(b"placed").as_bytes());
         stage.put(other, b"placed").unwrap();
-        let at = stage.take(&other).unwrap();
+        let at = stage.take(&other, "").unwrap();
         std::fs::write(dir.path().join(at.to_string()), b"a user's old file").unwrap();
         drop(stage);
         let stage = Stage::open(disk).unwrap();
@@ -351,6 +360,31 @@ mod tests {
     }
 
     #[test]
+    fn a_name_that_came_back_of_what_was_placed_is_no_history() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk: Arc<dyn Disk> = Arc::new(PosixDisk::open(dir.path()).unwrap());
+        let stage = Stage::open(disk.clone()).unwrap();
+        let content = ContentId(*blake3::hash(b"placed").as_bytes());
+        stage.put(content, b"placed").unwrap();
+        let at = dir.path().join(stage.take(&content, "").unwrap().to_string());
+        std::fs::hard_link(&at, dir.path().join("f")).unwrap();
+        // A part of the same content is in the way of its return to the stage.
+        stage.open_part(&content).unwrap();
+        Stage::open(disk).unwrap();
+        assert!(!at.exists());
+        assert_eq!(std::fs::read_dir(dir.path().join(".dunlin/history")).unwrap().count(), 0);
+        assert_eq!(std::fs::read(dir.path().join("f")).unwrap(), b"placed");
+        // Edited since: it is kept, and does not change with the file.
+        std::fs::write(dir.path().join("f"), b"edited").unwrap();
+        std::fs::hard_link(dir.path().join("f"), &at).unwrap();
+        Stage::open(stage.disk.clone()).unwrap();
+        std::fs::write(dir.path().join("f"), b"edited again").unwrap();
+        let kept: Vec<_> = std::fs::read_dir(dir.path().join(".dunlin/history")).unwrap().collect();
+        assert_eq!(std::fs::read(kept[0].as_ref().unwrap().path()).unwrap(), b"edited");
+        assert!(!at.exists());
+    }
+
+    #[test]
     fn what_nothing_wants_any_more_is_cleared_away() {
         let dir = tempfile::tempdir().unwrap();
         let disk: Arc<dyn Disk> = Arc::new(PosixDisk::open(dir.path()).unwrap());
@@ -360,7 +394,7 @@ mod tests {
         stage.put(old, b"old").unwrap();
         stage.open_part(&ContentId([3; 32])).unwrap();
         let swap = dir.path().join(".dunlin/swap");
-        std::fs::write(dir.path().join(stage.swap_path().to_string()), b"a user's file").unwrap();
+        std::fs::write(dir.path().join(stage.swap_path(None, "").to_string()), b"a user's file").unwrap();
         std::fs::write(swap.join("00-17"), b"parked, and in the index").unwrap();
         let in_swap = || std::fs::read_dir(&swap).unwrap().count();
         stage.clear(&|c| *c == kept).unwrap();
@@ -383,7 +417,7 @@ mod tests {
         let stage = Stage::open(disk.clone()).unwrap();
         let content = ContentId(*blake3::hash(b"x").as_bytes());
         stage.put(content, b"x").unwrap();
-        let at = stage.take(&content).unwrap();
+        let at = stage.take(&content, "").unwrap();
         assert!(!stage.has(&content) && disk.stat(&at).unwrap().is_some());
         stage.put_back(content, &at).unwrap();
         assert!(stage.has(&content));

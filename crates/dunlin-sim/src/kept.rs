@@ -82,6 +82,10 @@ impl World {
         let Some(file) = file_at(&machine.disk, path) else { return };
         let was_taken = machine.taken.out.contains(&file);
         let yields = is_history(path) && is_full(&machine.disk);
+        if yields {
+            // It was let go of for room. A power cut may bring it back under a name it had on its way.
+            machine.taken.out.remove(&file);
+        }
         if (was_taken || !is_own(path)) && !yields && !holds_elsewhere(&machine.disk, path, &file.1) {
             self.breaks("what is taken away is kept", format!("device {device}: {path} is removed for good"));
         }

@@ -184,11 +184,14 @@ impl World {
         machine.died = true;
     }
 
-    /// Contents that are anywhere on a machine, with what users cannot see.
+    /// Contents that are anywhere on a machine, with what users cannot see. An empty file there is no content of a
+    /// user's: a power cut may have emptied it.
     fn contents(&self, device: usize) -> BTreeSet<ContentId> {
         let disk = &self.machines[device].disk;
         let visible = disk.visible().into_values();
-        visible.chain(disk.control_tree().into_values()).filter_map(|t| content_of(&t)).collect()
+        let holds = |t: &Thing| !matches!(t, Thing::File { bytes, .. } if bytes.is_empty());
+        let own = disk.control_tree().into_values().filter(holds);
+        visible.chain(own).filter_map(|t| content_of(&t)).collect()
     }
 
     /// The power goes. What the index claims must survive; what nobody knew of may be lost.
@@ -207,7 +210,10 @@ impl World {
             for at in claims {
                 let path = path_of(rows.as_ref(), &at).ok().flatten();
                 let stood = path.as_ref().and_then(|p| visible.get(p));
-                if stood.and_then(content_of) == Some(*lost) {
+                // A user may have made the same of it anew, which nobody knew of.
+                let row = rows.local(&at).ok().flatten();
+                let anew = stood.zip(row).is_some_and(|(thing, row)| is_anew(&row, thing));
+                if stood.and_then(content_of) == Some(*lost) && !anew {
                     let what = format!("device {device}: {path:?} was in the index and lost to a power cut");
                     self.breaks("recorded is durable", what);
                 }
@@ -289,6 +295,12 @@ impl World {
             self.breaks("every visible file is something a user wrote", what);
         }
     }
+}
+
+/// Whether a file is of another time than its row.
+fn is_anew(row: &LocalRow, thing: &Thing) -> bool {
+    let recorded = row.stamp.mtime;
+    matches!(thing, Thing::File { mtime, .. } if (mtime.secs, mtime.nanos) != (recorded.secs, recorded.nanos))
 }
 
 /// Whether a row is about just this thing.

@@ -319,8 +319,7 @@ fn a_kill_at_any_call_changes_nothing_about_the_end() {
 #[test]
 fn a_power_cut_at_any_call_loses_nothing_and_takes_no_name() {
     cases(
-        // Seed 87 is open (docs/reliability.md).
-        87,
+        SEEDS,
         2,
         |seed| changes_and("power-cut", seed),
         |_, rest| {

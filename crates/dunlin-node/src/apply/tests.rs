@@ -216,6 +216,64 @@ fn what_was_taken_out_and_cannot_be_kept_is_not_staged_as_what_was_placed() {
 }
 
 #[test]
+fn an_edit_that_cannot_go_back_is_found_as_what_it_was_a_version_of() {
+    let mut s = scene();
+    s.write("f", b"old");
+    s.write("g", b"old too");
+    let (root, renames) = (s.root.clone(), std::sync::atomic::AtomicU32::new(0));
+    let before_rename = move || match renames.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
+        // From the stage; then the exchange, and the one that would undo it; then into the history, and back.
+        1 => std::fs::write(root.join("f"), b"edited").unwrap(),
+        2 => std::fs::remove_file(root.join("f")).unwrap(),
+        3 => std::fs::write(root.join("g"), b"edited too").unwrap(),
+        4 => std::fs::write(root.join("g"), b"made anew").unwrap(),
+        _ => {}
+    };
+    let racing = Arc::new(Racing { disk: s.disk.clone(), before_rename });
+    s.stage = Stage::open(racing.clone()).unwrap();
+    let row = s.row("g", content(b"old too"));
+    let mut place = s.place("f", b"new", Some(s.row("f", content(b"old")).stamp));
+    if let (Action::Place { was, .. }, Content::File { id, .. }) = (&mut place.action, content(b"old")) {
+        *was = Some(id);
+    }
+    let steps = [place, s.step("g", Action::Remove { row, kept: Vec::new() })];
+    let applied = apply(racing.as_ref(), &s.stage, &steps);
+    assert!(applied.iter().all(|a| !matches!(a, Applied::Ended(_))), "{applied:?}");
+    assert_eq!((s.read("g"), s.history()), (b"made anew".to_vec(), Vec::new()));
+    let file = |bytes| if let Content::File { id, .. } = content(bytes) { id } else { unreachable!() };
+    // After a restart, too.
+    let anew = Stage::open(s.disk.clone()).unwrap();
+    for stage in [&s.stage, &anew] {
+        let found = stage.stranded().unwrap();
+        assert_eq!(found.iter().map(|f| f.node).collect::<Vec<_>>(), [NodeId([1; 16]); 2]);
+        let held: BTreeSet<ContentId> = found.iter().map(|f| f.content).collect();
+        assert_eq!(held, BTreeSet::from([file(b"edited"), file(b"edited too")]));
+        assert!(stage.kept(&file(b"edited")).is_some(), "it can be had from there");
+    }
+    anew.clear(&|_| false).unwrap();
+    assert!(anew.stranded().unwrap().is_empty());
+    assert_eq!(s.history(), [b"edited".to_vec(), b"edited too".to_vec()]);
+}
+
+#[test]
+fn what_was_to_come_out_is_not_taken_for_an_edit() {
+    let s = scene();
+    let ids =
+        [b"old", b"new"].map(|b| if let Content::File { id, .. } = content(b) { id } else { unreachable!() });
+    let mut step = s.place("f", b"new", Some(Stamp::default()));
+    if let Action::Place { was, .. } = &mut step.action {
+        *was = Some(ids[0]);
+    }
+    // Taken out and not placed; and placed, but what came out was not kept yet.
+    for bytes in [b"new", b"old"] {
+        let at = s.stage.take(&ids[1], &crate::stage::takes_out(&step)).unwrap();
+        std::fs::write(s.root.join(at.to_string()), bytes).unwrap();
+        assert!(s.stage.stranded().unwrap().is_empty());
+        s.stage.put(ids[1], b"new").unwrap();
+    }
+}
+
+#[test]
 fn what_is_there_already_is_left_alone() {
     let s = scene();
     s.write("f", b"somebody's");

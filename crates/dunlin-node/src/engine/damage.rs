@@ -75,4 +75,14 @@ impl Engine {
         }
         Ok(())
     }
+
+    /// Where a node should be, for a person.
+    pub(super) fn path_of_node(&self, node: NodeId) -> RelPath {
+        let find = || {
+            let snapshot = self.folder.store.snapshot().ok()?;
+            let wanted = dunlin_core::names::wanted(&snapshot, node).ok()?;
+            dunlin_core::plan::path_of(&snapshot, &wanted.first()?.at).ok()?
+        };
+        find().unwrap_or_default()
+    }
 }

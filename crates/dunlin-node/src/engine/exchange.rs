@@ -1,11 +1,16 @@
 //! The engine's part of the exchange with peers: their rows into the index.
 
 use super::Engine;
-use dunlin_core::ids::{Incarnation, ROOT};
+use crate::store::Snapshot;
+use dunlin_core::decide::locals_of;
+use dunlin_core::ids::{Incarnation, NodeId, ROOT};
 use dunlin_core::kv::Read;
 use dunlin_core::life::{Heard, vouches};
 use dunlin_core::message::RowBytes;
+use dunlin_core::plan::path_of;
+use dunlin_core::rows::Rows;
 use dunlin_core::session::Speaker;
+use dunlin_core::state::Content;
 use dunlin_core::tree::Work;
 use std::time::Duration;
 
@@ -39,6 +44,31 @@ impl Engine {
         Ok(())
     }
 
+    /// What is heard of something that is here already needs no step. But if it was removed or written to before this
+    /// was heard, and nobody looked yet, that change has not seen it.
+    fn hold_back(&mut self, snapshot: &Snapshot, news: &[NodeId]) -> Read<()> {
+        for node in news {
+            for (at, row) in locals_of(snapshot, *node)? {
+                let Some(path) = path_of(snapshot, &at)? else { continue };
+                let now = self.folder.disk.stat(&path).ok().flatten().map(|s| s.stamp());
+                let is_there = now.is_some_and(|now| match row.content {
+                    Content::Dir => now.is_same_inode(&row.stamp),
+                    _ => now == row.stamp,
+                });
+                if is_there {
+                    continue;
+                }
+                let all = snapshot.node(*node)?.map(|n| n.state.seen).unwrap_or_default();
+                let seen = (row.stamp, row.seen.unwrap_or(all));
+                if self.unseen.get(&at).is_none_or(|(stamp, _)| *stamp != row.stamp) {
+                    self.unseen.insert(at.clone(), seen);
+                }
+                self.mark(at, Duration::ZERO, false);
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn rows(&mut self, from: &Speaker, upto: u64, rows: &[RowBytes]) -> Read<()> {
         let snapshot = self.folder.store.snapshot()?;
         let mut work = Work::new(&snapshot);
@@ -51,6 +81,7 @@ impl Engine {
             // They come again, over the connections that are made now.
             return self.renew();
         }
+        self.hold_back(&snapshot, &taken.news)?;
         self.commit(work)?;
         self.replan |= !taken.news.is_empty();
         for node in &taken.news {

@@ -90,8 +90,12 @@ impl Engine {
         Moment { wall: self.folder.disk.now().secs, running: self.clock.before + run }
     }
 
-    /// Commits a batch, with the time of what changed in it.
+    /// Commits a batch, with the time of what changed in it. Nothing that was heard counts as applied where
+    /// something was done before.
     pub(super) fn commit(&mut self, mut work: Work<'_>) -> Read<()> {
+        for (at, (stamp, seen)) in &self.unseen {
+            work.not_seen(at.clone(), *stamp, seen.clone());
+        }
         let totals = work.tx.totals()?;
         if totals.seq <= self.clock.seq {
             return self.folder.commit(work);

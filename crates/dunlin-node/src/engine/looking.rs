@@ -22,6 +22,8 @@ const RESTLESS_MAX: u64 = 256 << 20;
 /// What could not be read, listed or watched is tried again after this, then ever less often: it may
 /// have been a moment's weakness of the disk, which tells nobody when it is over.
 const UNREADABLE_AGAIN: Duration = Duration::from_secs(1);
+/// So often it is tried to hash what has to be hashed whatever the metadata say.
+const VAIN_MAX: u32 = 10;
 /// A directory that could not be looked at is tried again after this.
 const LATE_DIR: Duration = Duration::from_secs(2);
 /// A large file that changed while it was read is tried again after this.
@@ -57,19 +59,58 @@ impl Engine {
             return Ok(scanned);
         }
         let snapshot = self.folder.store.snapshot()?;
+        let mut confirmed = Vec::new();
         for (at, force) in positions {
             self.dirty.remove(&at);
             self.may_have_gone(&at);
+            // What waited for it is planned anew.
+            self.replan |= force;
             let Some(names) = snapshot.disk_path(at.dir)? else { continue };
             let dir = RelPath::from(names);
             self.unreadable.remove(&dir.join(&at.name));
             if !self.is_at(&snapshot, at.dir, &dir)? {
                 self.ask_parent(&snapshot, at.dir)?;
+                if force {
+                    self.look_in_vain(at);
+                }
                 continue;
             }
+            let before = (scanned.problems.len(), scanned.found());
             scan::scan_entry(self.folder.disk.as_ref(), &snapshot, &at, &dir, force, &mut scanned)?;
+            if scanned.problems.len() > before.0 {
+                if force {
+                    self.look_in_vain(at);
+                }
+            } else if scanned.found() == before.1 {
+                // It is as it was.
+                confirmed.extend(self.unseen.remove(&at).map(|_| at));
+            }
         }
+        self.confirm(&snapshot, &confirmed)?;
         Ok(scanned)
+    }
+
+    /// Nothing was done there: what was heard is applied after all.
+    fn confirm(&mut self, snapshot: &crate::store::Snapshot, all: &[Position]) -> Read<()> {
+        let mut work = Work::new(snapshot);
+        for at in all {
+            if let Some(row) = snapshot.local(at)? {
+                work.touch(row.node);
+            }
+        }
+        if all.is_empty() { Ok(()) } else { self.commit(work) }
+    }
+
+    /// What had to be looked at whatever the metadata say could not be: they will not say it the next time either.
+    fn look_in_vain(&mut self, at: Position) {
+        let tries = self.vain.entry(at.clone()).or_default();
+        *tries += 1;
+        if *tries > VAIN_MAX {
+            // It may never be readable again, and what should come in its place would wait for good.
+            self.vain.remove(&at);
+        } else {
+            self.mark(at, UNREADABLE_AGAIN, true);
+        }
     }
 
     fn look_at_dirs(&mut self, out: &mut Scanned) -> Read<()> {
@@ -221,6 +262,7 @@ impl Engine {
     fn hashed(&mut self, hashed: Hashed, seen: &mut Vec<Observation>) {
         match hashed {
             Hashed::Seen(o, bytes, young) => {
+                self.vain.remove(&o.at);
                 if young {
                     self.mark(o.at.clone(), RACY_AGAIN, true);
                 }
@@ -234,10 +276,14 @@ impl Engine {
             }
             Hashed::Restless(file) => self.restless(&file, seen),
             Hashed::Gone(at) => {
+                self.vain.remove(&at);
                 self.absent.entry(at).or_insert(self.now + HOLD_ABSENT);
             }
-            Hashed::Failed(path, why) => {
-                self.unreadable.insert(path, why);
+            Hashed::Failed(file, why) => {
+                self.unreadable.insert(file.path, why);
+                if file.force {
+                    self.look_in_vain(file.at);
+                }
             }
         }
     }
@@ -294,6 +340,7 @@ impl Engine {
         self.make_durable(&snapshot, &mut seen)?;
         let mut work = Work::new(&snapshot);
         let observed = work.observe(&seen)?;
+        seen.iter().for_each(|o| drop(self.unseen.remove(&o.at)));
         self.commit(work)?;
         for dir in observed.new_dirs {
             self.push_dir(dir, true);
@@ -366,6 +413,7 @@ impl Engine {
         self.make_durable(&snapshot, &mut gone)?;
         let mut work = Work::new(&snapshot);
         work.observe(&gone)?;
+        gone.iter().for_each(|o| drop(self.unseen.remove(&o.at)));
         self.commit(work)?;
         self.replan = true;
         Ok(())

@@ -5,7 +5,7 @@ use super::left_alone::{IN_THE_WAY, KEPT_IN_THE_WAY};
 use crate::apply::{Applied, apply};
 use crate::control::Change;
 use crate::disk::{DISK_FULL, NO_INODES};
-use dunlin_core::ids::{ContentId, NodeId};
+use dunlin_core::ids::{ContentId, NodeId, ROOT};
 use dunlin_core::kv::Read;
 use dunlin_core::path::RelPath;
 use dunlin_core::plan::{Action, Fetch, Outcome, Plan, Step, Window, plan};
@@ -26,22 +26,23 @@ impl Engine {
     /// Plans one window, applies its steps and asks for what is lacking.
     pub(super) fn plan(&mut self) -> Read<()> {
         let now = self.now;
+        self.planned_at = now;
         let snapshot = self.folder.store.snapshot()?;
         if snapshot.totals()?.need_files == 0 {
             self.replan = false;
             self.troubles.clear();
             self.backoff.clear();
             self.in_the_way.clear();
-            self.clear_stage();
-            return Ok(());
+            return self.clear_stage();
         }
         let mut skip: BTreeSet<NodeId> = self.fetching.values().copied().collect();
         skip.extend(self.backoff.iter().filter(|(_, b)| b.until > now).map(|(n, _)| *n));
         let folder = self.folder.clone();
         let staged = |id: &ContentId| is_empty(id) || folder.stage.has(id);
-        let Plan { steps, fetches, blocked } =
+        let Plan { mut steps, fetches, blocked } =
             plan(&snapshot, &Window { staged: &staged, skip: &skip, limit: STEPS_MAX })?;
         drop(snapshot);
+        steps.retain(|step| !self.is_in_doubt(step));
         for (node, path) in blocked {
             self.trouble(node, path, KEPT_IN_THE_WAY.into());
         }
@@ -51,13 +52,37 @@ impl Engine {
         Ok(())
     }
 
-    /// All is in place: what is staged still was wanted for something that is gone, or is a copy for others.
-    fn clear_stage(&self) {
-        if self.fetching.is_empty() {
-            let served = |c: &ContentId| self.restless.values().any(|r| r.kept.contains(c));
-            // What cannot be removed now is tried again when all is in place the next time.
-            let _ = self.folder.stage.clear(&served);
+    /// Whether a step is about something whose metadata may hide a user's write: it would be taken for what the
+    /// index says it is, and put aside. It is looked at first.
+    fn is_in_doubt(&self, step: &Step) -> bool {
+        let in_doubt = |at| self.dirty.get(at).is_some_and(|d| d.force);
+        in_doubt(&step.at) || matches!(&step.action, Action::Move { from, .. } if in_doubt(from))
+    }
+
+    /// All is in place: what is staged still was wanted for something that is gone, or is a copy for others. What
+    /// users wrote just before a step, and was taken out with that, comes back as a version.
+    fn clear_stage(&mut self) -> Read<()> {
+        if !self.fetching.is_empty() {
+            return Ok(());
         }
+        let Ok(stranded) = self.folder.stage.stranded() else {
+            self.back_off(ROOT, false);
+            return Ok(());
+        };
+        if !stranded.is_empty() {
+            let snapshot = self.folder.store.snapshot()?;
+            let mut work = Work::new(&snapshot);
+            for s in stranded {
+                let content = Content::File { id: s.content, size: s.stat.size };
+                work.bring_back(s.node, content, s.stat.mode & 0o777, s.stat.stamp().mtime)?;
+            }
+            self.commit(work)?;
+            self.replan = true;
+        }
+        let served = |c: &ContentId| self.restless.values().any(|r| r.kept.contains(c));
+        // What cannot be removed now is tried again when all is in place the next time.
+        let _ = self.folder.stage.clear(&served);
+        Ok(())
     }
 
     fn ask(&mut self, fetches: Vec<Fetch>) -> bool {

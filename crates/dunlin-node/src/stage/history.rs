@@ -1,7 +1,7 @@
 //! What was replaced or removed: kept by number, and found again by what it holds.
 
 use super::{Stage, control};
-use crate::disk::{ReadFile, Rename};
+use crate::disk::{FileKind, ReadFile, Rename};
 use dunlin_core::ids::ContentId;
 use dunlin_core::path::{Name, RelPath};
 use std::collections::BTreeMap;
@@ -66,6 +66,34 @@ impl Stage {
         Ok(to)
     }
 
+    /// The same for what may have another name: a power cut may bring back the one from which it was placed. A copy is kept
+    /// then, or the history would change with the file.
+    pub(super) fn keep_apart(
+        &self,
+        from: &RelPath,
+        name: &Name,
+        content: Option<ContentId>,
+    ) -> io::Result<()> {
+        if !self.disk.stat(from)?.is_some_and(|s| s.kind == FileKind::File && s.nlink > 1) {
+            return self.keep(from, name, content).map(drop);
+        }
+        let (path, copy) = self.begin_copy()?;
+        let (file, mut buffer, mut offset) = (self.disk.open(from)?, vec![0; 256 << 10], 0);
+        loop {
+            let n = file.read_at(&mut buffer, offset)?;
+            if n == 0 {
+                break;
+            }
+            copy.write_at(&buffer[..n], offset)?;
+            offset += n as u64;
+        }
+        copy.sync_data()?;
+        self.keep(&path, name, content)?;
+        // What it is a copy of may have other names only in this directory, which are removed next.
+        self.disk.sync_dir(&control(&["history"]))?;
+        self.disk.unlink(from)
+    }
+
     /// A file of the history that says it holds this; whoever reads it verifies that.
     pub fn kept(&self, content: &ContentId) -> Option<Box<dyn ReadFile>> {
         let digits = digits_of(content);
@@ -79,7 +107,8 @@ impl Stage {
             known.0 = Some(newest.collect());
         }
         let known = known.0.as_mut()?;
-        match self.disk.open(&dir.join(known.get(&digits)?)) {
+        let Some(name) = known.get(&digits) else { return self.stranded_file(content) };
+        match self.disk.open(&dir.join(name)) {
             Ok(file) => Some(file),
             Err(_) => {
                 // Somebody cleared it away.

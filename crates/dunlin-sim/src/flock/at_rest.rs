@@ -8,7 +8,7 @@ use crate::script::{Act, What};
 use crate::users::{bytes, content_of};
 use dunlin_core::ids::ContentId;
 use dunlin_core::names::is_conflict_name;
-use dunlin_core::path::RelPath;
+use dunlin_core::path::{Name, RelPath};
 use std::collections::BTreeMap;
 
 /// Contents that no script writes.
@@ -64,16 +64,17 @@ impl Flock {
         };
     }
 
-    /// A file that has its name for itself, and whose path can be told to users.
+    /// A file whose path can be told to users, with no conflict copy beside it or a directory it is in: one that was
+    /// deleted and stays only for the file goes with it, and what had to yield its name to it takes that.
     fn plain_file(&mut self, tree: &Tree) -> Option<String> {
         let file = |(path, shape): &(&RelPath, &Shape)| {
             let text = path.to_string();
             let plain = !text.contains(|c: char| c.is_whitespace() || c == '\\') && !text.contains('~');
             let free = |other: &RelPath| {
-                other
-                    .split_last()
-                    .zip(path.split_last())
-                    .is_none_or(|((a, name), (b, _))| a != b || !is_conflict_name(&name.clone()))
+                let beside = |(dir, name): (RelPath, &Name)| {
+                    is_conflict_name(name) && path.names().starts_with(dir.names())
+                };
+                !other.split_last().is_some_and(beside)
             };
             matches!(shape, Shape::File(..)) && plain && tree.keys().all(free)
         };
