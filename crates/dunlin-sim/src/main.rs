@@ -36,6 +36,9 @@ struct Arguments {
     /// Prints only the first seed that fails, with the invariant, and shrinks nothing.
     #[arg(long)]
     find: bool,
+    /// Prints what came of each seed: of two builds that should do the same, any difference shows.
+    #[arg(long)]
+    each: bool,
     /// Only this invariant counts as a failure; may be given several times.
     #[arg(long, value_name = "NAME")]
     by: Vec<String>,
@@ -105,6 +108,10 @@ fn many(arguments: &Arguments, make: &(dyn Fn(u64) -> Script + Sync)) -> ExitCod
             let outcome = run_caught(&make(seed));
             events.fetch_add(outcome.events, Ordering::Relaxed);
             effects.fetch_add(outcome.effects, Ordering::Relaxed);
+            if arguments.each {
+                let broken = outcome.broken.as_ref().map(|b| format!(" {}: {}", b.invariant, b.what));
+                println!("{seed} {} {}{}", outcome.events, outcome.effects, broken.unwrap_or_default());
+            }
             let counts = |name: &str| arguments.by.is_empty() || arguments.by.iter().any(|by| by == name);
             if let Some(broken) = outcome.broken.filter(|b| counts(b.invariant)) {
                 stop.fetch_or(!arguments.all, Ordering::Relaxed);
