@@ -109,9 +109,12 @@ impl Outgoing {
     /// The rows changed since that the peer does not have from itself; how far they reach; whether
     /// nothing is left.
     fn page(&self, view: &dyn View) -> Read<(Vec<RowBytes>, u64, bool)> {
-        let number = view.peer(self.to.device)?.filter(|p| p.inc == self.to.inc).map_or(0, |p| p.number);
         let (mut rows, mut upto, mut bytes) = (Vec::new(), self.cursor, 0);
         let page = view.changed_since(self.cursor, ROWS_PAGE)?;
+        if page.is_empty() {
+            return Ok((rows, upto, true));
+        }
+        let number = view.peer(self.to.device)?.filter(|p| p.inc == self.to.inc).map_or(0, |p| p.number);
         let mut complete = page.len() < ROWS_PAGE;
         for (seq, node) in page {
             if bytes > ROWS_BYTES {
