@@ -235,7 +235,7 @@ pub(crate) fn bases(view: &dyn View, at: &Position) -> Read<Vec<Position>> {
 /// What shows of one node.
 pub fn wanted(view: &dyn View, node: NodeId) -> Read<Vec<Wanted>> {
     let Some(row) = view.node(node)? else { return Ok(Vec::new()) };
-    let (true, Some(at)) = (row.present, row.settled()) else { return Ok(Vec::new()) };
+    let (true, Some(at)) = (row.present, row.settled(node)) else { return Ok(Vec::new()) };
     Ok(group(view, &at)?.into_iter().filter(|(n, _)| *n == node).map(|(_, w)| w).collect())
 }
 

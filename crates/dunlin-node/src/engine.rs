@@ -17,6 +17,9 @@ pub(crate) use damage::ASKED;
 pub use host::{Fetched, Host, Input, Passed, Pulse, Start};
 pub(crate) use thread::{note_damage, run};
 
+use exchange::Renewals;
+use planning::Backoff;
+
 use crate::disk::is_full;
 use crate::site::Site;
 use crate::stage::{control, root_trouble};
@@ -69,13 +72,6 @@ struct Restless {
     kept: VecDeque<ContentId>,
 }
 
-struct Backoff {
-    until: Instant,
-    tries: u32,
-    /// For want of somebody who holds the content, not for an error here.
-    nowhere: bool,
-}
-
 /// The engine of one folder. It has no thread and no clock of its own: whoever drives it gives it what
 /// comes in, and a turn when one is due.
 pub struct Engine {
@@ -126,9 +122,9 @@ pub struct Engine {
     /// Until when the members' tree is waited for.
     waits_for_tree: Option<Instant>,
     uniting: bool,
-    /// What a new incarnation is made of, should this index turn out to be rolled back; and how often it did.
+    /// What a new incarnation is made of, should this index turn out to be rolled back.
     fresh: (DeviceId, [u8; 16]),
-    renewed: u64,
+    renewals: Renewals,
     /// The sequence number that is noted beside the index, and when the next one is.
     noted: u64,
     note_at: Option<Instant>,
@@ -185,7 +181,7 @@ impl Engine {
             waits_for_tree: wait,
             uniting: totals.uniting,
             fresh,
-            renewed: 0,
+            renewals: Renewals::default(),
             noted: totals.seq,
             note_at: None,
         };
@@ -215,8 +211,13 @@ impl Engine {
         }
         let dirty = self.dirty.values().map(|d| d.due);
         let absent = self.absent.values().chain(self.late_dirs.values()).copied();
-        let backoff = self.backoff.values().map(|b| b.until);
-        let others = self.waits_for_tree.into_iter().chain(self.next_rescan).chain(self.note_at);
+        let backoff = self.backoff.values().filter_map(Backoff::due);
+        let others = self
+            .waits_for_tree
+            .into_iter()
+            .chain(self.next_rescan)
+            .chain(self.note_at)
+            .chain(self.renewals.due);
         dirty
             .chain(absent)
             .chain(backoff)
@@ -253,11 +254,12 @@ impl Engine {
             self.push_dir(ROOT, true);
         }
         self.note_progress()?;
+        self.renew_if_due()?;
         self.try_late_dirs();
         if self.waits_for_tree.is_none() {
             self.look()?;
         }
-        if self.backoff.values().any(|b| now >= b.until) {
+        if self.backoff.values().filter_map(Backoff::due).any(|due| now >= due) {
             self.replan = true;
         }
         if self.replan && self.may_plan() {
@@ -446,7 +448,7 @@ impl Engine {
     fn back_off(&mut self, node: NodeId, nowhere: bool) {
         let tries = self.backoff.get(&node).map_or(0, |b| b.tries) + 1;
         let wait = Duration::from_millis(250 << tries.min(6));
-        self.backoff.insert(node, Backoff { until: self.now + wait, tries, nowhere });
+        self.backoff.insert(node, Backoff { until: self.now + wait, tries, nowhere, offered: false });
     }
 
     fn path_of_node(&self, node: NodeId) -> RelPath {

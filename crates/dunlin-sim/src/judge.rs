@@ -43,7 +43,7 @@ fn shape(thing: &Thing) -> Shape {
     }
 }
 
-fn difference(a: &Tree, b: &Tree) -> Option<String> {
+pub(crate) fn difference(a: &Tree, b: &Tree) -> Option<String> {
     let paths: BTreeSet<&RelPath> = a.keys().chain(b.keys()).collect();
     let differ: Vec<String> = paths
         .into_iter()

@@ -16,6 +16,7 @@ const OPEN: &[(u64, &str)] = &[
     (6625, "nothing is lost"),
     (8900, "what is taken away is kept"),
     (15091, "nothing is lost"),
+    (15481, "nothing is lost"),
     (19080, "two changes at once become what is documented"),
 ];
 
