@@ -142,13 +142,13 @@ impl Work<'_> {
     /// over a placement that was cut, what shows is written first: else the move could close or leave a
     /// loop, and that placement would show again.
     pub(crate) fn relocate(&mut self, node: NodeId, to: &Position, applied: Option<&Vector>) -> Read<Dot> {
-        let old = self.tx.node(node)?.and_then(|r| r.settled()).map(|at| at.dir);
+        let old = self.tx.node(node)?.and_then(|r| r.settled(node)).map(|at| at.dir);
         let mut met = BTreeSet::new();
         for start in old.into_iter().chain([to.dir]) {
             let mut up = start;
             while met.insert(up) {
                 let Some(row) = self.tx.node(up)? else { break };
-                let Some(shown) = row.settled() else { break };
+                let Some(shown) = row.settled(up) else { break };
                 if row.raw().as_ref() != Some(&shown) {
                     self.place(up, &shown, None)?;
                 }

@@ -112,18 +112,27 @@ pub fn lacks_of(view: &dyn View, node: NodeId) -> Read<Vec<Lack>> {
     Ok(decide(locals_of(view, node)?, crate::names::wanted(view, node)?))
 }
 
-/// A node of a kind that only a newer program knows is left as it is on the disk.
+/// Whether a node lives, and is nothing but of kinds that only a newer program knows: then it is left on the disk as
+/// it is. A version of such a kind beside others, or one that was deleted, holds nothing back.
 fn holds_unknown(view: &dyn View, node: NodeId) -> Read<bool> {
     let unknown = |c: &Content| matches!(c, Content::Unknown { .. });
-    let row = view.node(node)?;
-    Ok(row.is_some_and(|r| r.state.content.entries().iter().any(|(_, c)| unknown(&c.value))))
+    let Some(state) = view.node(node)?.map(|r| r.state) else { return Ok(false) };
+    if !state.content.entries().iter().any(|(_, c)| unknown(&c.value)) {
+        return Ok(false);
+    }
+    let shown = state.versions();
+    Ok(!shown.is_empty() && shown.iter().all(|(_, c)| unknown(c)))
 }
 
 /// Records what `node` needs, given what should show of it. A node that needs nothing has all of its
 /// state applied here, which is recorded too.
 pub(crate) fn refresh(tx: &mut Tx<'_>, node: NodeId, wanted: Vec<Wanted>) -> Read<()> {
     let locals = locals_of(tx, node)?;
-    if holds_unknown(tx, node)? || (locals.is_empty() && wanted.is_empty()) {
+    if holds_unknown(tx, node)? {
+        // What stands here may be anything: that is not in sync.
+        return tx.put_need(node, Some(&NeedRow { phase: u8::MAX, waits: None, bytes: 0 }));
+    }
+    if locals.is_empty() && wanted.is_empty() {
         return tx.put_need(node, None);
     }
     let lacks = decide(locals.clone(), wanted.clone());
@@ -145,7 +154,7 @@ fn need_of(view: &dyn View, node: NodeId, lacks: &[Lack]) -> Read<NeedRow> {
     let mut blocked = None;
     for lack in lacks {
         if let Lack::Create(w) | Lack::Replace(_, w) = lack {
-            need.bytes += missing_bytes(view, &w.content)?;
+            need.bytes = need.bytes.saturating_add(missing_bytes(view, &w.content)?);
         }
         match waits_for(view, node, lack)? {
             Some(dir) => blocked = blocked.or(Some(dir)),

@@ -7,16 +7,34 @@ use crate::rows::Rows;
 use crate::state::State;
 use crate::tree::Work;
 
+/// The most versions of one node that stand beside each other, and the most placements, modes, times or deletes.
+pub const BESIDE_MAX: usize = 100;
+/// The most incarnations that changed one node. What a delete adds is as long as their list, and has room beside it.
+pub const SEEN_MAX: usize = 1000;
+
+fn fits(s: &State) -> bool {
+    let most = [s.place.entries().len(), s.content.entries().len(), s.mode.entries().len()]
+        .into_iter()
+        .chain([s.mtime.entries().len(), s.gone.entries().len()])
+        .max();
+    let seen = s.seen.entries().len();
+    most <= Some(BESIDE_MAX) && seen <= SEEN_MAX && encode_state(s).len() <= STATE_MAX
+}
+
 impl Work<'_> {
-    /// Merges a state heard from the peer with this number. Returns whether anything was new. What
-    /// would grow beyond all measure is left alone: it could not be passed on any more.
+    /// Merges a state heard from the peer with this number. Returns whether anything was new. What is larger than
+    /// any state may be is left alone: it could not be passed on. If only both together are, as two of a member that
+    /// lies may be, every device keeps the same one of them.
     ///
     /// What is on this disk was applied from the state as it was before: the rows remember that, so
     /// that a later local change replaces nothing that was merely heard of.
     pub fn hear(&mut self, node: NodeId, heard: &State, from: u32) -> Read<bool> {
         let old = self.tx.node(node)?.map(|r| r.state).unwrap_or_default();
-        let merged = old.merge(heard);
-        if merged == old || encode_state(&merged).len() > STATE_MAX {
+        let mut merged = old.merge(heard);
+        if merged != old && !fits(&merged) {
+            merged = if fits(heard) && has_seen_more(heard, &old) { heard.clone() } else { old.clone() };
+        }
+        if merged == old {
             return Ok(false);
         }
         self.applied_until_now(node, &old)?;
@@ -36,4 +54,13 @@ impl Work<'_> {
         }
         Ok(())
     }
+}
+
+/// Of two states the one that is kept where only one can be: the one that has seen more.
+fn has_seen_more(state: &State, other: &State) -> bool {
+    let weight = |s: &State| {
+        let entries = s.seen.entries();
+        (entries.len(), entries.iter().map(|e| u128::from(e.1)).sum::<u128>(), encode_state(s))
+    };
+    weight(state) > weight(other)
 }

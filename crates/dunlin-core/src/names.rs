@@ -10,7 +10,6 @@ use crate::path::{NAME_MAX, Name};
 use crate::rows::{NodeRow, Position, Rows};
 use crate::state::{Content, Mtime};
 use alloc::collections::BTreeSet;
-use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
@@ -130,7 +129,7 @@ fn shows_below(view: &dyn View, node: NodeId) -> Read<bool> {
 
 /// The shortest derived name that nothing else in the directory has.
 fn free_name(view: &dyn View, at: &Position, tail: &[u8; 32], taken: &BTreeSet<Name>) -> Read<Name> {
-    let digits = tail.iter().map(|b| format!("{b:02x}")).collect::<String>();
+    let digits = hex(tail);
     let mut name = at.name.clone();
     for k in TAIL_MIN..=digits.len() {
         name = derive(&at.name, &digits, k);
@@ -141,6 +140,11 @@ fn free_name(view: &dyn View, at: &Position, tail: &[u8; 32], taken: &BTreeSet<N
     }
     // 64 digits of a hash collide with nothing.
     Ok(name)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let digit = |n: u8| char::from(b"0123456789abcdef"[usize::from(n & 15)]);
+    bytes.iter().flat_map(|b| [digit(b >> 4), digit(*b)]).collect()
 }
 
 fn shows_anything(view: &dyn View, at: &Position) -> Read<bool> {
@@ -231,7 +235,7 @@ pub(crate) fn bases(view: &dyn View, at: &Position) -> Read<Vec<Position>> {
 /// What shows of one node.
 pub fn wanted(view: &dyn View, node: NodeId) -> Read<Vec<Wanted>> {
     let Some(row) = view.node(node)? else { return Ok(Vec::new()) };
-    let (true, Some(at)) = (row.present, row.settled()) else { return Ok(Vec::new()) };
+    let (true, Some(at)) = (row.present, row.settled(node)) else { return Ok(Vec::new()) };
     Ok(group(view, &at)?.into_iter().filter(|(n, _)| *n == node).map(|(_, w)| w).collect())
 }
 
@@ -252,6 +256,7 @@ pub fn visible_at(view: &dyn View, at: &Position) -> Read<Option<(NodeId, Wanted
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::format;
 
     fn name(n: &str) -> Name {
         Name::new(n.as_bytes()).unwrap()

@@ -77,7 +77,7 @@ pub struct Undo {
 pub fn path_of_place(view: &dyn View, place: &Place) -> Read<Option<RelPath>> {
     let (mut names, mut at) = (alloc::vec![place.name.clone()], place.parent);
     while at != ROOT {
-        let Some(up) = view.node(at)?.and_then(|r| r.settled()) else { return Ok(None) };
+        let Some(up) = view.node(at)?.and_then(|r| r.settled(at)) else { return Ok(None) };
         names.push(up.name);
         at = up.dir;
         if names.len() > DEPTH_MAX {

@@ -1,7 +1,7 @@
 //! The rows of a folder's index: their keys, their bytes, and typed access to them (docs/on-disk.md).
 
 use crate::codec::{decode_state, encode_state};
-use crate::ids::{ContentId, DeviceId, Incarnation, NodeId};
+use crate::ids::{ContentId, DeviceId, Incarnation, NodeId, ROOT};
 use crate::kv::{Fault, Read, Tx, View};
 use crate::path::Name;
 use crate::state::{Content, Place, State};
@@ -53,14 +53,14 @@ pub struct NodeRow {
 }
 
 impl NodeRow {
-    /// Its top placement.
+    /// Its top placement, if it has one.
     pub fn raw(&self) -> Option<Position> {
         self.state.placed().map(|(_, p)| Position::new(p.value.parent, p.value.name.clone()))
     }
 
-    /// Its place after loops are cut.
-    pub fn settled(&self) -> Option<Position> {
-        self.cut.clone().or_else(|| self.raw())
+    /// Its place after loops are cut; in the root, if it has none.
+    pub fn settled(&self, id: NodeId) -> Option<Position> {
+        self.cut.clone().or_else(|| self.raw()).or_else(|| Some(Position::new(ROOT, self.state.lost(id)?)))
     }
 
     /// The whole top placement.
@@ -338,7 +338,7 @@ pub trait Rows: View {
 
     /// Rows changed after `seq`, in order: (sequence number, node).
     fn changed_since(&self, seq: u64, limit: usize) -> Read<Vec<(u64, NodeId)>> {
-        let from = key(Table::Seq, &[&(seq + 1).to_be_bytes()]);
+        let from = key(Table::Seq, &[&(seq.saturating_add(1)).to_be_bytes()]);
         let pairs = self.range(&from, &[Table::Seq as u8 + 1], limit)?;
         let mut out = Vec::with_capacity(pairs.len());
         for (k, v) in pairs {

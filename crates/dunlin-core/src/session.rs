@@ -109,9 +109,12 @@ impl Outgoing {
     /// The rows changed since that the peer does not have from itself; how far they reach; whether
     /// nothing is left.
     fn page(&self, view: &dyn View) -> Read<(Vec<RowBytes>, u64, bool)> {
-        let number = view.peer(self.to.device)?.filter(|p| p.inc == self.to.inc).map_or(0, |p| p.number);
         let (mut rows, mut upto, mut bytes) = (Vec::new(), self.cursor, 0);
         let page = view.changed_since(self.cursor, ROWS_PAGE)?;
+        if page.is_empty() {
+            return Ok((rows, upto, true));
+        }
+        let number = view.peer(self.to.device)?.filter(|p| p.inc == self.to.inc).map_or(0, |p| p.number);
         let mut complete = page.len() < ROWS_PAGE;
         for (seq, node) in page {
             if bytes > ROWS_BYTES {
@@ -137,8 +140,8 @@ pub struct Taken {
     pub news: Vec<NodeId>,
     /// What is to be acknowledged.
     pub received: u64,
-    /// A row knows of changes of mine that I never made, and nothing was taken: this index was rolled
-    /// back, and has to be renewed before.
+    /// A row knows of changes of mine that I never made, and was not taken: this index was rolled back, and has to
+    /// be renewed before. All of them are to come again.
     pub foretold: bool,
 }
 
@@ -157,13 +160,15 @@ impl Work<'_> {
         Ok(row)
     }
 
-    /// Takes in rows of a peer. The outer error is the index's; the inner one says that a row is not
-    /// what the protocol allows, and then nothing of this batch may be committed.
+    /// Takes in rows of a peer. With `again` they are to come once more, and are not counted as received. The outer
+    /// error is the index's; the inner one says that a row is not what the protocol allows, and then nothing of this
+    /// batch may be committed.
     pub fn take_rows(
         &mut self,
         from: &Speaker,
         upto: u64,
         rows: &[RowBytes],
+        again: bool,
     ) -> Read<Result<Taken, Malformed>> {
         let mut peer = self.opened(from)?;
         let mut taken = Taken::default();
@@ -176,13 +181,14 @@ impl Work<'_> {
                 Err(e) => return Ok(Err(e)),
             };
             if self.foretells(&state)? {
-                return Ok(Ok(Taken { foretold: true, ..Taken::default() }));
+                taken.foretold = true;
+                continue;
             }
             if self.hear(row.node, &state, peer.number)? {
                 taken.news.push(row.node);
             }
         }
-        if upto >= peer.received {
+        if upto >= peer.received && !taken.foretold && !again {
             (peer.received, peer.life) = (upto, from.life);
         }
         self.tx.put_peer(from.device, &peer);
@@ -275,7 +281,7 @@ mod tests {
                     (messages, count) = (messages + 1, count + rows.len());
                     let mut work = Work::new(to);
                     let from = Speaker { inc, ..speaker(me) };
-                    let taken = work.take_rows(&from, upto, &rows).unwrap().unwrap();
+                    let taken = work.take_rows(&from, upto, &rows, false).unwrap().unwrap();
                     assert_eq!(taken.received, upto);
                     let changes = work.finish().unwrap();
                     to.apply(changes);
@@ -332,7 +338,7 @@ mod tests {
         let row = |node, state: &[u8]| RowBytes { node, state: state.to_vec() };
         let good = encode_state(&Default::default());
         for bad in [row(ROOT, &good), row(PARKED, &good), row(NodeId([5; 16]), b"junk")] {
-            let taken = Work::new(&to).take_rows(&speaker(1), 1, &[bad]).unwrap();
+            let taken = Work::new(&to).take_rows(&speaker(1), 1, &[bad], false).unwrap();
             assert!(taken.is_err());
         }
     }

@@ -7,6 +7,7 @@
 use crate::ids::{ContentId, Dot, Incarnation, NodeId, value_hash};
 use crate::path::Name;
 use alloc::boxed::Box;
+use alloc::format;
 use alloc::vec::Vec;
 
 /// Counters and ranks above this are refused: a forged one must not wrap what follows it.
@@ -34,6 +35,10 @@ impl Vector {
 
     /// Adds a dot (and all before it of the same incarnation).
     pub fn add(&mut self, dot: Dot) {
+        // Rows are read in this order.
+        if self.0.last().is_none_or(|last| last.0 < dot.inc) {
+            return self.0.push((dot.inc, dot.counter));
+        }
         match self.0.binary_search_by_key(&dot.inc, |e| e.0) {
             Ok(i) => self.0[i].1 = self.0[i].1.max(dot.counter),
             Err(i) => self.0.insert(i, (dot.inc, dot.counter)),
@@ -319,6 +324,13 @@ impl State {
     /// The top placement with its dot.
     pub fn placed(&self) -> Option<(Dot, &Ranked<Place>)> {
         self.place.top().map(|(d, p)| (*d, p))
+    }
+
+    /// What a node is called, in the root, of which something was said and no placement stands: only a member that
+    /// lies can have brought that about, and what others have in it must be somewhere.
+    pub(crate) fn lost(&self, id: NodeId) -> Option<Name> {
+        let lost = self.place.is_empty() && !self.is_blank();
+        if lost { Name::new(format!("lost-{id}").as_bytes()).ok() } else { None }
     }
 
     /// The contents that show, from the top down; equal values count once (equal content is no conflict).

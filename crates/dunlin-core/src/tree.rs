@@ -85,12 +85,13 @@ impl<'v> Work<'v> {
     /// Writes a row and keeps the child table, the counts of kids and the marks in step.
     fn replace(&mut self, id: NodeId, old: &NodeRow, mut row: NodeRow) -> Read<()> {
         let (was, is) = (old.raw(), row.raw());
-        let moved = old.state.placed().map(|p| p.0) != row.state.placed().map(|p| p.0);
+        // Not the dot alone: one that lies may tell another place for a change that somebody else made.
+        let moved = old.state.placed() != row.state.placed();
         if moved && row.cut.take().is_some() {
             self.tx.set_cut(id, false);
         }
         let (from, to) =
-            (old.present.then(|| old.settled()).flatten(), row.present.then(|| row.settled()).flatten());
+            (old.present.then(|| old.settled(id)).flatten(), row.present.then(|| row.settled(id)).flatten());
         if from != to {
             if let Some(at) = &from {
                 self.tx.remove_child(at, id);
@@ -128,7 +129,7 @@ impl<'v> Work<'v> {
         let (mut at, mut met) = (parent, BTreeSet::new());
         while at != ROOT && met.insert(at) {
             let Some(row) = self.tx.node(at)? else { return Ok(()) };
-            let (alive, settled) = (row.state.alive(), row.settled());
+            let (alive, settled) = (row.state.alive(), row.settled(at));
             let state = &row.state;
             let dir = |(d, c): &(Dot, Ranked<Content>)| c.value == Content::Dir && state.shows(*d);
             if !state.content.entries().iter().any(dir) {
@@ -180,7 +181,7 @@ impl<'v> Work<'v> {
             }
         }
         for (id, mut row) in members {
-            if let Some(at) = row.settled() {
+            if let Some(at) = row.settled(id) {
                 self.tx.remove_child(&at, id);
                 self.groups.insert(at);
             }
@@ -245,9 +246,9 @@ impl<'v> Work<'v> {
         if row.cut == cut {
             return Ok(());
         }
-        let from = row.settled();
+        let from = row.settled(node);
         row.cut = cut;
-        let to = row.settled();
+        let to = row.settled(node);
         self.tx.put_node(node, &row);
         for at in from.iter().chain(&to) {
             self.groups.insert(at.clone());
@@ -321,10 +322,9 @@ impl Loops<'_, '_> {
                 && self.places.contains_key(&at)
             {
                 for &node in &way[first..] {
-                    let age = self.places.get(&node).map(|p| p.age);
-                    if best.is_none_or(|(b, _)| age > b) {
-                        best = Some((age, node));
-                    }
+                    // One that lies may give the same number to several placements.
+                    let age = (self.places.get(&node).map(|p| p.age), node);
+                    best = best.max(Some(age));
                 }
             }
             clean.extend(way);

@@ -19,6 +19,9 @@ pub use history::{Again, Remade, Thing};
 pub use host::{Fetched, Host, Input, Passed, Pulse, Start};
 pub(crate) use thread::{note_damage, run};
 
+use exchange::Renewals;
+use planning::Backoff;
+
 use crate::disk::is_full;
 use crate::site::Site;
 use crate::stage::{control, root_trouble};
@@ -69,13 +72,6 @@ struct Restless {
     kept: VecDeque<ContentId>,
 }
 
-struct Backoff {
-    until: Instant,
-    tries: u32,
-    /// For want of somebody who holds the content, not for an error here.
-    nowhere: bool,
-}
-
 /// The engine of one folder. It has no thread and no clock of its own: whoever drives it gives it what
 /// comes in, and a turn when one is due.
 pub struct Engine {
@@ -101,8 +97,6 @@ pub struct Engine {
     unseen: BTreeMap<Position, (Stamp, dunlin_core::state::Vector)>,
     fetching: BTreeMap<ContentId, NodeId>,
     backoff: BTreeMap<NodeId, Backoff>,
-    /// What was due by then was planned; it is again when it is backed off anew, or something happens.
-    planned_at: Instant,
     /// Problems of steps and fetches, by node.
     troubles: BTreeMap<NodeId, (RelPath, String)>,
     /// Problems of looking, by path.
@@ -132,9 +126,9 @@ pub struct Engine {
     /// Until when the members' tree is waited for.
     waits_for_tree: Option<Instant>,
     uniting: bool,
-    /// What a new incarnation is made of, should this index turn out to be rolled back; and how often it did.
+    /// What a new incarnation is made of, should this index turn out to be rolled back.
     fresh: (DeviceId, [u8; 16]),
-    renewed: u64,
+    renewals: Renewals,
     /// The sequence number that is noted beside the index, and when the next one is.
     noted: u64,
     note_at: Option<Instant>,
@@ -179,7 +173,6 @@ impl Engine {
             unseen: BTreeMap::new(),
             fetching: BTreeMap::new(),
             backoff: BTreeMap::new(),
-            planned_at: now,
             troubles: BTreeMap::new(),
             unreadable: BTreeMap::new(),
             unreadable_tries: 0,
@@ -199,7 +192,7 @@ impl Engine {
             waits_for_tree: wait,
             uniting: totals.uniting,
             fresh,
-            renewed: 0,
+            renewals: Renewals::default(),
             noted: totals.seq,
             note_at: None,
             clock,
@@ -230,8 +223,13 @@ impl Engine {
         }
         let dirty = self.dirty.values().map(|d| d.due);
         let absent = self.absent.values().chain(self.late_dirs.values()).copied();
-        let backoff = self.backoff.values().map(|b| b.until).filter(|until| *until > self.planned_at);
-        let others = self.waits_for_tree.into_iter().chain(self.next_rescan).chain(self.note_at);
+        let backoff = self.backoff.values().filter_map(Backoff::due);
+        let others = self
+            .waits_for_tree
+            .into_iter()
+            .chain(self.next_rescan)
+            .chain(self.note_at)
+            .chain(self.renewals.due);
         dirty
             .chain(absent)
             .chain(backoff)
@@ -269,11 +267,12 @@ impl Engine {
         }
         self.note_progress()?;
         self.age()?;
+        self.renew_if_due()?;
         self.try_late_dirs();
         if self.waits_for_tree.is_none() {
             self.look()?;
         }
-        if self.backoff.values().any(|b| now >= b.until && b.until > self.planned_at) {
+        if self.backoff.values().filter_map(Backoff::due).any(|due| now >= due) {
             self.replan = true;
         }
         if self.replan && self.may_plan() {
@@ -449,7 +448,7 @@ impl Engine {
     fn back_off(&mut self, node: NodeId, nowhere: bool) {
         let tries = self.backoff.get(&node).map_or(0, |b| b.tries) + 1;
         let wait = Duration::from_millis(250 << tries.min(6));
-        self.backoff.insert(node, Backoff { until: self.now + wait, tries, nowhere });
+        self.backoff.insert(node, Backoff { until: self.now + wait, tries, nowhere, offered: false });
     }
 
     fn publish(&mut self) -> Read<()> {

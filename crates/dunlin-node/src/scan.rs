@@ -280,8 +280,10 @@ pub(crate) fn is_younger(disk: &dyn Disk, s: &Stat, than_ms: i64) -> bool {
 /// Hashes many files on all cores.
 pub fn hash_all(disk: &dyn Disk, files: &[ToHash]) -> Vec<Hashed> {
     let bytes: u64 = files.iter().map(|f| f.size).sum();
-    let cores = std::thread::available_parallelism().map_or(1, usize::from).min(8);
-    if files.len() < 2 || bytes < 64 << 10 || cores < 2 {
+    // How many cores there are is asked of several files of the system: never for a few small contents.
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from).min(8);
+    let cores = if files.len() < 2 || bytes < 64 << 10 { 1 } else { cores() };
+    if cores < 2 {
         return files.iter().map(|f| hash(disk, f)).collect();
     }
     let next = std::sync::atomic::AtomicUsize::new(0);

@@ -5,6 +5,7 @@ use crate::chance::Chance;
 use crate::device::Device;
 use crate::disk::{Faults, ModelDisk, Names, Options};
 use crate::index::ModelIndex;
+use crate::liar::Liar;
 use crate::links::{Links, MS, Time};
 use crate::script::{Act, Script, Setup};
 use crate::world::{Broken, Shared};
@@ -19,6 +20,7 @@ use std::time::{Duration, Instant};
 
 mod at_rest;
 mod exchange;
+pub mod hostile;
 mod machines;
 
 /// The folder of every flock.
@@ -46,6 +48,8 @@ pub(crate) enum Event {
     Start { device: usize },
     /// What is armed inside a program happens now.
     Disarm { device: usize },
+    /// A liar says something to a device.
+    Lie { liar: usize, to: usize },
 }
 
 /// How a run went.
@@ -79,6 +83,8 @@ pub struct Flock {
     pub(crate) hopeless: bool,
     /// A user was refused something after the script.
     refused: bool,
+    /// Members that lie; none but in runs that are about them.
+    liars: Vec<Liar>,
     trace: Option<Trace>,
 }
 
@@ -154,6 +160,7 @@ impl Flock {
             calm_since: 0,
             hopeless: false,
             refused: false,
+            liars: Vec::new(),
             trace,
         }
     }
@@ -278,14 +285,18 @@ impl Flock {
             let (refused, applied) = (std::mem::take(&mut told.refused), std::mem::take(&mut told.applied));
             (wants, acks, refused, applied, changed, told.united)
         };
-        if let Some((_, why)) = refused.first() {
-            self.breaks("honest peers are never refused", format!("by device {device}: {why}"));
+        for (peer, why) in refused {
+            match self.liar(&peer) {
+                Some(liar) => self.sent_away(liar, device),
+                None => self.breaks("honest peers are never refused", format!("by device {device}: {why}")),
+            }
         }
         if std::mem::take(&mut host.told().renewed) {
             self.note(|| format!("{device} was rolled back"));
             for other in self.links.connected(device) {
                 self.disconnect(device, other);
             }
+            (0..self.liars.len()).for_each(|liar| self.sent_away(liar, device));
         }
         if united {
             self.devices[device].united();
@@ -300,6 +311,9 @@ impl Flock {
         }
         for (peer, received) in acks {
             let to = usize::from(peer.0[0]) - 1;
+            if to >= self.devices.len() {
+                continue;
+            }
             self.send(device, to, Message::Ack { folder: FOLDER, received });
         }
         if changed {
@@ -359,6 +373,7 @@ impl Flock {
                 }
             }
             Event::Start { device } => self.start(device),
+            Event::Lie { liar, to } => self.lies(liar, to),
             Event::Disarm { device } => {
                 self.set_clock(device);
                 self.shared.disarm(device);

@@ -1,15 +1,47 @@
 //! The index of a device in memory: the real rows, in a store that can be killed, lost and rolled back.
 
-use dunlin_core::kv::{Changes, Fault, Memory, Pair, Read, View};
+use dunlin_core::kv::{Changes, Fault, Pair, Read, View};
 use dunlin_node::store::{Index, Snapshot};
+use std::collections::BTreeMap;
+use std::ops::Bound::{Excluded, Included};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+/// The rows of an index. Each commit leaves the version before to whoever reads it; keys and values are shared
+/// by all versions that have them.
+#[derive(Clone, Default)]
+pub struct Stored(BTreeMap<Arc<[u8]>, Arc<[u8]>>);
+
+impl Stored {
+    fn apply(&mut self, changes: Changes) {
+        for (key, value) in changes {
+            match value {
+                Some(value) => self.0.insert(key.into(), value.into()),
+                None => self.0.remove(key.as_slice()),
+            };
+        }
+    }
+}
+
+impl View for Stored {
+    fn get(&self, key: &[u8]) -> Read<Option<Vec<u8>>> {
+        Ok(self.0.get(key).map(|value| value.to_vec()))
+    }
+
+    fn range(&self, from: &[u8], to: &[u8], limit: usize) -> Read<Vec<Pair>> {
+        if from >= to {
+            return Ok(Vec::new());
+        }
+        let pairs = self.0.range::<[u8], _>((Included(from), Excluded(to))).take(limit);
+        Ok(pairs.map(|(k, v)| (k.to_vec(), v.to_vec())).collect())
+    }
+}
+
 struct Inner {
-    rows: Arc<Memory>,
+    rows: Arc<Stored>,
     /// Handles of earlier lives of the program do nothing any more.
     life: u64,
     commits: u64,
-    kept: Option<Arc<Memory>>,
+    kept: Option<Arc<Stored>>,
 }
 
 /// The index of one device, across all lives of its program.
@@ -26,7 +58,7 @@ pub struct Handle {
     watch: Watch,
 }
 
-struct Shared(Arc<Memory>);
+struct Shared(Arc<Stored>);
 
 impl View for Shared {
     fn get(&self, key: &[u8]) -> Read<Option<Vec<u8>>> {
@@ -63,7 +95,7 @@ impl ModelIndex {
     }
 
     /// The rows as they are now.
-    pub fn rows(&self) -> Arc<Memory> {
+    pub fn rows(&self) -> Arc<Stored> {
         self.inner().rows.clone()
     }
 
@@ -84,7 +116,7 @@ impl ModelIndex {
     }
 
     /// The backup.
-    pub fn kept(&self) -> Option<Arc<Memory>> {
+    pub fn kept(&self) -> Option<Arc<Stored>> {
         self.inner().kept.clone()
     }
 

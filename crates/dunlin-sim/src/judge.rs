@@ -43,7 +43,7 @@ fn shape(thing: &Thing) -> Shape {
     }
 }
 
-fn difference(a: &Tree, b: &Tree) -> Option<String> {
+pub(crate) fn difference(a: &Tree, b: &Tree) -> Option<String> {
     let paths: BTreeSet<&RelPath> = a.keys().chain(b.keys()).collect();
     let differ: Vec<String> = paths
         .into_iter()
@@ -66,9 +66,17 @@ impl Flock {
 
     /// What is not at rest, for a person; empty if all is.
     pub(crate) fn restless(&self) -> String {
+        self.unrest(usize::MAX).join("; ")
+    }
+
+    /// So many things that are not at rest, or all.
+    fn unrest(&self, enough: usize) -> Vec<String> {
         let mut out = Vec::new();
         let staying = self.staying();
         for &i in &staying {
+            if out.len() >= enough {
+                return out;
+            }
             let d = &self.devices[i];
             let Some(life) = &d.life else {
                 out.push(format!("{i} does not run"));
@@ -89,7 +97,7 @@ impl Flock {
                 }
             }
         }
-        out.join("; ")
+        out
     }
 
     /// Whether a version is wanted that a user deleted where nobody had another copy, while another user moved the
@@ -106,7 +114,7 @@ impl Flock {
 
     pub(crate) fn rest(&mut self) -> bool {
         let limit = self.now + REST_MAX;
-        while self.busy_queue() || !self.restless().is_empty() {
+        while self.busy_queue() || !self.unrest(1).is_empty() {
             if self.is_hopeless() {
                 self.hopeless = true;
                 return true;

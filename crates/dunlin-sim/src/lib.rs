@@ -13,6 +13,7 @@ pub mod index;
 pub mod judge;
 pub mod kept;
 pub mod ledger;
+pub mod liar;
 pub mod links;
 pub mod outbox;
 pub mod rest;
@@ -28,7 +29,15 @@ use world::Broken;
 
 /// Runs a script; a panic is a broken invariant like any other.
 pub fn run_caught(script: &Script) -> Outcome {
-    let run = || flock::run(script, None);
+    caught(|| flock::run(script, None))
+}
+
+/// The same among members that lie.
+pub fn run_hostile(script: &Script) -> Outcome {
+    caught(|| flock::hostile::run(script, None))
+}
+
+fn caught(run: impl FnOnce() -> Outcome) -> Outcome {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let what = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default();

@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use dunlin_sim::script::Script;
-use dunlin_sim::{flock, run_caught, shrink, workload};
+use dunlin_sim::{flock, run_caught, run_hostile, shrink, workload};
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -36,9 +36,15 @@ struct Arguments {
     /// Prints only the first seed that fails, with the invariant, and shrinks nothing.
     #[arg(long)]
     find: bool,
+    /// Prints what came of each seed: of two builds that should do the same, any difference shows.
+    #[arg(long)]
+    each: bool,
     /// Only this invariant counts as a failure; may be given several times.
     #[arg(long, value_name = "NAME")]
     by: Vec<String>,
+    /// Among members that lie.
+    #[arg(long)]
+    hostile: bool,
     /// Leaves out the acts with these words, as scripts have them (roll-back).
     #[arg(long, value_name = "WORDS", value_delimiter = ',')]
     without: Vec<String>,
@@ -48,6 +54,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let make = |seed| {
         let mut script = match arguments.devices {
+            _ if arguments.hostile => flock::hostile::script(seed),
             Some(devices) => workload::script_with(seed, devices),
             None => workload::script(seed),
         };
@@ -57,7 +64,7 @@ fn main() -> ExitCode {
     if let Some(path) = &arguments.script {
         let text = std::fs::read_to_string(path).unwrap_or_default();
         return match text.parse::<Script>() {
-            Ok(script) => one(&script),
+            Ok(script) => one(&script, arguments.hostile),
             Err(e) => {
                 eprintln!("error: {} is no script: {}", path.display(), e.0);
                 ExitCode::from(2)
@@ -65,14 +72,15 @@ fn main() -> ExitCode {
         };
     }
     match arguments.seed {
-        Some(seed) => one(&make(seed)),
+        Some(seed) => one(&make(seed), arguments.hostile),
         None => many(&arguments, &make),
     }
 }
 
-fn one(script: &Script) -> ExitCode {
+fn one(script: &Script, hostile: bool) -> ExitCode {
     println!("{script}");
-    let outcome = flock::run(script, Some(|line| println!("{line}")));
+    let run = if hostile { flock::hostile::run } else { flock::run };
+    let outcome = run(script, Some(|line| println!("{line}")));
     println!("{} events, {} effects", outcome.events, outcome.effects);
     let Some(broken) = outcome.broken else { return ExitCode::SUCCESS };
     println!("BROKEN: {}: {}", broken.invariant, broken.what);
@@ -102,9 +110,13 @@ fn many(arguments: &Arguments, make: &(dyn Fn(u64) -> Script + Sync)) -> ExitCod
                 return;
             }
             let seed = arguments.from + i;
-            let outcome = run_caught(&make(seed));
+            let outcome = if arguments.hostile { run_hostile(&make(seed)) } else { run_caught(&make(seed)) };
             events.fetch_add(outcome.events, Ordering::Relaxed);
             effects.fetch_add(outcome.effects, Ordering::Relaxed);
+            if arguments.each {
+                let broken = outcome.broken.as_ref().map(|b| format!(" {}: {}", b.invariant, b.what));
+                println!("{seed} {} {}{}", outcome.events, outcome.effects, broken.unwrap_or_default());
+            }
             let counts = |name: &str| arguments.by.is_empty() || arguments.by.iter().any(|by| by == name);
             if let Some(broken) = outcome.broken.filter(|b| counts(b.invariant)) {
                 stop.fetch_or(!arguments.all, Ordering::Relaxed);
@@ -135,7 +147,7 @@ fn many(arguments: &Arguments, make: &(dyn Fn(u64) -> Script + Sync)) -> ExitCod
         println!("BROKEN: {invariant}: {} times, seeds {}", found.len(), seeds.join(" "));
         if let Some((seed, what)) = found.iter().min() {
             println!("  {seed}: {what}");
-            if !arguments.find {
+            if !arguments.find && !arguments.hostile {
                 println!("{}", shrink::shrink(&make(*seed), invariant));
             }
         }

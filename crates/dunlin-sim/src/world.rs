@@ -248,6 +248,10 @@ impl World {
             *moving -= 1;
             return Ok(());
         }
+        let claims = |(k, v): &(&Vec<u8>, &Option<Vec<u8>>)| k.first() == Some(&b'l') && v.is_some();
+        if !changes.iter().any(|c| claims(&c)) {
+            return Ok(());
+        }
         let mut tx = Tx::new(before);
         for (key, value) in changes {
             match value {
@@ -255,7 +259,7 @@ impl World {
                 None => tx.remove(key.clone()),
             }
         }
-        for key in changes.iter().filter(|(k, v)| k.first() == Some(&b'l') && v.is_some()).map(|(k, _)| k) {
+        for (key, _) in changes.iter().filter(claims) {
             let Some(at) = position(key) else { continue };
             let (Some(row), Some(path)) = (tx.local(&at)?, path_of(&tx, &at)?) else { continue };
             let old = before.local(&at)?;

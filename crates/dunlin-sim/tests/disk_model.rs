@@ -4,6 +4,7 @@
 
 use dunlin_core::path::RelPath;
 use dunlin_node::disk::{Disk, FileTime, Rename};
+use dunlin_node::stage::Stage;
 use dunlin_node::watch::{Hint, Watch};
 use dunlin_sim::chance::Chance;
 use dunlin_sim::disk::{Effect, Faults, ModelDisk, Names, Options};
@@ -229,6 +230,29 @@ fn events_are_lost_and_belong_to_one_life() {
     user.truncate(&p("h1"), 3).unwrap();
     let name = p("h1").names()[0].clone();
     assert_eq!(next.take_events(), [Hint::Entry { dir: [2; 16], name, writing: true }]);
+}
+
+/// Room that the history could give is summed up now and then, by the disk's clock: what is run from a seed would
+/// else depend on how fast the machine is.
+#[test]
+fn what_could_yield_is_summed_up_by_the_clock_of_the_disk() {
+    let content = |n| dunlin_core::ids::ContentId([n; 32]);
+    for (secs, nanos, granted) in
+        [(50, 0, false), (50, 199_999_999, false), (50, 200_000_000, true), (49, 0, true)]
+    {
+        let disk = ModelDisk::new(Options { space: 1 << 20, ..Options::default() });
+        disk.set_now(FileTime { secs: 50, nanos: 0 });
+        let stage = Stage::open(Arc::new(disk.clone())).unwrap();
+        let keep = || {
+            disk.user().create(&p("f"), &[7; 400 << 10]).unwrap();
+            stage.keep(&p("f"), &p("f").names()[0], None).unwrap();
+        };
+        keep();
+        assert!(stage.claim(&content(1), 2 << 20).unwrap().is_err());
+        keep();
+        disk.set_now(FileTime { secs, nanos });
+        assert_eq!(stage.claim(&content(2), 900 << 10).unwrap().is_ok(), granted, "at {secs} s {nanos}");
+    }
 }
 
 /// What the simulator can count on: cargo test --release -p dunlin-sim -- --ignored --nocapture speed.

@@ -45,7 +45,7 @@ impl Paths {
             if let Some(known) = self.0.get(&at) {
                 break known.clone();
             }
-            let Some(up) = view.node(at)?.and_then(|row| row.settled()) else { break None };
+            let Some(up) = view.node(at)?.and_then(|row| row.settled(at)) else { break None };
             way.push((at, up.name));
             at = up.dir;
             if way.len() > DEPTH_MAX {

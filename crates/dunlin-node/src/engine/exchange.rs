@@ -12,10 +12,31 @@ use dunlin_core::rows::Rows;
 use dunlin_core::session::Speaker;
 use dunlin_core::state::Content;
 use dunlin_core::tree::Work;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long the tree of the others is waited for before an index that was rolled back looks at its disk.
 const WAIT_FOR_OTHERS: Duration = Duration::from_secs(3);
+
+/// How long after the first renewal in a life of the program there may be another; it doubles with each.
+const RENEW_AGAIN: Duration = Duration::from_secs(8);
+const RENEW_DOUBLES_MAX: u32 = 7;
+
+/// That an index was rolled back is only said by others, and one of them may lie, again and again. So the first
+/// word is believed at once, and those after it ever later.
+#[derive(Default)]
+pub(super) struct Renewals {
+    count: u32,
+    last: Option<Instant>,
+    /// When the next one is, that was asked for.
+    pub(super) due: Option<Instant>,
+}
+
+impl Renewals {
+    fn free_at(&self, now: Instant) -> Instant {
+        let doubled = self.count.saturating_sub(1).min(RENEW_DOUBLES_MAX);
+        self.last.map_or(now, |last| last + RENEW_AGAIN * (1 << doubled))
+    }
+}
 
 impl Engine {
     pub(super) fn open(&mut self, from: &Speaker, heard: &Heard) -> Read<()> {
@@ -24,15 +45,25 @@ impl Engine {
         work.opened(from)?;
         let rolled_back = !vouches(&snapshot, heard)?;
         self.commit(work)?;
-        if rolled_back { self.renew() } else { Ok(()) }
+        if rolled_back { self.ask_to_renew() } else { Ok(()) }
+    }
+
+    fn ask_to_renew(&mut self) -> Read<()> {
+        self.renewals.due = Some(self.renewals.free_at(self.now));
+        self.renew_if_due()
+    }
+
+    pub(super) fn renew_if_due(&mut self) -> Read<()> {
+        if self.renewals.due.is_some_and(|at| self.now >= at) { self.renew() } else { Ok(()) }
     }
 
     /// Others know more of this index than it does itself. What is on the disk may be older than what they
     /// know, so both are united again.
     fn renew(&mut self) -> Read<()> {
-        self.renewed += 1;
+        let count = self.renewals.count + 1;
+        self.renewals = Renewals { count, last: Some(self.now), due: None };
         let mut random = self.fresh.1;
-        random.iter_mut().zip(self.renewed.to_le_bytes()).for_each(|(r, n)| *r ^= n);
+        random.iter_mut().zip(u64::from(count).to_le_bytes()).for_each(|(r, n)| *r ^= n);
         let snapshot = self.folder.store.snapshot()?;
         let mut work = Work::new(&snapshot);
         work.renew(Incarnation::new(self.fresh.0, random))?;
@@ -72,11 +103,11 @@ impl Engine {
     pub(super) fn rows(&mut self, from: &Speaker, upto: u64, rows: &[RowBytes]) -> Read<()> {
         let snapshot = self.folder.store.snapshot()?;
         let mut work = Work::new(&snapshot);
-        let Ok(taken) = work.take_rows(from, upto, rows)? else {
+        let Ok(taken) = work.take_rows(from, upto, rows, self.renewals.due.is_some())? else {
             self.host.refuse(from.device, "a row cannot be read");
             return Ok(());
         };
-        if taken.foretold {
+        if taken.foretold && self.now >= self.renewals.free_at(self.now) {
             drop(work);
             // They come again, over the connections that are made now.
             return self.renew();
@@ -91,6 +122,6 @@ impl Engine {
             }
         }
         self.host.acknowledge(from.device, taken.received);
-        Ok(())
+        if taken.foretold { self.ask_to_renew() } else { Ok(()) }
     }
 }

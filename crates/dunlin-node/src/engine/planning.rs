@@ -13,7 +13,7 @@ use dunlin_core::rows::Rows;
 use dunlin_core::state::Content;
 use dunlin_core::tree::Work;
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The most steps of one plan.
 const STEPS_MAX: usize = 1024;
@@ -22,11 +22,27 @@ const FETCHES_MAX: usize = 4096;
 /// At most so many bytes are placed (and made durable) in one go.
 const BATCH_BYTES: u64 = 64 << 20;
 
+/// When a node that failed is planned again.
+pub(super) struct Backoff {
+    pub(super) until: Instant,
+    pub(super) tries: u32,
+    /// For want of somebody who holds the content, not for an error here.
+    pub(super) nowhere: bool,
+    /// A plan was made since.
+    pub(super) offered: bool,
+}
+
+impl Backoff {
+    /// When a plan is to be made for it.
+    pub(super) fn due(&self) -> Option<Instant> {
+        (!self.offered).then_some(self.until)
+    }
+}
+
 impl Engine {
     /// Plans one window, applies its steps and asks for what is lacking.
     pub(super) fn plan(&mut self) -> Read<()> {
         let now = self.now;
-        self.planned_at = now;
         let snapshot = self.folder.store.snapshot()?;
         if snapshot.totals()?.need_files == 0 {
             self.replan = false;
@@ -43,6 +59,8 @@ impl Engine {
             plan(&snapshot, &Window { staged: &staged, skip: &skip, limit: STEPS_MAX })?;
         drop(snapshot);
         steps.retain(|step| !self.is_in_doubt(step));
+        // What still cannot be planned waits for something else to change, and not for the time.
+        self.backoff.values_mut().filter(|b| b.until <= now).for_each(|b| b.offered = true);
         for (node, path) in blocked {
             self.trouble(node, path, KEPT_IN_THE_WAY.into());
         }
@@ -212,7 +230,7 @@ fn bounded(steps: Vec<Step>) -> Vec<Step> {
     };
     let mut out = Vec::new();
     for step in steps {
-        bytes += size(&step);
+        bytes = u64::saturating_add(bytes, size(&step));
         if bytes > BATCH_BYTES && !out.is_empty() {
             break;
         }

@@ -2,7 +2,7 @@
 //! is refused at once, and does not take the room of what would.
 
 use super::{Stage, control};
-use crate::disk::{DISK_FULL, NO_INODES, Space};
+use crate::disk::{DISK_FULL, FileTime, NO_INODES, Space};
 use dunlin_core::ids::ContentId;
 use dunlin_core::path::RelPath;
 use std::collections::BTreeMap;
@@ -10,7 +10,6 @@ use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 /// This share of a file system is left to others, but no more than so many bytes.
 const RESERVE_SHARE: u64 = 100;
@@ -22,8 +21,14 @@ const ROOM_MAX: u64 = 64 << 20;
 const ROOM_FILES: u64 = 16;
 /// What a file takes is a multiple of this, about.
 const BLOCK: u64 = 4096;
-/// How long what could yield is not summed up anew.
-const SUM_AGAIN: Duration = Duration::from_millis(200);
+/// How long what could yield is not summed up anew, in nanoseconds of the disk's clock.
+const SUM_AGAIN_NS: i128 = 200_000_000;
+
+/// Whether what was summed up at `then` still counts. A clock that was set back says nothing.
+fn is_just_after(now: FileTime, then: FileTime) -> bool {
+    let ns = |t: FileTime| i128::from(t.secs) * 1_000_000_000 + i128::from(t.nanos);
+    (0..SUM_AGAIN_NS).contains(&(ns(now) - ns(then)))
+}
 
 fn reserve(space: &Space) -> u64 {
     (space.total / RESERVE_SHARE).min(RESERVE_MAX)
@@ -34,7 +39,7 @@ fn reserve(space: &Space) -> u64 {
 pub(super) struct Claims {
     left: BTreeMap<ContentId, Left>,
     /// What idle parts and the history hold, and when that was summed up.
-    yields: Option<(Instant, u64)>,
+    yields: Option<(FileTime, u64)>,
 }
 
 /// Bytes set aside that are not written yet.
@@ -174,8 +179,8 @@ impl Stage {
 
     /// Bytes that idle parts and the history hold; about, since it is not summed up each time.
     fn yields(&self, claims: &mut Claims, but: &ContentId) -> io::Result<u64> {
-        if let Some((at, bytes)) = claims.yields.filter(|(at, _)| at.elapsed() < SUM_AGAIN) {
-            claims.yields = Some((at, bytes));
+        let now = self.disk.now();
+        if let Some((_, bytes)) = claims.yields.filter(|(at, _)| is_just_after(now, *at)) {
             return Ok(bytes);
         }
         let mut bytes = 0u64;
@@ -186,7 +191,7 @@ impl Stage {
             // What has another name somewhere gives nothing back.
             bytes = bytes.saturating_add(entry.stat.map_or(0, |s| if s.nlink == 1 { s.size } else { 0 }));
         }
-        claims.yields = Some((Instant::now(), bytes));
+        claims.yields = Some((now, bytes));
         Ok(bytes)
     }
 
@@ -296,7 +301,7 @@ mod tests {
             stage.keep(&RelPath::parse(b"f").unwrap(), &Name::new(b"f").unwrap(), None).unwrap();
         }
         let kept = || std::fs::read_dir(dir.join(".dunlin/history")).unwrap().count();
-        std::thread::sleep(SUM_AGAIN);
+        std::thread::sleep(std::time::Duration::from_nanos(SUM_AGAIN_NS as u64));
         assert!(refused(4, 30 * MIB));
         assert_eq!(kept(), 4);
         // First the idle part yields, and keeps what it may.
@@ -304,7 +309,7 @@ mod tests {
         let rest = stage.allocated(&id(2)).unwrap().unwrap();
         assert!((MIB..10 * MIB).contains(&rest), "{rest}");
         assert_eq!(kept(), 4);
-        std::thread::sleep(SUM_AGAIN);
+        std::thread::sleep(std::time::Duration::from_nanos(SUM_AGAIN_NS as u64));
         let five = claim(5, 17 * MIB).unwrap();
         assert_eq!((stage.allocated(&id(2)).unwrap(), kept()), (None, 2));
         drop(five);
