@@ -12,28 +12,12 @@ use minicbor::{Decode, Encode};
 
 mod local;
 mod peer;
+mod position;
 
 pub use local::{LocalRow, Stamp};
 use local::{decode_local, encode_local};
 pub use peer::PeerRow;
-
-/// A directory and a name in it: where something is, or should be, on the disk.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
-pub struct Position {
-    /// The directory.
-    #[n(0)]
-    pub dir: NodeId,
-    /// The name in it.
-    #[n(1)]
-    pub name: Name,
-}
-
-impl Position {
-    /// A directory and a name in it.
-    pub fn new(dir: NodeId, name: Name) -> Position {
-        Position { dir, name }
-    }
-}
+pub use position::Position;
 
 /// One node of the tree as this index knows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

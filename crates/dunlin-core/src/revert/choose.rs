@@ -53,8 +53,43 @@ pub fn choose(
     which: &Which,
     copy: bool,
 ) -> Read<Result<Vec<Version>, Unmet>> {
+    let Met { met, known } = match gather(view, path, which, copy)? {
+        Ok(met) => met,
+        Err(unmet) => return Ok(Err(unmet)),
+    };
+    let mut out = Vec::new();
+    for version in met.into_values() {
+        let there = shown_at(view, &version.path)?.map(|(_, w)| w.content);
+        let differs = there.as_ref() != Some(&version.content);
+        let below = version.path != *path;
+        // In a directory what is there now stays, unless a time was named.
+        let stays = *which == Which::Newest && below && there.is_some();
+        let is_dir_there = there == Some(Content::Dir) && version.content == Content::Dir;
+        let all = copy && *which != Which::Newest;
+        if all || (differs && !stays && !is_dir_there) {
+            out.push(version);
+        }
+    }
+    // Of a path that was a file and a directory at times, the newest counts.
+    if out.iter().any(|v| v.path == *path && v.content != Content::Dir) && out.len() > 1 {
+        let newest = out.iter().max_by_key(|v| v.seq).is_some_and(|v| v.path == *path);
+        out.retain(|v| (v.path == *path) == newest);
+    }
+    if out.is_empty() {
+        return Ok(Err(if known { Unmet::Same } else { Unmet::Unknown }));
+    }
+    Ok(Ok(out))
+}
+
+/// Versions by path, and whether anything at all is known there.
+struct Met {
+    met: BTreeMap<RelPath, Version>,
+    known: bool,
+}
+
+fn gather(view: &dyn View, path: &RelPath, which: &Which, copy: bool) -> Read<Result<Met, Unmet>> {
     let mut met: BTreeMap<RelPath, Version> = BTreeMap::new();
-    let mut known = !path.is_root() && shown_at(view, path)?.is_some();
+    let mut known = shown_at(view, path)?.is_some();
     match which {
         Which::Newest => versions(view, path, |v| {
             known = true;
@@ -95,32 +130,7 @@ pub fn choose(
             }
         }
     }
-    let named_exists = shown_at(view, path)?;
-    let mut out = Vec::new();
-    for version in met.into_values() {
-        let there = shown_at(view, &version.path)?.map(|(_, w)| w.content);
-        let differs = there.as_ref() != Some(&version.content);
-        let below = version.path != *path;
-        // In a directory what is there now stays, unless a time was named.
-        let stays = *which == Which::Newest && below && there.is_some();
-        let is_dir_there = there == Some(Content::Dir) && version.content == Content::Dir;
-        let all = copy && *which != Which::Newest;
-        if all || (differs && !stays && !is_dir_there) {
-            out.push(version);
-        }
-    }
-    // Of a path that was a file and a directory at times, the newest counts.
-    if out.iter().any(|v| v.path == *path && v.content != Content::Dir) && out.len() > 1 {
-        let newest = out.iter().map(|v| (v.seq, v.path.clone())).max();
-        match newest {
-            Some((_, newest)) if newest == *path => out.retain(|v| v.path == *path),
-            _ => out.retain(|v| v.path != *path),
-        }
-    }
-    if out.is_empty() {
-        return Ok(Err(if known || named_exists.is_some() { Unmet::Same } else { Unmet::Unknown }));
-    }
-    Ok(Ok(out))
+    Ok(Ok(Met { met, known }))
 }
 
 /// What shows at and below a path now.
