@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::io;
 
 /// A time stamp younger than this when it was read may be that of a later change too.
-const RACY_MS: i64 = 12;
+pub(crate) const RACY_MS: i64 = 12;
 /// Small contents younger than this are kept in memory for a while.
 const RECENT_MS: i64 = 3000;
 /// What is said where another file system was mounted over something of the folder.

@@ -5,12 +5,13 @@ use super::left_alone::{IN_THE_WAY, KEPT_IN_THE_WAY};
 use crate::apply::{Applied, apply};
 use crate::control::Change;
 use crate::disk::{DISK_FULL, NO_INODES};
+use crate::scan::RACY_MS;
 use dunlin_core::ids::{ContentId, NodeId, ROOT};
 use dunlin_core::kv::Read;
 use dunlin_core::path::RelPath;
 use dunlin_core::plan::{Action, Fetch, Outcome, Plan, Step, Window, plan};
 use dunlin_core::rows::Rows;
-use dunlin_core::state::Content;
+use dunlin_core::state::{Content, Mtime};
 use dunlin_core::tree::Work;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -137,8 +138,7 @@ impl Engine {
                     if matches!(outcome, Outcome::Done(..)) {
                         self.tell(step);
                     }
-                    if matches!(&step.action, Action::Meta { row, .. } if row.content != Content::Dir) {
-                        // A write just before the time was set would be hidden by it.
+                    if may_hide_a_write(step, &outcome) {
                         self.mark(step.at.clone(), Duration::from_millis(20), true);
                     }
                     done = true;
@@ -213,6 +213,19 @@ impl Engine {
             self.host.conflict(&step.path);
         }
         self.host.applied(&step.path, kind);
+    }
+}
+
+/// Whether the stamp that is recorded may be that of a user's write too: one just before the time was set is
+/// hidden by it, and one just after a file was placed if it got the time that the file has.
+fn may_hide_a_write(step: &Step, outcome: &Outcome) -> bool {
+    let ms = |t: Mtime| t.secs.saturating_mul(1000).saturating_add(i64::from(t.nanos / 1_000_000));
+    match (&step.action, outcome) {
+        (Action::Meta { row, .. }, _) => row.content != Content::Dir,
+        (Action::Place { content: Content::File { .. }, .. }, Outcome::Done(stamp, _)) => {
+            ms(stamp.ctime).saturating_sub(ms(stamp.mtime)).saturating_abs() < RACY_MS
+        }
+        _ => false,
     }
 }
 
