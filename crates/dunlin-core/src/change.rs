@@ -20,7 +20,7 @@ pub struct Attributes {
 
 impl Work<'_> {
     /// Applies `change` under a new dot, which is returned.
-    fn write(&mut self, node: NodeId, change: impl FnOnce(&mut State, Dot)) -> Read<Dot> {
+    pub(crate) fn write(&mut self, node: NodeId, change: impl FnOnce(&mut State, Dot)) -> Read<Dot> {
         let mut totals = self.tx.totals()?;
         totals.counter += 1;
         let dot = Dot { inc: totals.inc, counter: totals.counter };
@@ -213,7 +213,7 @@ fn set_attributes(s: &mut State, dot: Dot, attributes: Attributes) {
     }
 }
 
-fn replace_all<T: Clone + crate::state::Tie>(store: &mut DotStore<Ranked<T>>, dot: Dot, value: T) {
+pub(crate) fn replace_all<T: Clone + crate::state::Tie>(store: &mut DotStore<Ranked<T>>, dot: Dot, value: T) {
     let rank = store.next_rank(|_| true);
     *store = DotStore::default();
     store.insert(dot, Ranked::new(rank, value));

@@ -1,10 +1,11 @@
 //! What is on this disk of one node against what should be: the whole decision table.
 
-use crate::ids::NodeId;
+use crate::ids::{Dot, NodeId};
 use crate::kv::{Read, Tx, View};
 use crate::names::Wanted;
-use crate::rows::{LocalRow, NeedRow, Position, Rows};
+use crate::rows::{LocalRow, NeedRow, Position, Rows, is_released};
 use crate::state::Content;
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 /// One thing that differs between the disk and what should be there.
@@ -141,7 +142,7 @@ pub(crate) fn refresh(tx: &mut Tx<'_>, node: NodeId, wanted: Vec<Wanted>) -> Rea
 }
 
 fn need_of(view: &dyn View, node: NodeId, lacks: &[Lack]) -> Read<NeedRow> {
-    let mut need = NeedRow { phase: u8::MAX, waits: None, bytes: 0 };
+    let mut need = NeedRow { phase: u8::MAX, waits: None, bytes: 0, removals: removals(view, node, lacks)? };
     let mut blocked = None;
     for lack in lacks {
         if let Lack::Create(w) | Lack::Replace(_, w) = lack {
@@ -156,6 +157,23 @@ fn need_of(view: &dyn View, node: NodeId, lacks: &[Lack]) -> Read<NeedRow> {
         need.waits = blocked;
     }
     Ok(need)
+}
+
+/// How many files and links are to go because the node was deleted, and nobody accepted that yet. What goes
+/// while the node lives (a conflict copy, something that is a node of its own by now) is no delete of it.
+fn removals(view: &dyn View, node: NodeId, lacks: &[Lack]) -> Read<u32> {
+    let is_file = |lack: &&Lack| matches!(lack, Lack::Remove(_, l) if l.content != Content::Dir);
+    let count = lacks.iter().filter(is_file).count();
+    let Some(row) = view.node(node)?.filter(|r| count > 0 && !r.state.alive()) else { return Ok(0) };
+    let mut accepted = BTreeSet::new();
+    for (dot, _) in row.state.gone.entries() {
+        if is_released(view, *dot)? {
+            accepted.insert(*dot);
+        }
+    }
+    let taken = |dot: Dot| row.state.taken_by(dot, |gone| accepted.contains(&gone));
+    let all = !accepted.is_empty() && row.state.content.entries().iter().all(|(dot, _)| taken(*dot));
+    Ok(if all { 0 } else { u32::try_from(count).unwrap_or(u32::MAX) })
 }
 
 fn missing_bytes(view: &dyn View, content: &Content) -> Read<u64> {

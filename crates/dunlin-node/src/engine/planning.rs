@@ -40,7 +40,7 @@ impl Engine {
         let folder = self.folder.clone();
         let staged = |id: &ContentId| is_empty(id) || folder.stage.has(id);
         let Plan { steps, fetches, blocked } =
-            plan(&snapshot, &Window { staged: &staged, skip: &skip, limit: STEPS_MAX })?;
+            plan(&snapshot, &Window { staged: &staged, skip: &skip, limit: STEPS_MAX, removals: true })?;
         drop(snapshot);
         for (node, path) in blocked {
             self.trouble(node, path, KEPT_IN_THE_WAY.into());

@@ -59,6 +59,7 @@ fn admit_statement(
         by: DeviceId(*by.public().as_bytes()),
         role: ROLE_ALL,
         after: last.into_iter().collect(),
+        release: None,
     };
     let claim = minicbor::to_vec(&claim).map_err(|e| cannot("write a statement", e))?;
     let signature = by.sign(&signed_bytes(&claim)).to_bytes().to_vec();
