@@ -13,7 +13,7 @@ use core::time::Duration;
 mod held;
 mod take_back;
 
-pub use held::{Held, absent_files, counts, held, pending};
+pub use held::{Absent, Held, absent_files, counts, held, pending, released};
 
 /// Deletes wait until none has come for so long.
 pub const QUIET: Duration = Duration::from_millis(300);
@@ -117,6 +117,11 @@ impl Brake {
     pub fn count(&self, now: Duration, pending: u64, files: u64) -> Count {
         let done = self.recent(now).map(|d| d.files).sum();
         Count { deletes: pending + done, of: files.max(pending) + done, done }
+    }
+
+    /// The same of deletes alone that were not carried out.
+    pub fn alone(pending: u64, files: u64) -> Count {
+        Count { deletes: pending, of: files.max(pending), done: 0 }
     }
 
     /// Whether so many deletes are too many to be carried out unasked.

@@ -4,7 +4,7 @@ use crate::ids::{Dot, NodeId};
 use crate::kv::{Read, Tx, View};
 use crate::names::Wanted;
 use crate::rows::{LocalRow, NeedRow, Position, Rows, is_released};
-use crate::state::Content;
+use crate::state::{Content, State};
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
@@ -165,15 +165,19 @@ fn removals(view: &dyn View, node: NodeId, lacks: &[Lack]) -> Read<u32> {
     let is_file = |lack: &&Lack| matches!(lack, Lack::Remove(_, l) if l.content != Content::Dir);
     let count = lacks.iter().filter(is_file).count();
     let Some(row) = view.node(node)?.filter(|r| count > 0 && !r.state.alive()) else { return Ok(0) };
+    Ok(if is_accepted(view, &row.state)? { 0 } else { u32::try_from(count).unwrap_or(u32::MAX) })
+}
+
+/// Whether the deletes that a person accepted are enough for a node to be gone.
+pub(crate) fn is_accepted(view: &dyn View, state: &State) -> Read<bool> {
     let mut accepted = BTreeSet::new();
-    for (dot, _) in row.state.gone.entries() {
+    for (dot, _) in state.gone.entries() {
         if is_released(view, *dot)? {
             accepted.insert(*dot);
         }
     }
-    let taken = |dot: Dot| row.state.taken_by(dot, |gone| accepted.contains(&gone));
-    let all = !accepted.is_empty() && row.state.content.entries().iter().all(|(dot, _)| taken(*dot));
-    Ok(if all { 0 } else { u32::try_from(count).unwrap_or(u32::MAX) })
+    let taken = |dot: Dot| state.taken_by(dot, |gone| accepted.contains(&gone));
+    Ok(!accepted.is_empty() && state.content.entries().iter().all(|(dot, _)| taken(*dot)))
 }
 
 fn missing_bytes(view: &dyn View, content: &Content) -> Read<u64> {

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 mod at_rest;
 mod exchange;
 mod machines;
+mod person;
 
 /// The folder of every flock.
 pub(crate) const FOLDER: FolderId = FolderId([7; 32]);
@@ -79,6 +80,10 @@ pub struct Flock {
     pub(crate) hopeless: bool,
     /// A user was refused something after the script.
     refused: bool,
+    /// Decides about deletes that are held when all else is at rest.
+    person: Chance,
+    /// All deletes are meant from now on.
+    pub(crate) accepts: bool,
     trace: Option<Trace>,
 }
 
@@ -154,6 +159,8 @@ impl Flock {
             calm_since: 0,
             hopeless: false,
             refused: false,
+            person: Chance::new(setup.seed, "person"),
+            accepts: false,
             trace,
         }
     }
@@ -186,6 +193,7 @@ impl Flock {
         let now = i64::try_from(self.now).unwrap_or(i64::MAX);
         let secs = EPOCH_S + self.devices[device].skew_s + now / 1_000_000_000;
         let nanos = u32::try_from(now % 1_000_000_000).unwrap_or(0);
+        self.shared.world().now = self.now;
         self.shared.world().machines[device].disk.set_now(FileTime { secs, nanos });
     }
 
@@ -294,6 +302,7 @@ impl Flock {
             self.note(|| format!("{device} applied {path}"));
             self.shared.world().check_path(device, &path);
         }
+        self.tell_releases(device);
         for fetch in wants {
             let after = self.links.delay();
             self.later(after, Event::Fetched { device, life: number, fetch });

@@ -2,7 +2,7 @@
 
 use dunlin_node::control::{
     AnyPath, ApiError, ErrorBody, Event, FolderSpec, InviteRequest, Invited, JoinRequest, Joined,
-    ShareRequest, Shared, Status, Verified, VerifyRequest, WaitRequest,
+    ResumeRequest, Resumed, ShareRequest, Shared, Status, Verified, VerifyRequest, WaitRequest,
 };
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
@@ -91,6 +91,11 @@ impl Client {
     /// Reads all files of a folder again. Dropping it cancels.
     pub async fn verify(&self, folder: FolderSpec) -> Result<Verified, ClientError> {
         self.ask(Method::POST, "/v1/verify", &VerifyRequest { folder }).await
+    }
+
+    /// Decides about deletes that are held.
+    pub async fn resume(&self, folder: FolderSpec, accept: bool) -> Result<Resumed, ClientError> {
+        self.ask(Method::POST, "/v1/resume", &ResumeRequest { folder, accept }).await
     }
 
     /// All that happens from now on.

@@ -3,6 +3,7 @@
 pub mod demo;
 pub mod invite;
 pub mod join;
+pub mod resume;
 pub mod run;
 pub mod share;
 pub mod status;
@@ -33,6 +34,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Invite(args) => args.run(globals).await,
         Command::Status(args) => args.run(globals).await,
         Command::Verify(args) => args.run(globals).await,
+        Command::Resume(args) => args.run(globals).await,
         Command::Wait(args) => args.run(globals).await,
         Command::Demo(args) => args.run(globals).await,
     }

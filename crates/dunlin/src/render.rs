@@ -9,7 +9,7 @@ pub use live::{Live, Opening};
 pub use status::lacking;
 
 use crate::failure::Failure;
-use dunlin_node::control::{AnyPath, Change, Escaped, Status, Verified};
+use dunlin_node::control::{AnyPath, Change, Escaped, Resumed, Status, Verified};
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 use words::Style;
@@ -51,6 +51,15 @@ pub fn verified(found: &Verified, json: bool) {
     } else {
         let style = Style::of(std::io::stdout().is_terminal());
         print(status::verified(found, &style).trim_end());
+    }
+}
+
+/// Prints what became of deletes that were held.
+pub fn resumed(done: &Resumed, json: bool) {
+    if json {
+        print_json(done);
+    } else {
+        print(&status::resumed(done, &Style::of(std::io::stdout().is_terminal())));
     }
 }
 

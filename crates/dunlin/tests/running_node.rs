@@ -4,8 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use dunlin_node::control::{
-    Api, ApiError, Device, Event, Folder, FolderSpec, JoinRequest, Joined, Problem, Shared, State, Status,
-    Verified, serve,
+    Api, ApiError, Device, Event, Folder, FolderSpec, JoinRequest, Joined, Problem, Resumed, Shared, State,
+    Status, Verified, serve,
 };
 use dunlin_node::home::Home;
 use std::path::{Path, PathBuf};
@@ -69,6 +69,14 @@ impl Api for Fake {
             repaired: 1.min(damaged),
             problems,
         })
+    }
+    async fn resume(&self, folder: FolderSpec, accept: bool) -> Result<Resumed, ApiError> {
+        let i = self.pick(&folder)?;
+        if self.folders[i].state != State::Halted {
+            return Err(ApiError::failed("no deletes are held", "dunlin status shows how the folder is"));
+        }
+        let (folder, path) = (self.folders[i].id.clone(), self.folders[i].path.clone());
+        Ok(Resumed { folder, path, accepted: accept, files: 5000 })
     }
     fn events(&self) -> broadcast::Receiver<Event> {
         broadcast::channel(1).1
@@ -253,6 +261,25 @@ fn verifying_says_what_it_found_and_fails_where_damage_is_left() {
     let found: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert_eq!((code, found["damaged"].as_u64(), out.lines().count()), (1, Some(2), 1));
     assert_eq!(node.told(&["verify"]).0, 2);
+}
+
+#[test]
+fn deletes_that_are_held_are_decided_about() {
+    let node = Node::start(&[(State::Halted, false), (State::Idle, true)]);
+    let there = node.path("0").canonicalize().unwrap();
+    let told = node.told(&["resume", "0", "--accept"]);
+    assert_eq!(
+        told,
+        (0, format!("{} goes on: 5,000 files are deleted on every device\n", there.display()), String::new())
+    );
+    let (code, out, _) = node.told(&["resume", "0", "--reject", "--json"]);
+    let done: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &done["accepted"], &done["files"]), (0, &false.into(), &5000.into()));
+    let (code, _, err) = node.told(&["resume", "1", "--reject"]);
+    assert_eq!((code, err.starts_with("dunlin: no deletes are held\nhint: ")), (1, true), "{err}");
+    for wrong in [&["resume", "0"][..], &["resume", "0", "--accept", "--reject"], &["resume", "--accept"]] {
+        assert_eq!(node.told(wrong).0, 2, "{wrong:?}");
+    }
 }
 
 #[test]

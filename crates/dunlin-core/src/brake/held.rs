@@ -51,17 +51,31 @@ pub fn held(view: &dyn View) -> Read<Option<Held>> {
     view.get(&[Table::Brake as u8])?.map(|b| decode(&b, "brake")).transpose()
 }
 
-/// How many files and links vanished from this disk with these positions and all below them, as far as they are
-/// not deleted anyway.
-pub fn absent_files<'a>(view: &dyn View, absent: impl IntoIterator<Item = &'a Position>) -> Read<u64> {
+/// The changes whose deletes were accepted.
+pub fn released(view: &dyn View) -> Read<Vec<DotRange>> {
+    all_released(view)
+}
+
+/// Files and links that vanished from this disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Absent {
+    /// They would be deleted.
+    pub living: u64,
+    /// They were to be removed anyway, and count as such.
+    pub pending: u64,
+}
+
+/// What vanished with these positions and all below them.
+pub fn absent_files<'a>(view: &dyn View, absent: impl IntoIterator<Item = &'a Position>) -> Read<Absent> {
     let absent: BTreeSet<&Position> = absent.into_iter().collect();
-    let mut count = 0;
+    let mut out = Absent::default();
     for at in &absent {
         let Some(row) = view.local(at)? else { continue };
         let mut todo = vec![(row.node, row.content)];
         while let Some((node, content)) = todo.pop() {
             if content != Content::Dir {
-                count += u64::from(view.node(node)?.is_some_and(|r| r.state.alive()));
+                out.living += u64::from(view.node(node)?.is_some_and(|r| r.state.alive()));
+                out.pending += u64::from(view.need(node)?.is_some_and(|n| n.removals > 0));
                 continue;
             }
             for (name, inner) in view.locals(node)? {
@@ -72,7 +86,7 @@ pub fn absent_files<'a>(view: &dyn View, absent: impl IntoIterator<Item = &'a Po
             }
         }
     }
-    Ok(count)
+    Ok(out)
 }
 
 /// The deletes that are heard, not accepted and not carried out here: by whom, and how many files.

@@ -1,6 +1,7 @@
 //! Deletes that a person rejects: what was deleted is wanted again.
 
 use crate::change::replace_all;
+use crate::decide::is_accepted;
 use crate::ids::{Dot, DotRange, NodeId};
 use crate::kv::{Read, View};
 use crate::rows::{NodeRow, Position, Rows, Table, after};
@@ -33,30 +34,31 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Takes back the deletes made by the changes in `ranges`, as changes of this device: files, links and
-    /// directories, with the place, mode and time they had. What lives again already stays as it is. Returns
-    /// how many files and links that were.
-    pub fn take_back(&mut self, ranges: &[DotRange]) -> Read<u64> {
+    /// Takes back deletes, as changes of this device: those that were heard, not accepted and not carried out here, and
+    /// those made by `changes`. Files, links and directories get the place, mode and time they had. What lives again
+    /// already stays as it is. Returns how many files and links that were.
+    pub fn take_back(&mut self, changes: &[DotRange]) -> Read<u64> {
         let (mut from, mut files) = (vec![Table::Node as u8], 0);
-        while !ranges.is_empty() {
+        loop {
             let page = self.tx.range(&from, &after(&[Table::Node as u8]), PAGE)?;
             let Some((end, _)) = page.last() else { break };
             from = [&end[..], &[0]].concat();
             for node in page.iter().filter_map(|(key, _)| key.get(1..).and_then(NodeId::from_slice)) {
                 let Some(row) = self.tx.node(node)? else { continue };
-                files += u64::from(self.revive(node, &row, ranges)?);
+                files += u64::from(self.revive(node, &row, changes)?);
             }
         }
         Ok(files)
     }
 
     /// Returns whether a file or link lives again.
-    fn revive(&mut self, node: NodeId, row: &NodeRow, ranges: &[DotRange]) -> Read<bool> {
+    fn revive(&mut self, node: NodeId, row: &NodeRow, changes: &[DotRange]) -> Read<bool> {
         let state = &row.state;
-        let mine = |gone: Dot| ranges.iter().any(|r| r.covers(gone));
-        if state.alive() || !state.gone.entries().iter().any(|(gone, _)| mine(*gone)) {
+        if state.alive() || state.gone.is_empty() {
             return Ok(false);
         }
+        let pending = self.tx.need(node)?.is_some() && !is_accepted(&self.tx, state)?;
+        let mine = |gone: Dot| pending || changes.iter().any(|r| r.covers(gone));
         let taken: Vec<(Dot, Content)> = state
             .content
             .ordered()

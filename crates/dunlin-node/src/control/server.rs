@@ -2,8 +2,8 @@
 //! number of connections, headers and bodies in size and time.
 
 use super::{
-    Api, ApiError, ErrorBody, ErrorCode, Event, InviteRequest, Invited, JoinRequest, Joined, ShareRequest,
-    Shared, Status, Verified, VerifyRequest, WaitRequest,
+    Api, ApiError, ErrorBody, ErrorCode, Event, InviteRequest, Invited, JoinRequest, Joined, ResumeRequest,
+    Resumed, ShareRequest, Shared, Status, Verified, VerifyRequest, WaitRequest,
 };
 use axum::Router;
 use axum::body::{Body, HttpBody};
@@ -133,6 +133,7 @@ fn router<A: Api>(shop: Shop<A>) -> Router {
         .route("/v1/status", get(status::<A>))
         .route("/v1/wait", post(wait::<A>))
         .route("/v1/verify", post(verify::<A>))
+        .route("/v1/resume", post(resume::<A>))
         .route("/v1/events", get(events::<A>))
         .route("/v1/shutdown", post(stop::<A>))
         .fallback(async || refusal(StatusCode::NOT_FOUND, "there is no such route"))
@@ -169,6 +170,11 @@ async fn wait<A: Api>(State(shop): State<Shop<A>>, request: Request) -> Result<J
 async fn verify<A: Api>(State(shop): State<Shop<A>>, request: Request) -> Result<Json<Verified>, Refusal> {
     let request: VerifyRequest = body(request).await?;
     done(shop.api.verify(request.folder).await)
+}
+
+async fn resume<A: Api>(State(shop): State<Shop<A>>, request: Request) -> Result<Json<Resumed>, Refusal> {
+    let request: ResumeRequest = body(request).await?;
+    done(shop.api.resume(request.folder, request.accept).await)
 }
 
 async fn stop<A: Api>(State(shop): State<Shop<A>>) -> Json<Nothing> {

@@ -5,8 +5,9 @@ use super::left_alone::{IN_THE_WAY, KEPT_IN_THE_WAY};
 use crate::apply::{Applied, apply};
 use crate::control::Change;
 use crate::disk::{DISK_FULL, NO_INODES};
-use dunlin_core::ids::{ContentId, NodeId};
-use dunlin_core::kv::Read;
+use dunlin_core::brake::counts;
+use dunlin_core::ids::{ContentId, DotRange, NodeId};
+use dunlin_core::kv::{Read, View};
 use dunlin_core::path::RelPath;
 use dunlin_core::plan::{Action, Fetch, Outcome, Plan, Step, Window, plan};
 use dunlin_core::rows::Rows;
@@ -27,7 +28,8 @@ impl Engine {
     pub(super) fn plan(&mut self) -> Read<()> {
         let now = self.now;
         let snapshot = self.folder.store.snapshot()?;
-        if snapshot.totals()?.need_files == 0 {
+        let totals = snapshot.totals()?;
+        if totals.need_files == 0 {
             self.replan = false;
             self.troubles.clear();
             self.backoff.clear();
@@ -39,8 +41,9 @@ impl Engine {
         skip.extend(self.backoff.iter().filter(|(_, b)| b.until > now).map(|(n, _)| *n));
         let folder = self.folder.clone();
         let staged = |id: &ContentId| is_empty(id) || folder.stage.has(id);
-        let Plan { steps, fetches, blocked } =
-            plan(&snapshot, &Window { staged: &staged, skip: &skip, limit: STEPS_MAX, removals: true })?;
+        let removals = self.may_remove(&totals)?;
+        let window = Window { staged: &staged, skip: &skip, limit: STEPS_MAX, removals };
+        let Plan { steps, fetches, blocked } = plan(&snapshot, &window)?;
         drop(snapshot);
         for (node, path) in blocked {
             self.trouble(node, path, KEPT_IN_THE_WAY.into());
@@ -84,7 +87,7 @@ impl Engine {
         let applied = apply(self.folder.disk.as_ref(), &self.folder.stage, &steps);
         let snapshot = self.folder.store.snapshot()?;
         let mut work = Work::new(&snapshot);
-        let mut done = false;
+        let (mut done, mut removed, mut changes) = (false, 0, Vec::new());
         for (step, applied) in steps.iter().zip(applied) {
             match applied {
                 Applied::Ended(outcome) => {
@@ -92,6 +95,9 @@ impl Engine {
                     self.backoff.remove(&step.node);
                     self.troubles.remove(&step.node);
                     if matches!(outcome, Outcome::Done(..)) {
+                        let deleted = deleted_by(&snapshot, step)?;
+                        removed += u64::from(!deleted.is_empty());
+                        changes.extend(deleted);
                         self.tell(step);
                     }
                     if matches!(&step.action, Action::Meta { row, .. } if row.content != Content::Dir) {
@@ -119,6 +125,7 @@ impl Engine {
             }
         }
         self.folder.commit(work)?;
+        self.removed(removed, changes);
         let snapshot = self.folder.store.snapshot()?;
         for step in &steps {
             self.watch_new(&snapshot, step)?;
@@ -170,6 +177,14 @@ impl Engine {
             self.host.conflict(&step.path);
         }
         self.host.applied(&step.path, kind);
+    }
+}
+
+/// The deletes that a step carried out, if they count at the brake.
+fn deleted_by(view: &dyn View, step: &Step) -> Read<Vec<DotRange>> {
+    match &step.action {
+        Action::Remove { row, .. } if row.content != Content::Dir => counts(view, step.node),
+        _ => Ok(Vec::new()),
     }
 }
 

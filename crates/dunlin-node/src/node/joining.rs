@@ -72,7 +72,8 @@ pub(super) fn create(shared: &Arc<Shared>, path: PathBuf) -> Result<Arc<Folder>,
     let id = FolderId(*key.public().as_bytes());
     let first = admit_statement(id, shared.device, &shared.name, &key, &[])?;
     let token = NodeId(random_16()?);
-    let config = Config { id, path, token, statements: vec![first], invites: Vec::new(), joining: false };
+    let statements = vec![first];
+    let config = Config::new(id, path, token, statements, false);
     opening::open_new(shared, config, Some(&key.to_bytes()))
 }
 
@@ -216,7 +217,7 @@ pub(super) async fn join(shared: &Arc<Shared>, asked: Asked) -> Result<Arc<Folde
     let (answer, address) = ask_inviter(shared, &ticket).await?;
     let statements = accepted(shared, &ticket, answer)?;
     let token = NodeId(random_16()?);
-    let config = Config { id: ticket.folder, path, token, statements, invites: Vec::new(), joining: true };
+    let config = Config::new(ticket.folder, path, token, statements, true);
     let folder = tokio::task::block_in_place(|| opening::open_new(shared, config, None))?;
     let mut addresses = ticket.addresses;
     addresses.extend(address);

@@ -30,6 +30,10 @@ impl Api for Fake {
     async fn verify(&self, folder: FolderSpec) -> Result<Verified, ApiError> {
         folder.pick([]).map(|_| Verified::default())
     }
+    async fn resume(&self, folder: FolderSpec, accepted: bool) -> Result<Resumed, ApiError> {
+        let path = AnyPath("/f".into());
+        folder.pick([]).map(|_| Resumed { folder: "f".into(), path, accepted, files: 1 })
+    }
     fn events(&self) -> broadcast::Receiver<Event> {
         self.0.subscribe()
     }
