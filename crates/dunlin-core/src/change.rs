@@ -213,7 +213,7 @@ fn set_attributes(s: &mut State, dot: Dot, attributes: Attributes) {
     }
 }
 
-fn replace_all<T: Clone + crate::state::Tie>(store: &mut DotStore<Ranked<T>>, dot: Dot, value: T) {
+pub(crate) fn replace_all<T: Clone + crate::state::Tie>(store: &mut DotStore<Ranked<T>>, dot: Dot, value: T) {
     let rank = store.next_rank(|_| true);
     *store = DotStore::default();
     store.insert(dot, Ranked::new(rank, value));

@@ -1,10 +1,11 @@
 //! What is on this disk of one node against what should be: the whole decision table.
 
-use crate::ids::NodeId;
+use crate::ids::{Dot, NodeId};
 use crate::kv::{Read, Tx, View};
 use crate::names::Wanted;
-use crate::rows::{LocalRow, NeedRow, Position, Rows};
-use crate::state::Content;
+use crate::rows::{LocalRow, NeedRow, Position, Rows, is_released};
+use crate::state::{Content, State};
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 /// One thing that differs between the disk and what should be there.
@@ -130,7 +131,7 @@ pub(crate) fn refresh(tx: &mut Tx<'_>, node: NodeId, wanted: Vec<Wanted>) -> Rea
     let locals = locals_of(tx, node)?;
     if holds_unknown(tx, node)? {
         // What stands here may be anything: that is not in sync.
-        return tx.put_need(node, Some(&NeedRow { phase: u8::MAX, waits: None, bytes: 0 }));
+        return tx.put_need(node, Some(&NeedRow { phase: u8::MAX, waits: None, bytes: 0, removals: 0 }));
     }
     if locals.is_empty() && wanted.is_empty() {
         return tx.put_need(node, None);
@@ -150,7 +151,7 @@ pub(crate) fn refresh(tx: &mut Tx<'_>, node: NodeId, wanted: Vec<Wanted>) -> Rea
 }
 
 fn need_of(view: &dyn View, node: NodeId, lacks: &[Lack]) -> Read<NeedRow> {
-    let mut need = NeedRow { phase: u8::MAX, waits: None, bytes: 0 };
+    let mut need = NeedRow { phase: u8::MAX, waits: None, bytes: 0, removals: removals(view, node, lacks)? };
     let mut blocked = None;
     for lack in lacks {
         if let Lack::Create(w) | Lack::Replace(_, w) = lack {
@@ -165,6 +166,27 @@ fn need_of(view: &dyn View, node: NodeId, lacks: &[Lack]) -> Read<NeedRow> {
         need.waits = blocked;
     }
     Ok(need)
+}
+
+/// How many files and links are to go because the node was deleted, and nobody accepted that yet. What goes
+/// while the node lives (a conflict copy, something that is a node of its own by now) is no delete of it.
+fn removals(view: &dyn View, node: NodeId, lacks: &[Lack]) -> Read<u32> {
+    let is_file = |lack: &&Lack| matches!(lack, Lack::Remove(_, l) if l.content != Content::Dir);
+    let count = lacks.iter().filter(is_file).count();
+    let Some(row) = view.node(node)?.filter(|r| count > 0 && !r.state.alive()) else { return Ok(0) };
+    Ok(if is_accepted(view, &row.state)? { 0 } else { u32::try_from(count).unwrap_or(u32::MAX) })
+}
+
+/// Whether the deletes that a person accepted are enough for a node to be gone.
+pub(crate) fn is_accepted(view: &dyn View, state: &State) -> Read<bool> {
+    let mut accepted = BTreeSet::new();
+    for (dot, _) in state.gone.entries() {
+        if is_released(view, *dot)? {
+            accepted.insert(*dot);
+        }
+    }
+    let taken = |dot: Dot| state.taken_by(dot, |gone| accepted.contains(&gone));
+    Ok(!accepted.is_empty() && state.content.entries().iter().all(|(dot, _)| taken(*dot)))
 }
 
 fn missing_bytes(view: &dyn View, content: &Content) -> Read<u64> {

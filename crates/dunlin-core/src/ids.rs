@@ -2,6 +2,8 @@
 //! inputs are spelt out here, each with a domain of its own; integers are little endian.
 
 use crate::path::Name;
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
 use core::fmt;
 
 macro_rules! id {
@@ -111,6 +113,47 @@ pub struct Dot {
 impl fmt::Debug for Dot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}:{}", self.inc, self.counter)
+    }
+}
+
+/// Changes of one incarnation that follow each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, minicbor::Encode, minicbor::Decode)]
+pub struct DotRange {
+    /// Who counted.
+    #[n(0)]
+    pub inc: Incarnation,
+    /// The first counter.
+    #[n(1)]
+    pub first: u64,
+    /// The last counter.
+    #[n(2)]
+    pub last: u64,
+}
+
+impl DotRange {
+    /// The range of one change.
+    pub fn of(dot: Dot) -> DotRange {
+        DotRange { inc: dot.inc, first: dot.counter, last: dot.counter }
+    }
+
+    /// Whether the change is one of them.
+    pub fn covers(&self, dot: Dot) -> bool {
+        self.inc == dot.inc && (self.first..=self.last).contains(&dot.counter)
+    }
+
+    /// Whether all changes of `other` are among them.
+    pub fn includes(&self, other: &DotRange) -> bool {
+        self.inc == other.inc && self.first <= other.first && other.last <= self.last
+    }
+
+    /// For each incarnation one range, from the first change to the last.
+    pub fn hull(ranges: impl IntoIterator<Item = DotRange>) -> Vec<DotRange> {
+        let mut out: BTreeMap<Incarnation, DotRange> = BTreeMap::new();
+        for r in ranges {
+            let hull = out.entry(r.inc).or_insert(r);
+            (hull.first, hull.last) = (hull.first.min(r.first), hull.last.max(r.last));
+        }
+        out.into_values().collect()
     }
 }
 

@@ -119,16 +119,16 @@ pub struct Mark {
 
 /// How much of the history is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct Kept {
     /// For so many days in which the program runs.
     pub days: u32,
     /// In this share of the file system, in percent.
     pub percent: u8,
 }
 
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits { days: 30, percent: 10 }
+impl Default for Kept {
+    fn default() -> Kept {
+        Kept { days: 30, percent: 10 }
     }
 }
 
@@ -209,7 +209,7 @@ pub trait Journal: View {
 
     /// Up to where the history is older than it is kept. What ages it is the time that the program ran: no clock
     /// that is wrong makes it go.
-    fn outlived(&self, now: Moment, limits: Limits) -> Read<Option<Mark>> {
+    fn outlived(&self, now: Moment, limits: Kept) -> Read<Option<Mark>> {
         let kept = u64::from(limits.days) * 86_400;
         Ok(self.marks()?.into_iter().rev().find(|m| m.at.running + kept <= now.running))
     }

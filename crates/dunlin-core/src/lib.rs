@@ -3,6 +3,7 @@
 #![no_std]
 extern crate alloc;
 
+pub mod brake;
 pub mod change;
 pub mod codec;
 pub mod decide;

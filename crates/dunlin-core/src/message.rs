@@ -3,7 +3,7 @@
 //! not known is skipped, fields added later are ignored: an older program understands a newer one.
 
 use crate::codec::Malformed;
-use crate::ids::{ContentId, DeviceId, FolderId, Incarnation, LifeId, NodeId};
+use crate::ids::{ContentId, DeviceId, DotRange, FolderId, Incarnation, LifeId, NodeId};
 use alloc::string::String;
 use alloc::vec::Vec;
 use minicbor::{Decode, Encode};
@@ -28,6 +28,10 @@ pub const PIECE_MAX: u64 = 16 << 20;
 pub const DEVICE_NAME_MAX: usize = 256;
 /// The most membership statements of one folder.
 pub const STATEMENTS_MAX: usize = 4096;
+/// The most releases kept of one folder.
+pub const RELEASES_MAX: usize = 256;
+/// The most ranges in one release.
+pub const RANGES_MAX: usize = 16;
 
 /// A state as its canonical bytes, with its node.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -166,7 +170,7 @@ pub struct DeviceAddress {
     pub address: String,
 }
 
-/// One signed statement about who is a member.
+/// One signed statement: who is a member, or which deletes are accepted.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 pub struct Statement {
     /// What is stated: [`Claim`] as CBOR, exactly as it was signed.
@@ -177,7 +181,7 @@ pub struct Statement {
     pub signature: Vec<u8>,
 }
 
-/// What a statement states: that `device` is a member.
+/// What a statement states: that `device` is a member, or a release.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Claim {
     /// The folder.
@@ -198,6 +202,20 @@ pub struct Claim {
     /// Hashes of the statements that the signer knew last.
     #[n(5)]
     pub after: Vec<NodeId>,
+    /// Deletes that a member accepts. Such a claim admits nobody: its role is 0 and its device who signs.
+    #[n(6)]
+    pub release: Option<Release>,
+}
+
+/// Deletes that a person let happen: they do not count at the brake of any device.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Release {
+    /// Higher than that of every release the signer knew: of too many, the highest are kept.
+    #[n(0)]
+    pub number: u64,
+    /// The changes whose deletes are accepted.
+    #[n(1)]
+    pub ranges: Vec<DotRange>,
 }
 
 /// What is asked on a stream of its own.

@@ -131,6 +131,8 @@ pub struct Window<'a> {
     pub skip: &'a BTreeSet<NodeId>,
     /// The most steps and fetches to plan.
     pub limit: usize,
+    /// Whether files and directories may go. Not while the brake holds.
+    pub removals: bool,
 }
 
 struct Planner<'a> {
@@ -156,10 +158,10 @@ pub fn plan(view: &dyn View, window: &Window<'_>) -> Read<Plan> {
         p.untangle()?;
     }
     let copying = p.plan.fetches.iter().any(|f| !f.holders.is_empty());
-    if p.plan.steps.is_empty() && !copying {
+    if p.plan.steps.is_empty() && !copying && window.removals {
         p.walk(phase::REMOVE)?;
     }
-    if p.plan.steps.is_empty() && !copying {
+    if p.plan.steps.is_empty() && !copying && window.removals {
         p.walk(phase::REMOVE_DIRS)?;
     }
     Ok(p.plan)

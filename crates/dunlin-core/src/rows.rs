@@ -1,7 +1,7 @@
 //! The rows of a folder's index: their keys, their bytes, and typed access to them (docs/on-disk.md).
 
 use crate::codec::{decode_state, encode_state};
-use crate::ids::{ContentId, DeviceId, Incarnation, NodeId, ROOT};
+use crate::ids::{ContentId, DeviceId, NodeId, ROOT};
 use crate::kv::{Fault, Read, Tx, View};
 use crate::path::Name;
 use crate::state::{Content, Place, State};
@@ -13,11 +13,15 @@ use minicbor::{Decode, Encode};
 mod local;
 mod peer;
 mod position;
+mod released;
+mod totals;
 
 pub use local::{LocalRow, Stamp};
 use local::{decode_local, encode_local};
 pub use peer::PeerRow;
 pub use position::Position;
+pub(crate) use released::{all_released, is_released};
+pub use totals::{NeedRow, Totals};
 
 /// One node of the tree as this index knows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -69,56 +73,6 @@ struct NodeBytes<'a> {
     state: &'a [u8],
 }
 
-/// What a node still lacks on this disk.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct NeedRow {
-    /// In which round of a plan it comes.
-    #[n(0)]
-    pub phase: u8,
-    /// The directory that must be on the disk (or, for a removal, empty) first.
-    #[n(1)]
-    pub waits: Option<NodeId>,
-    /// Content to be fetched, in bytes.
-    #[n(2)]
-    pub bytes: u64,
-}
-
-/// Counters of the index. Sums wrap; they are taken apart only in differences.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
-pub struct Totals {
-    /// The last sequence number given to a row.
-    #[n(0)]
-    pub seq: u64,
-    /// The last counter given to a dot.
-    #[n(1)]
-    pub counter: u64,
-    /// The incarnation that counts.
-    #[n(2)]
-    pub inc: Incarnation,
-    /// The sum of the hashes of all states.
-    #[n(3)]
-    pub digest: [u64; 4],
-    /// Files and links on this disk.
-    #[n(4)]
-    pub files: u64,
-    /// Bytes of the files on this disk.
-    #[n(5)]
-    pub bytes: u64,
-    /// Nodes that lack something on this disk.
-    #[n(6)]
-    pub need_files: u64,
-    /// Bytes to be fetched.
-    #[n(7)]
-    pub need_bytes: u64,
-    /// Conflict copies on this disk.
-    #[n(8)]
-    pub conflicts: u64,
-    /// Whether the tree on this disk was never yet united with the members' tree: what is found is
-    /// then older than everything that is known.
-    #[n(9)]
-    pub uniting: bool,
-}
-
 /// The kinds of key. The first byte of every key.
 #[derive(Clone, Copy)]
 #[repr(u8)]
@@ -141,6 +95,8 @@ pub(crate) enum Table {
     Moment = b'z',
     Mark = b'm',
     Author = b'o',
+    Released = b'f',
+    Brake = b'b',
 }
 
 pub(crate) fn key(table: Table, parts: &[&[u8]]) -> Vec<u8> {
@@ -467,39 +423,5 @@ impl Tx<'_> {
         for k in keys {
             if add { self.put(k.into(), Vec::new()) } else { self.remove(k.into()) }
         }
-    }
-
-    /// Writes what a node lacks, with its queue and the totals.
-    pub(crate) fn put_need(&mut self, node: NodeId, row: Option<&NeedRow>) -> Read<()> {
-        let old = self.need(node)?;
-        if old.as_ref() == row {
-            return Ok(());
-        }
-        let mut totals = self.totals()?;
-        let queue = |n: &NeedRow| match n.waits {
-            Some(dir) => key(Table::Waiting, &[&dir.0, &node.0]),
-            None => key(Table::Ready, &[&[n.phase], &node.0]),
-        };
-        if let Some(old) = &old {
-            self.remove(queue(old));
-            totals.need_files -= 1;
-            totals.need_bytes = totals.need_bytes.wrapping_sub(old.bytes);
-        }
-        match row {
-            Some(row) => {
-                self.put(queue(row), Vec::new());
-                self.put(key(Table::Need, &[&node.0]), encode(row));
-                totals.need_files += 1;
-                totals.need_bytes = totals.need_bytes.wrapping_add(row.bytes);
-            }
-            None => self.remove(key(Table::Need, &[&node.0])),
-        }
-        self.put_totals(&totals);
-        Ok(())
-    }
-
-    /// Writes the counters.
-    pub fn put_totals(&mut self, totals: &Totals) {
-        self.put(alloc::vec![Table::Totals as u8], encode(totals));
     }
 }

@@ -5,7 +5,7 @@ mod common;
 
 use common::{Body, Contents, Device, name};
 use dunlin_core::ids::{ContentId, Incarnation, ROOT};
-use dunlin_core::journal::{Journal, Kind, Limits, Mark, Moment};
+use dunlin_core::journal::{Journal, Kept, Kind, Mark, Moment};
 use dunlin_core::path::RelPath;
 use dunlin_core::revert::{Unmet, Version, Which, choose, last_burst, number_at, select, shown_at, versions};
 use dunlin_core::rows::{Position, Rows};
@@ -281,7 +281,7 @@ fn the_history_ages_by_the_time_that_the_program_ran() {
     d.index.apply(changes);
     let outlived = |day: u64, wall: i64, days: u32| {
         let now = Moment { wall, running: day * DAY };
-        d.index.outlived(now, Limits { days, percent: 10 }).unwrap().map(|m| m.number)
+        d.index.outlived(now, Kept { days, percent: 10 }).unwrap().map(|m| m.number)
     };
     for wall in [0, i64::from(i32::MAX) * 4, -5_000_000_000] {
         assert_eq!(outlived(3, wall, 30), None, "{wall}");

@@ -2,8 +2,9 @@
 //! are open. It is no part of the index, which can be rebuilt.
 
 use crate::home::write_atomic;
+use dunlin_core::brake::Limits;
 use dunlin_core::ids::{DeviceId, FolderId, NodeId};
-use dunlin_core::journal::Limits;
+use dunlin_core::journal::Kept;
 use dunlin_core::message::Statement;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -24,10 +25,40 @@ pub struct Config {
     pub statements: Vec<Statement>,
     /// Open invitations made here.
     pub invites: Vec<Invite>,
+    /// Every release known: deletes that members accepted.
+    pub releases: Vec<Statement>,
+    /// When the brake trips, where that was set.
+    pub brake: BrakeSettings,
     /// Whether this device joined somebody else's folder, and has not seen the tree of it yet.
     pub joining: bool,
     /// How much of what is replaced or deleted is kept here.
-    pub history: Limits,
+    pub history: Kept,
+}
+
+/// When the brake of a folder trips on this device; what is not set is as usual.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BrakeSettings {
+    /// More than this share of the files, in percent; 100: never for the share.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub percent: Option<u8>,
+    /// … if there are at least so many deletes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<u64>,
+    /// More deletes than this, whatever share they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub most: Option<u64>,
+}
+
+impl BrakeSettings {
+    /// As the brake takes them.
+    pub fn limits(&self) -> Limits {
+        let usual = Limits::default();
+        Limits {
+            percent: self.percent.unwrap_or(usual.percent),
+            files: self.files.unwrap_or(usual.files),
+            most: self.most.or(usual.most),
+        }
+    }
 }
 
 /// An invitation made here.
@@ -53,6 +84,10 @@ struct File {
     joining: bool,
     #[serde(default)]
     history: HistoryFile,
+    #[serde(default)]
+    releases: Vec<(String, String)>,
+    #[serde(default)]
+    brake: BrakeSettings,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -64,7 +99,7 @@ struct HistoryFile {
 
 impl Default for HistoryFile {
     fn default() -> HistoryFile {
-        let Limits { days, percent } = Limits::default();
+        let Kept { days, percent } = Kept::default();
         HistoryFile { days, percent }
     }
 }
@@ -87,6 +122,18 @@ fn file_in(dir: &Path) -> PathBuf {
 }
 
 impl Config {
+    /// That of a folder that is new here.
+    pub fn new(
+        id: FolderId,
+        path: PathBuf,
+        token: NodeId,
+        statements: Vec<Statement>,
+        joining: bool,
+    ) -> Config {
+        let (invites, releases, brake, history) = Default::default();
+        Config { id, path, token, statements, invites, releases, brake, joining, history }
+    }
+
     /// Reads the configuration from a folder's state directory; `None` if there is none.
     pub fn load(id: FolderId, dir: &Path) -> io::Result<Option<Config>> {
         use std::os::unix::ffi::OsStringExt;
@@ -100,10 +147,13 @@ impl Config {
         }
         let id_of = |t: &str| NodeId::from_hex(t).ok_or_else(|| bad("an id"));
         let device = |t: &str| DeviceId::from_hex(t).ok_or_else(|| bad("a device"));
-        let mut statements = Vec::new();
-        for (claim, signature) in &f.statements {
-            statements.push(Statement { claim: unhex(claim)?, signature: unhex(signature)? });
-        }
+        let read = |all: &[(String, String)]| -> io::Result<Vec<Statement>> {
+            let one = |(claim, signature): &(String, String)| {
+                Ok(Statement { claim: unhex(claim)?, signature: unhex(signature)? })
+            };
+            all.iter().map(one).collect()
+        };
+        let (statements, releases) = (read(&f.statements)?, read(&f.releases)?);
         let mut invites = Vec::new();
         for (secret, expires, used_by) in &f.invites {
             let used_by = used_by.as_deref().map(device).transpose()?;
@@ -115,19 +165,21 @@ impl Config {
         if percent > 100 {
             return Err(bad("history.percent is above 100"));
         }
-        let history = Limits { days, percent };
-        Ok(Some(Config { id, path, token, statements, invites, joining: f.joining, history }))
+        let history = Kept { days, percent };
+        let (joining, brake) = (f.joining, f.brake);
+        Ok(Some(Config { id, path, token, statements, invites, releases, brake, joining, history }))
     }
 
     /// Writes the configuration; durable when it returns.
     pub fn save(&self, dir: &Path) -> io::Result<()> {
         use std::os::unix::ffi::OsStrExt;
+        let written = |all: &[Statement]| all.iter().map(|s| (hex(&s.claim), hex(&s.signature))).collect();
         let file = File {
             format: 1,
             path_hex: hex(self.path.as_os_str().as_bytes()),
             path: self.path.to_string_lossy().into_owned(),
             token: self.token.to_string(),
-            statements: self.statements.iter().map(|s| (hex(&s.claim), hex(&s.signature))).collect(),
+            statements: written(&self.statements),
             invites: self
                 .invites
                 .iter()
@@ -135,6 +187,8 @@ impl Config {
                 .collect(),
             joining: self.joining,
             history: HistoryFile { days: self.history.days, percent: self.history.percent },
+            releases: written(&self.releases),
+            brake: self.brake.clone(),
         };
         let text = serde_json::to_vec_pretty(&file).map_err(io::Error::other)?;
         write_atomic(&file_in(dir), &text)
@@ -175,8 +229,10 @@ mod tests {
             token: NodeId([2; 16]),
             statements: vec![Statement { claim: vec![1], signature: vec![2] }],
             invites: vec![Invite { secret: NodeId([3; 16]), expires: 9, used_by: Some(DeviceId([4; 32])) }],
+            releases: vec![Statement { claim: vec![5], signature: vec![6] }],
+            brake: BrakeSettings { percent: Some(100), files: None, most: Some(7) },
             joining: true,
-            history: Limits { days: 7, percent: 3 },
+            history: Kept { days: 7, percent: 3 },
         };
         config.save(dir.path()).unwrap();
         let read = Config::load(id, dir.path()).unwrap().unwrap();
@@ -184,6 +240,15 @@ mod tests {
         assert_eq!((read.statements, read.invites), (config.statements, config.invites));
         assert!(read.joining);
         assert_eq!(read.history, config.history);
+        assert_eq!((read.releases, read.brake.limits().files), (config.releases, 100));
+        assert_eq!((read.brake.limits().percent, read.brake.limits().most), (100, Some(7)));
+        // As it was written before there was a brake.
+        let text = std::fs::read_to_string(dir.path().join("folder.json")).unwrap();
+        let mut old: serde_json::Value = serde_json::from_str(&text).unwrap();
+        old.as_object_mut().unwrap().retain(|key, _| key != "releases" && key != "brake");
+        std::fs::write(dir.path().join("folder.json"), old.to_string()).unwrap();
+        let read = Config::load(id, dir.path()).unwrap().unwrap();
+        assert_eq!((read.releases.len(), read.brake.limits()), (0, Limits::default()));
         std::fs::write(dir.path().join("folder.json"), b"{").unwrap();
         assert!(Config::load(id, dir.path()).is_err());
     }

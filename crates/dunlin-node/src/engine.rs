@@ -4,6 +4,8 @@
 //! the disk, commits it, plans, applies, and says how things stand. Nothing that is queued here is
 //! ever stored: a restart plans anew.
 
+mod barriers;
+mod brake;
 mod damage;
 mod durable;
 mod exchange;
@@ -14,6 +16,7 @@ mod looking;
 mod planning;
 mod thread;
 
+pub use brake::{Decided, Undecided};
 pub(crate) use damage::ASKED;
 pub use history::{Again, Remade, Thing};
 pub use host::{Fetched, Host, Input, Passed, Pulse, Start};
@@ -26,6 +29,8 @@ use crate::disk::is_full;
 use crate::site::Site;
 use crate::stage::{control, root_trouble};
 use crate::watch::{Hint, Watch};
+use brake::Braking;
+use dunlin_core::brake::Held;
 use dunlin_core::ids::{ContentId, DeviceId, NodeId, PARKED, ROOT};
 use dunlin_core::kv::Read;
 use dunlin_core::path::{Name, RelPath};
@@ -40,8 +45,6 @@ const QUIET: Duration = Duration::from_millis(4);
 const QUIET_WRITING: Duration = Duration::from_millis(150);
 /// A file that never rests is looked at this often.
 const NEVER_RESTS: Duration = Duration::from_secs(1);
-/// How long what vanished may turn up elsewhere before it counts as deleted.
-const HOLD_ABSENT: Duration = Duration::from_millis(120);
 /// How often everything is looked through when the watcher cannot watch everything.
 const RESCAN_UNWATCHED: Duration = Duration::from_secs(10);
 /// How often everything is looked through anyway: the watcher only gives hints.
@@ -88,8 +91,9 @@ pub struct Engine {
     queued: BTreeSet<(NodeId, bool)>,
     /// Directories that could not be looked at, and when they are tried again.
     late_dirs: BTreeMap<NodeId, Instant>,
-    /// Positions found empty, and when that is to be believed.
+    /// Positions found empty, and when; not believed yet.
     absent: BTreeMap<Position, Instant>,
+    braking: Braking,
     restless: BTreeMap<Position, Restless>,
     /// Positions that were to be hashed whatever the metadata say, and how often that failed.
     vain: BTreeMap<Position, u32>,
@@ -146,9 +150,9 @@ impl Engine {
         watcher: Box<dyn Watch>,
         start: Start,
     ) -> Read<Engine> {
-        let Start { marker, others, joining, fresh, history, now } = start;
+        let Start { marker, others, joining, fresh, history, now, limits, released } = start;
         let snapshot = folder.store.snapshot()?;
-        let totals = snapshot.totals()?;
+        let (totals, braking) = (snapshot.totals()?, Braking::new(&snapshot, limits, now)?);
         let (clock, number) = history::Clock::new(&snapshot, now, history)?;
         drop(snapshot);
         folder.stage.number_from(number);
@@ -168,6 +172,7 @@ impl Engine {
             queued: BTreeSet::new(),
             late_dirs: BTreeMap::new(),
             absent: BTreeMap::new(),
+            braking,
             restless: BTreeMap::new(),
             vain: BTreeMap::new(),
             unseen: BTreeMap::new(),
@@ -198,6 +203,7 @@ impl Engine {
             clock,
         };
         engine.push_dir(ROOT, true);
+        engine.released(released)?;
         Ok(engine)
     }
 
@@ -222,7 +228,7 @@ impl Engine {
             return now;
         }
         let dirty = self.dirty.values().map(|d| d.due);
-        let absent = self.absent.values().chain(self.late_dirs.values()).copied();
+        let late = self.late_dirs.values().copied().chain(self.braking.due());
         let backoff = self.backoff.values().filter_map(Backoff::due);
         let others = self
             .waits_for_tree
@@ -231,7 +237,7 @@ impl Engine {
             .chain(self.note_at)
             .chain(self.renewals.due);
         dirty
-            .chain(absent)
+            .chain(late)
             .chain(backoff)
             .chain(others)
             .min()
@@ -243,14 +249,14 @@ impl Engine {
         let now = self.now;
         if let Some((_, at)) = &self.halted {
             if now < *at || !self.check_root() {
-                return Ok(());
+                return self.tend_brake();
             }
             self.push_dir(ROOT, true);
         }
         if now >= self.next_root_check {
             self.next_root_check = now + CHECK_ROOT;
             if !self.check_root() {
-                return Ok(());
+                return self.tend_brake();
             }
             for at in std::mem::take(&mut self.hidden) {
                 self.mark(at, Duration::ZERO, false);
@@ -272,9 +278,9 @@ impl Engine {
         if self.waits_for_tree.is_none() {
             self.look()?;
         }
-        if self.backoff.values().filter_map(Backoff::due).any(|due| now >= due) {
-            self.replan = true;
-        }
+        self.tend_brake()?;
+        let tries_again = self.backoff.values().filter_map(Backoff::due).any(|due| now >= due);
+        self.replan |= self.removals_are_due() || tries_again;
         if self.replan && self.may_plan() {
             self.plan()?;
         }
@@ -327,6 +333,8 @@ impl Engine {
             Input::Verified { at, stamp, found } => self.verified(&at, &stamp, found)?,
             Input::Barrier(done) => self.barrier(done),
             Input::Again(what, done) => self.again(&what, done)?,
+            Input::Released(all) => self.released(all)?,
+            Input::Resume { accept, decided } => self.resume(accept, decided),
             Input::Stop => {}
         }
         Ok(())
@@ -373,44 +381,6 @@ impl Engine {
         }
         if self.queued.insert((dir, deep)) {
             self.dirs.push_back((dir, deep));
-        }
-    }
-
-    fn barrier(&mut self, done: Passed) {
-        let now = self.now;
-        for d in self.dirty.values_mut() {
-            d.due = now;
-        }
-        if self.check_root() {
-            match (self.unwatched, crate::watch::barrier(self.folder.disk.as_ref(), &control(&[]))) {
-                (false, Ok(name)) => return self.barriers.push((Some(name), done)),
-                _ => self.push_dir(ROOT, true),
-            }
-        }
-        self.barriers.push((None, done));
-    }
-
-    fn answer_barriers(&mut self) {
-        if self.barriers.is_empty() {
-            return;
-        }
-        if self.barriers.iter().any(|(waits, _)| waits.is_none()) {
-            let now = self.now;
-            self.dirty.values_mut().for_each(|d| d.due = now);
-        }
-        let clean = self.dirty.is_empty() && self.dirs.is_empty() && self.absent.is_empty();
-        if clean || self.halted.is_some() {
-            let (answered, waiting) =
-                std::mem::take(&mut self.barriers).into_iter().partition(|(waits, _)| waits.is_none());
-            self.barriers = waiting;
-            let answered: Vec<(Option<Name>, Passed)> = answered;
-            if !answered.is_empty() {
-                // Whoever asked reads how things stand right after.
-                let _ = self.publish();
-            }
-            for (_, done) in answered {
-                done();
-            }
         }
     }
 
@@ -465,6 +435,9 @@ impl Engine {
                        through the folder every 10 s";
             problems.insert(RelPath::root(), why.into());
         }
+        if let Some((why, _)) = &self.braking.untold {
+            problems.insert(RelPath::root(), format!("the others cannot be told what was accepted: {why}"));
+        }
         if let Some((why, _)) = &self.halted {
             problems.insert(RelPath::root(), why.clone());
         }
@@ -480,6 +453,7 @@ impl Engine {
             halted: self.halted.as_ref().map(|(why, _)| why.clone()),
             failed: None,
             unwatched: self.unwatched,
+            brake: self.braking.held.clone().filter(Held::holds),
         };
         self.host.stands(pulse, problems);
         Ok(())

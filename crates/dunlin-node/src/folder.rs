@@ -1,19 +1,24 @@
 //! One shared folder of a running node: what its engine, its sessions and the control API have in
 //! common.
 
+mod brake;
+mod statements;
+
+pub(crate) use statements::{known, ranges};
+
 use crate::config::Config;
 use crate::control::{AnyPath, Change, Event};
 use crate::engine::{Host, Input, Pulse};
 use crate::net::connection::Connection;
 use crate::site::Site;
-use dunlin_core::ids::{ContentId, DeviceId, FolderId};
-use dunlin_core::members::members;
-use dunlin_core::message::{Message, Statement};
-use dunlin_core::path::RelPath;
+use dunlin_core::brake::Held;
+use dunlin_core::ids::{ContentId, DeviceId, DotRange, FolderId};
+use dunlin_core::message::Message;
+use dunlin_core::path::{Escaped, RelPath};
 use dunlin_core::plan::Fetch;
 use dunlin_core::session::Known;
 use std::collections::{BTreeMap, VecDeque};
-use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{broadcast, mpsc, watch};
@@ -67,6 +72,8 @@ impl Recent {
 /// A shared folder.
 pub(crate) struct Folder {
     pub id: FolderId,
+    /// This device's key, by which it says that a person accepted deletes.
+    pub secret: iroh::SecretKey,
     pub path: PathBuf,
     /// Its state directory.
     pub dir: PathBuf,
@@ -118,7 +125,10 @@ impl Host for Folder {
         lock(&self.recent).put(content, bytes);
     }
 
-    fn stands(&self, pulse: Pulse, problems: BTreeMap<RelPath, String>) {
+    fn stands(&self, pulse: Pulse, mut problems: BTreeMap<RelPath, String>) {
+        if let Some(held) = pulse.brake.as_ref().filter(|_| pulse.halted.is_none()) {
+            problems.insert(RelPath::root(), brake::text(held, self.name_of(held).as_deref()));
+        }
         *lock(&self.problems) = problems;
         self.pulse.send_if_modified(|p| {
             let changed = *p != pulse;
@@ -146,6 +156,22 @@ impl Host for Folder {
 
     fn renewed(&self) {
         self.end_exchanges();
+    }
+
+    fn braked(&self, held: Option<&Held>) {
+        match held {
+            Some(held) => {
+                self.problem(&RelPath::root(), &brake::text(held, self.name_of(held).as_deref()));
+            }
+            None => {
+                let path = Escaped(self.path.as_os_str().as_bytes());
+                self.event(Event::Note { text: format!("no deletes are held in {path} any more") });
+            }
+        }
+    }
+
+    fn release(&self, accepted: &[DotRange]) -> Result<(), String> {
+        self.sign_release(accepted).map_err(|e| e.to_string())
     }
 
     fn united(&self) {
@@ -189,27 +215,15 @@ impl Folder {
         self.peers_changed.send_modify(|n| *n += 1);
     }
 
-    /// Adds statements; returns whether any was new. Durable when it returns.
-    pub(crate) fn add_statements(&self, new: Vec<Statement>) -> io::Result<bool> {
-        let mut config = lock(&self.config);
-        let known = config.statements.len();
-        let mut next = config.clone();
-        for s in new {
-            if !next.statements.contains(&s) && next.statements.len() < dunlin_core::message::STATEMENTS_MAX {
-                next.statements.push(s);
-            }
-        }
-        let before = members(self.id, &config.statements, verify);
-        let after = members(self.id, &next.statements, verify);
-        if next.statements.len() == known || before == after {
-            // What admits nobody new is not kept: a stranger's words take no room.
-            return Ok(false);
-        }
-        next.save(&self.dir)?;
-        *config = next;
-        drop(config);
-        self.members.send_replace(after);
-        Ok(true)
+    /// What is said of the deletes that the brake holds.
+    fn name_of(&self, held: &Held) -> Option<String> {
+        held.by.and_then(|device| self.members.borrow().get(&device).cloned())
+    }
+
+    /// Why the folder is halted, if the brake holds deletes.
+    pub(crate) fn braked_for(&self, pulse: &Pulse) -> Option<String> {
+        let held = pulse.brake.as_ref().filter(|_| pulse.halted.is_none() && pulse.failed.is_none());
+        held.map(|held| brake::happened(held, self.name_of(held).as_deref()))
     }
 
     /// The peers, without those that are going.

@@ -225,7 +225,7 @@ impl Session {
             let mine =
                 block_in_place(|| opening(&folder.site.store.snapshot()?, folder.id, self.peer.device));
             let Ok(opening) = mine else { continue };
-            let statements = lock(&folder.config).statements.clone();
+            let statements = folder.statements();
             let peer = Arc::new(PeerFolder {
                 device: self.peer.device,
                 conn: self.peer.conn.clone(),
@@ -246,7 +246,9 @@ impl Session {
             folder.tell(Input::Peers).await;
             let id = folder.id;
             self.folders.insert(id, Exchange { folder, peer, from: None, sender: None });
-            self.say(Message::Statements { folder: id, statements }).await?;
+            for message in statements {
+                self.say(message).await?;
+            }
             self.say(opening).await?;
         }
         Ok(())
@@ -299,8 +301,13 @@ impl Session {
             }
             Message::Statements { statements, .. } => {
                 let added = block_in_place(|| folder.add_statements(statements));
-                if added.unwrap_or(false) {
+                // What could not be written is told again with the next connection.
+                let added = added.unwrap_or_default();
+                if added.members {
                     self.shared.raise();
+                }
+                if let Some(all) = added.released {
+                    folder.tell(Input::Released(all)).await;
                 }
             }
             Message::Addresses { devices, .. } => {
@@ -351,8 +358,9 @@ async fn send_rows(
         // Before addresses: those of devices that the peer does not know as members are lost on it.
         if ok && members.has_changed().unwrap_or(false) {
             members.mark_unchanged();
-            let statements = lock(&folder.config).statements.clone();
-            ok = peer.out.send(Message::Statements { folder: folder.id, statements }).await.is_ok();
+            for message in folder.statements() {
+                ok = ok && peer.out.send(message).await.is_ok();
+            }
         }
         let known = addresses(&shared, &folder, peer.device);
         if ok && known != told {

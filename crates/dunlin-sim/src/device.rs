@@ -4,8 +4,9 @@ use crate::disk::ModelDisk;
 use crate::links::Time;
 use crate::outbox::Outbox;
 use crate::world::Shared;
-use dunlin_core::ids::{DeviceId, Incarnation, LifeId};
-use dunlin_core::journal::Limits;
+use dunlin_core::brake::Limits;
+use dunlin_core::ids::{DeviceId, DotRange, Incarnation, LifeId};
+use dunlin_core::journal::Kept;
 use dunlin_node::engine::{Engine, Start};
 use dunlin_node::site::Site;
 use dunlin_node::stage::{Stage, write_marker};
@@ -49,6 +50,12 @@ pub struct Device {
     joined: bool,
     /// By how much its wall clock is off, in seconds.
     pub skew_s: i64,
+    /// When its brake trips.
+    pub limits: Limits,
+    /// The deletes it knows to be accepted.
+    pub released: Vec<DotRange>,
+    /// Since when a person could have seen that it is halted.
+    pub halted_since: Option<Time>,
     /// Its engine was told something and had no turn since.
     pub fed: bool,
     /// When its engine has its next turn.
@@ -71,6 +78,9 @@ impl Device {
             marked: false,
             joined: number == 0,
             skew_s,
+            limits: Limits::default(),
+            released: Vec::new(),
+            halted_since: None,
             fed: false,
             turn_at: None,
             hints_at: None,
@@ -129,7 +139,9 @@ impl Device {
             others: number > 0 || self.lives > 1,
             joining: !self.joined,
             fresh: (self.id, unused(4)),
-            history: Limits::default(),
+            history: Kept::default(),
+            limits: self.limits,
+            released: self.released.clone(),
             now,
         };
         let engine = Engine::new(site.clone(), host.clone(), Box::new(disk), start)

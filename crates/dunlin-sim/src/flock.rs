@@ -22,6 +22,7 @@ mod at_rest;
 mod exchange;
 pub mod hostile;
 mod machines;
+mod person;
 
 /// The folder of every flock.
 pub(crate) const FOLDER: FolderId = FolderId([7; 32]);
@@ -85,6 +86,10 @@ pub struct Flock {
     refused: bool,
     /// Members that lie; none but in runs that are about them.
     liars: Vec<Liar>,
+    /// Decides about deletes that are held when all else is at rest.
+    person: Chance,
+    /// All deletes are meant from now on.
+    pub(crate) accepts: bool,
     trace: Option<Trace>,
 }
 
@@ -161,6 +166,8 @@ impl Flock {
             hopeless: false,
             refused: false,
             liars: Vec::new(),
+            person: Chance::new(setup.seed, "person"),
+            accepts: false,
             trace,
         }
     }
@@ -193,6 +200,7 @@ impl Flock {
         let now = i64::try_from(self.now).unwrap_or(i64::MAX);
         let secs = EPOCH_S + self.devices[device].skew_s + now / 1_000_000_000;
         let nanos = u32::try_from(now % 1_000_000_000).unwrap_or(0);
+        self.shared.world().now = self.now;
         self.shared.world().machines[device].disk.set_now(FileTime { secs, nanos });
     }
 
@@ -305,6 +313,7 @@ impl Flock {
             self.note(|| format!("{device} applied {path}"));
             self.shared.world().check_path(device, &path);
         }
+        self.tell_releases(device);
         for fetch in wants {
             let after = self.links.delay();
             self.later(after, Event::Fetched { device, life: number, fetch });

@@ -123,10 +123,13 @@ impl Flock {
                 self.never_rests();
                 return false;
             }
+            self.look_at_halted();
             if !self.step(Time::MAX) {
                 return false;
             }
         }
+        // What is deleted from here on is meant.
+        self.accepts = true;
         true
     }
 

@@ -21,7 +21,7 @@ pub struct Taken {
     placed: Option<File>,
 }
 
-fn is_own(path: &RelPath) -> bool {
+pub(crate) fn is_own(path: &RelPath) -> bool {
     path.names().first().is_some_and(|n| n.as_bytes() == CONTROL_DIR)
 }
 
@@ -50,7 +50,11 @@ impl Shared {
     /// The program is about to do this: what it took out of the folder must stay in the history.
     pub fn takes_away(&self, device: usize, effect: &Effect) {
         match effect {
-            Effect::Rename { from, to, how } => self.world().renames(device, from, to, *how),
+            Effect::Rename { from, to, how } => {
+                let mut world = self.world();
+                world.removes(device, from, to);
+                world.renames(device, from, to, *how);
+            }
             Effect::Unlink(path) => self.world().unlinks(device, path),
             _ => {}
         }

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod braked;
 pub mod chance;
 pub mod device;
 pub mod disk;

@@ -1,6 +1,7 @@
 //! What an engine tells its device, collected for the flock to carry out.
 
-use dunlin_core::ids::{ContentId, DeviceId};
+use dunlin_core::brake::Held;
+use dunlin_core::ids::{ContentId, DeviceId, DotRange};
 use dunlin_core::path::RelPath;
 use dunlin_core::plan::Fetch;
 use dunlin_node::control::Change;
@@ -34,6 +35,8 @@ pub struct Told {
     pub alone: bool,
     /// The index goes on as another incarnation.
     pub renewed: bool,
+    /// Deletes that a person accepted here.
+    pub releases: Vec<DotRange>,
     /// Whether the trees were united in this life.
     pub united: bool,
 }
@@ -87,6 +90,13 @@ impl Host for Outbox {
 
     fn is_alone(&self) -> bool {
         self.told().alone
+    }
+
+    fn braked(&self, _: Option<&Held>) {}
+
+    fn release(&self, accepted: &[DotRange]) -> Result<(), String> {
+        self.told().releases.extend(accepted);
+        Ok(())
     }
 
     fn renewed(&self) {

@@ -105,6 +105,12 @@ pub enum What {
     Heal { with: usize },
     /// Another connection takes the place of the one with this device.
     Again { with: usize },
+    /// From its next start on, the device's brake trips for half of the files if they are at least so many.
+    Brake { files: u64 },
+    /// A person accepts the deletes that are held.
+    Accept,
+    /// A person rejects them.
+    Reject,
 }
 
 impl What {
@@ -141,6 +147,9 @@ impl What {
             What::Silence { .. } => "silence",
             What::Heal { .. } => "heal",
             What::Again { .. } => "again",
+            What::Brake { .. } => "brake",
+            What::Accept => "accept",
+            What::Reject => "reject",
         }
     }
 
@@ -156,6 +165,7 @@ impl What {
             What::Chmod { path, mode } => vec![path.clone(), format!("{mode:o}")],
             What::Touch { path, secs } => vec![path.clone(), secs.to_string()],
             What::Jump { secs } => vec![secs.to_string()],
+            What::Brake { files } => vec![files.to_string()],
             What::Cut { with } | What::Silence { with } | What::Heal { with } | What::Again { with } => {
                 vec![with.to_string()]
             }
@@ -234,6 +244,9 @@ impl FromStr for Act {
             "silence" => What::Silence { with: number(words.get(3), line)? },
             "heal" => What::Heal { with: number(words.get(3), line)? },
             "again" => What::Again { with: number(words.get(3), line)? },
+            "brake" => What::Brake { files: number(words.get(3), line)? },
+            "accept" => What::Accept,
+            "reject" => What::Reject,
             _ => return Err(BadScript(line.into())),
         };
         Ok(Act { at_ms, device, inside, what })
@@ -271,6 +284,9 @@ mod tests {
         for seed in 0..200 {
             let script = crate::workload::script(seed);
             assert_eq!(script.to_string().parse::<Script>().as_ref(), Ok(&script));
+        }
+        for act in ["0 1 brake 4", "7 0 accept", "8 2 reject @3"] {
+            assert_eq!(act.parse::<Act>().unwrap().to_string(), act);
         }
         assert!("flock 1 3 1 0 0\n5 0 dance a".parse::<Script>().is_err());
         assert!("5 0 kill".parse::<Script>().is_err());

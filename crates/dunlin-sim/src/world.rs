@@ -6,6 +6,7 @@ use crate::disk::{ModelDisk, Thing};
 use crate::index::ModelIndex;
 use crate::kept::Taken;
 use crate::ledger::{Ledger, id_of};
+use crate::links::Time;
 use crate::script::{Act, What};
 use crate::users::{Hands, content_of};
 use dunlin_core::ids::{ContentId, Dot, NodeId};
@@ -14,7 +15,7 @@ use dunlin_core::path::Name;
 use dunlin_core::plan::path_of;
 use dunlin_core::rows::{LocalRow, Position, Rows};
 use dunlin_core::state::Content;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -43,6 +44,10 @@ pub struct Machine {
     pub away: bool,
     /// What the program took out of the folder.
     pub(crate) taken: Taken,
+    /// So many deletes are a mass delete here, if they are half of the files.
+    pub(crate) brake: Option<u64>,
+    /// Which files were deleted, and when, in this life of its program.
+    pub(crate) deletes: VecDeque<(Time, NodeId)>,
 }
 
 /// All machines and users.
@@ -55,6 +60,8 @@ pub struct World {
     pub broken: Option<Broken>,
     /// What survives a power cut.
     power: Chance,
+    /// The time, in nanoseconds.
+    pub(crate) now: Time,
     /// Power was cut, or an index lost: names may then double.
     pub rough: bool,
     /// What each dot stands for.
@@ -83,11 +90,13 @@ impl Shared {
                 moving: 0,
                 away: false,
                 taken: Taken::default(),
+                brake: None,
+                deletes: VecDeque::new(),
             })
             .collect();
         let (ledger, power) = (Ledger::default(), Chance::new(seed, "power"));
         let dots = BTreeMap::new();
-        let world = World { machines, ledger, broken: None, power, rough: false, dots };
+        let world = World { machines, ledger, broken: None, power, now: 0, rough: false, dots };
         Shared { world: Arc::new(Mutex::new(world)), armed: Arc::new(armed) }
     }
 
@@ -133,13 +142,14 @@ impl Shared {
     /// A commit is about to be made: what it claims of the disk must be durable.
     pub fn commits(&self, device: usize, before: &dyn View, changes: &Changes) {
         let mut world = self.world();
-        if let Err(e) = world.check_claims(device, before, changes) {
+        let checked = world.check_claims(device, before, changes);
+        if let Err(e) = checked.and_then(|()| world.check_brake(device, before, changes)) {
             world.breaks("the index can be read", e.to_string());
         }
     }
 }
 
-fn position(key: &[u8]) -> Option<Position> {
+pub(crate) fn position(key: &[u8]) -> Option<Position> {
     let dir = key.get(1..17).and_then(NodeId::from_slice)?;
     Some(Position::new(dir, Name::new(&key[17..]).ok()?))
 }

@@ -2,8 +2,8 @@
 
 use dunlin_node::control::{
     AnyPath, ApiError, ErrorBody, Event, FolderSpec, History, HistoryRequest, InviteRequest, Invited,
-    JoinRequest, Joined, RestoreRequest, Restored, ShareRequest, Shared, Status, UndoRequest, Undone,
-    Verified, VerifyRequest, WaitRequest,
+    JoinRequest, Joined, RestoreRequest, Restored, ResumeRequest, Resumed, ShareRequest, Shared, Status,
+    UndoRequest, Undone, Verified, VerifyRequest, WaitRequest,
 };
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
@@ -107,6 +107,11 @@ impl Client {
     /// Takes changes back.
     pub async fn undo(&self, request: &UndoRequest) -> Result<Undone, ClientError> {
         self.ask(Method::POST, "/v1/undo", request).await
+    }
+
+    /// Decides about deletes that are held.
+    pub async fn resume(&self, folder: FolderSpec, accept: bool) -> Result<Resumed, ClientError> {
+        self.ask(Method::POST, "/v1/resume", &ResumeRequest { folder, accept }).await
     }
 
     /// All that happens from now on.

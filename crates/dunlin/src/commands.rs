@@ -5,6 +5,7 @@ pub mod history;
 pub mod invite;
 pub mod join;
 pub mod restore;
+pub mod resume;
 pub mod run;
 pub mod share;
 pub mod status;
@@ -39,6 +40,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Restore(args) => args.run(globals).await,
         Command::Undo(args) => args.run(globals).await,
         Command::Verify(args) => args.run(globals).await,
+        Command::Resume(args) => args.run(globals).await,
         Command::Wait(args) => args.run(globals).await,
         Command::Demo(args) => args.run(globals).await,
     }

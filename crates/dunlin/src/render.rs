@@ -10,7 +10,7 @@ pub use live::{Live, Opening};
 pub use status::lacking;
 
 use crate::failure::Failure;
-use dunlin_node::control::{AnyPath, Change, Escaped, History, Restored, Status, Undone, Verified};
+use dunlin_node::control::{AnyPath, Change, Escaped, History, Restored, Resumed, Status, Undone, Verified};
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 use words::Style;
@@ -81,6 +81,15 @@ fn lines<T: serde::Serialize>(told: &T, json: bool, text: impl Fn(&T, &Style) ->
     } else {
         let style = Style::of(std::io::stdout().is_terminal());
         print(text(told, &style).trim_end());
+    }
+}
+
+/// Prints what became of deletes that were held.
+pub fn resumed(done: &Resumed, json: bool) {
+    if json {
+        print_json(done);
+    } else {
+        print(&status::resumed(done, &Style::of(std::io::stdout().is_terminal())));
     }
 }
 

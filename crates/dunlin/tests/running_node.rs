@@ -5,8 +5,8 @@
 
 use dunlin_node::control::{
     AnyPath, Api, ApiError, Device, Event, Fate, Folder, FolderSpec, History, HistoryRequest, Item,
-    JoinRequest, Joined, Problem, RestoreRequest, Restored, Shared, State, Status, Undo, UndoRequest, Undone,
-    Verified, Version, serve,
+    JoinRequest, Joined, Problem, RestoreRequest, Restored, Resumed, Shared, State, Status, Undo,
+    UndoRequest, Undone, Verified, Version, serve,
 };
 use dunlin_node::home::Home;
 use std::path::{Path, PathBuf};
@@ -112,6 +112,14 @@ impl Api for Fake {
             done: !dry_run,
             ..Undone::default()
         })
+    }
+    async fn resume(&self, folder: FolderSpec, accept: bool) -> Result<Resumed, ApiError> {
+        let i = self.pick(&folder)?;
+        if self.folders[i].state != State::Halted {
+            return Err(ApiError::failed("no deletes are held", "dunlin status shows how the folder is"));
+        }
+        let (folder, path) = (self.folders[i].id.clone(), self.folders[i].path.clone());
+        Ok(Resumed { folder, path, accepted: accept, files: 5000 })
     }
     fn events(&self) -> broadcast::Receiver<Event> {
         broadcast::channel(1).1
@@ -296,6 +304,25 @@ fn verifying_says_what_it_found_and_fails_where_damage_is_left() {
     let found: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert_eq!((code, found["damaged"].as_u64(), out.lines().count()), (1, Some(2), 1));
     assert_eq!(node.told(&["verify"]).0, 2);
+}
+
+#[test]
+fn deletes_that_are_held_are_decided_about() {
+    let node = Node::start(&[(State::Halted, false), (State::Idle, true)]);
+    let there = node.path("0").canonicalize().unwrap();
+    let told = node.told(&["resume", "0", "--accept"]);
+    assert_eq!(
+        told,
+        (0, format!("{} goes on: 5,000 files are deleted on every device\n", there.display()), String::new())
+    );
+    let (code, out, _) = node.told(&["resume", "0", "--reject", "--json"]);
+    let done: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &done["accepted"], &done["files"]), (0, &false.into(), &5000.into()));
+    let (code, _, err) = node.told(&["resume", "1", "--reject"]);
+    assert_eq!((code, err.starts_with("dunlin: no deletes are held\nhint: ")), (1, true), "{err}");
+    for wrong in [&["resume", "0"][..], &["resume", "0", "--accept", "--reject"], &["resume", "--accept"]] {
+        assert_eq!(node.told(wrong).0, 2, "{wrong:?}");
+    }
 }
 
 #[test]

@@ -42,6 +42,14 @@ pub trait Api: Send + Sync + 'static {
     /// Takes changes back on every device, as a new change.
     fn undo(&self, request: UndoRequest) -> impl Future<Output = Result<Undone, ApiError>> + Send;
 
+    /// Decides about the deletes that the brake of a folder holds: with `accept` they happen, else they are
+    /// taken back. Fails, and changes nothing, where none are held.
+    fn resume(
+        &self,
+        folder: FolderSpec,
+        accept: bool,
+    ) -> impl Future<Output = Result<Resumed, ApiError>> + Send;
+
     /// Everything that happens from now on.
     fn events(&self) -> broadcast::Receiver<Event>;
 }
@@ -248,6 +256,30 @@ pub struct Verified {
     pub problems: Vec<Problem>,
 }
 
+/// `POST /v1/resume`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResumeRequest {
+    /// Which folder.
+    #[serde(default)]
+    pub folder: FolderSpec,
+    /// The deletes happen; else they are taken back.
+    pub accept: bool,
+}
+
+/// What became of deletes that were held.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resumed {
+    /// The folder's id.
+    pub folder: String,
+    /// Where it is, absolute.
+    #[serde(flatten)]
+    pub path: AnyPath,
+    /// They happen; else they are taken back.
+    pub accepted: bool,
+    /// How many files that is about.
+    pub files: u64,
+}
+
 /// The state of a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
@@ -381,6 +413,9 @@ mod tests {
             let json = serde_json::to_string(&request).unwrap();
             assert_eq!(serde_json::from_str::<WaitRequest>(&json).unwrap(), request);
         }
+        let resume: ResumeRequest = serde_json::from_str(r#"{"accept":false}"#).unwrap();
+        assert_eq!(resume, ResumeRequest { folder: FolderSpec::Only, accept: false });
+        assert!(serde_json::from_str::<ResumeRequest>("{}").is_err());
         let bare: WaitRequest = serde_json::from_str("{}").unwrap();
         assert_eq!(bare, WaitRequest { folder: FolderSpec::Only, copies: 1 });
     }

@@ -3,8 +3,8 @@
 
 use super::{
     Api, ApiError, ErrorBody, ErrorCode, Event, History, HistoryRequest, InviteRequest, Invited, JoinRequest,
-    Joined, RestoreRequest, Restored, ShareRequest, Shared, Status, UndoRequest, Undone, Verified,
-    VerifyRequest, WaitRequest,
+    Joined, RestoreRequest, Restored, ResumeRequest, Resumed, ShareRequest, Shared, Status, UndoRequest,
+    Undone, Verified, VerifyRequest, WaitRequest,
 };
 use axum::Router;
 use axum::body::{Body, HttpBody};
@@ -137,6 +137,7 @@ fn router<A: Api>(shop: Shop<A>) -> Router {
         .route("/v1/history", post(history::<A>))
         .route("/v1/restore", post(restore::<A>))
         .route("/v1/undo", post(undo::<A>))
+        .route("/v1/resume", post(resume::<A>))
         .route("/v1/events", get(events::<A>))
         .route("/v1/shutdown", post(stop::<A>))
         .fallback(async || refusal(StatusCode::NOT_FOUND, "there is no such route"))
@@ -188,6 +189,11 @@ async fn restore<A: Api>(State(shop): State<Shop<A>>, request: Request) -> Resul
 async fn undo<A: Api>(State(shop): State<Shop<A>>, request: Request) -> Result<Json<Undone>, Refusal> {
     let request: UndoRequest = body(request).await?;
     done(shop.api.undo(request).await)
+}
+
+async fn resume<A: Api>(State(shop): State<Shop<A>>, request: Request) -> Result<Json<Resumed>, Refusal> {
+    let request: ResumeRequest = body(request).await?;
+    done(shop.api.resume(request.folder, request.accept).await)
 }
 
 async fn stop<A: Api>(State(shop): State<Shop<A>>) -> Json<Nothing> {

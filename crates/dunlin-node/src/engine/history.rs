@@ -2,7 +2,7 @@
 //! again, and what is old enough to go.
 
 use super::Engine;
-use dunlin_core::journal::{Journal, Limits, Mark, Moment};
+use dunlin_core::journal::{Journal, Kept, Mark, Moment};
 use dunlin_core::kv::{Read, View};
 use dunlin_core::path::RelPath;
 use dunlin_core::revert::Back;
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 /// How often it is noted how far the history reaches, and what is old goes.
 const MARK_EVERY: u64 = 3600;
 /// When that failed, it is tried again after this.
-const NOTE_AGAIN: Duration = Duration::from_secs(30);
+pub(super) const NOTE_AGAIN: Duration = Duration::from_secs(30);
 /// Changes forgotten in one go; the rest at the next.
 const FORGET_MAX: usize = 10_000;
 /// Things made again or taken back in one commit.
@@ -56,11 +56,11 @@ pub(super) struct Clock {
     seq: u64,
     /// The running time of the last mark.
     marked: u64,
-    limits: Limits,
+    limits: Kept,
 }
 
 impl Clock {
-    pub(super) fn new(view: &dyn View, now: Instant, limits: Limits) -> Read<(Clock, u64)> {
+    pub(super) fn new(view: &dyn View, now: Instant, limits: Kept) -> Read<(Clock, u64)> {
         let before = view.last_moment()?.map_or(0, |m| m.running);
         let mark = view.marks()?.pop();
         let marked = mark.map_or(before, |m| m.at.running);

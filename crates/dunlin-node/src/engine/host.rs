@@ -1,10 +1,12 @@
 //! What goes into an engine and what comes out of it: the seam to the rest of its device.
 
+use super::Decided;
 use super::history::{Again, Remade};
 use crate::control::Change;
 use crate::watch::Hint;
-use dunlin_core::ids::{ContentId, DeviceId};
-use dunlin_core::journal::Limits;
+use dunlin_core::brake::{Held, Limits};
+use dunlin_core::ids::{ContentId, DeviceId, DotRange};
+use dunlin_core::journal::Kept;
 use dunlin_core::life::Heard;
 use dunlin_core::message::RowBytes;
 use dunlin_core::path::RelPath;
@@ -31,12 +33,14 @@ pub struct Pulse {
     pub failed: Option<String>,
     /// Not everything can be watched: what changed since the last look is not known.
     pub unwatched: bool,
+    /// Deletes are held until a person decides.
+    pub brake: Option<Held>,
 }
 
 impl Pulse {
     /// Whether it is still being looked at what there is, or not at all.
     pub fn busy(&self) -> bool {
-        self.scanning || self.dirty || self.halted.is_some() || self.failed.is_some()
+        self.scanning || self.dirty || self.halted.is_some() || self.failed.is_some() || self.brake.is_some()
     }
 
     /// How much is lacking, problems included.
@@ -105,6 +109,15 @@ pub enum Input {
     Barrier(Passed),
     /// Something is to be again as it was.
     Again(Again, Remade),
+    /// Just these deletes were accepted by members.
+    Released(Vec<DotRange>),
+    /// A person decides about the deletes that the brake holds.
+    Resume {
+        /// They happen; else they are taken back.
+        accept: bool,
+        /// Called once that is in the index.
+        decided: Decided,
+    },
     /// The end.
     Stop,
 }
@@ -131,6 +144,10 @@ pub trait Host: Send + Sync {
     fn is_alone(&self) -> bool;
     /// The tree of this disk and the members' are one now.
     fn united(&self);
+    /// Deletes are held from now on; or none are any more.
+    fn braked(&self, held: Option<&Held>);
+    /// A person accepted these deletes: all members are to know. Durable when it returns; else why not.
+    fn release(&self, accepted: &[DotRange]) -> Result<(), String>;
     /// The index goes on as another incarnation: all exchanges have to be opened anew.
     fn renewed(&self);
 }
@@ -148,7 +165,11 @@ pub struct Start {
     /// turn out to be rolled back.
     pub fresh: (DeviceId, [u8; 16]),
     /// How much of the history is kept.
-    pub history: Limits,
+    pub history: Kept,
+    /// When the brake trips.
+    pub limits: Limits,
+    /// The deletes that members accepted.
+    pub released: Vec<DotRange>,
     /// The time.
     pub now: Instant,
 }

@@ -1,15 +1,16 @@
 //! The engine's way from the disk into the index.
 
-use super::{Engine, HOLD_ABSENT, RESCAN, RESCAN_UNWATCHED};
+use super::{Engine, RESCAN, RESCAN_UNWATCHED};
 use crate::scan::{self, Hashed, Scanned, ToHash};
 use crate::watch::WatchError;
 use dunlin_core::ids::{NodeId, ROOT};
 use dunlin_core::kv::Read;
 use dunlin_core::observe::{Observation, Seen, suspects};
-use dunlin_core::path::RelPath;
+use dunlin_core::path::{Name, RelPath};
 use dunlin_core::rows::{Position, Rows};
 use dunlin_core::state::Content;
 use dunlin_core::tree::Work;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// So much is looked at in one round.
@@ -25,7 +26,7 @@ const UNREADABLE_AGAIN: Duration = Duration::from_secs(1);
 /// So often it is tried to hash what has to be hashed whatever the metadata say.
 const VAIN_MAX: u32 = 10;
 /// A directory that could not be looked at is tried again after this.
-const LATE_DIR: Duration = Duration::from_secs(2);
+pub(super) const LATE_DIR: Duration = Duration::from_secs(2);
 /// A large file that changed while it was read is tried again after this.
 const RESTLESS_AGAIN: Duration = Duration::from_millis(700);
 
@@ -76,12 +77,19 @@ impl Engine {
                 continue;
             }
             let before = (scanned.problems.len(), scanned.found());
+            let absent = scanned.absent.len();
             scan::scan_entry(self.folder.disk.as_ref(), &snapshot, &at, &dir, force, &mut scanned)?;
             if scanned.problems.len() > before.0 {
                 if force {
                     self.look_in_vain(at);
                 }
-            } else if scanned.found() == before.1 {
+                continue;
+            }
+            if scanned.absent.len() == absent {
+                // It may be there as it always was.
+                self.is_there(&at);
+            }
+            if scanned.found() == before.1 {
                 // It is as it was.
                 confirmed.extend(self.unseen.remove(&at).map(|_| at));
             }
@@ -138,6 +146,7 @@ impl Engine {
                     if self.kept.contains(&dir) && !found.left_alone {
                         self.let_go.insert(dir);
                     }
+                    self.may_be_back(dir, &found);
                     bytes += found.hash.iter().map(|f| f.size).sum::<u64>();
                     out.seen.extend(found.seen);
                     out.hash.extend(found.hash);
@@ -169,6 +178,19 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// A directory was listed: what was missing in it may be there again, as it always was.
+    fn may_be_back(&mut self, dir: NodeId, found: &Scanned) {
+        // No name comes before this one.
+        let Ok(first) = Name::new(&[1]) else { return };
+        let missing = self.absent.range(Position::new(dir, first)..).map(|(at, _)| at);
+        let missing: Vec<Position> = missing.take_while(|at| at.dir == dir).cloned().collect();
+        if missing.is_empty() || !found.problems.is_empty() {
+            return;
+        }
+        let absent: BTreeSet<&Position> = found.absent.iter().collect();
+        missing.iter().filter(|at| !absent.contains(at)).for_each(|at| self.is_there(at));
     }
 
     /// Whether the directory at a path is the one that the index knows there: events come by
@@ -224,7 +246,7 @@ impl Engine {
         }
     }
 
-    fn cannot_read(&mut self, path: RelPath, why: String) {
+    pub(super) fn cannot_read(&mut self, path: RelPath, why: String) {
         if self.unreadable.insert(path.clone(), why.clone()).is_none() {
             self.host.problem(&path, &why);
         }
@@ -237,7 +259,6 @@ impl Engine {
 
     /// Hashes, observes and commits what was found.
     fn take_in(&mut self, scanned: Scanned) -> Read<()> {
-        let now = self.now;
         for (path, why) in scanned.problems {
             self.cannot_read(path, why);
         }
@@ -245,16 +266,12 @@ impl Engine {
         for at in scanned.again {
             self.mark(at, RACY_AGAIN, false);
         }
-        for at in scanned.absent {
-            self.absent.entry(at).or_insert(now + HOLD_ABSENT);
-        }
+        scanned.absent.into_iter().for_each(|at| self.vanished(at));
         let mut seen = scanned.seen;
         for hashed in scan::hash_all(self.folder.disk.as_ref(), &scanned.hash) {
             self.hashed(hashed, &mut seen);
         }
-        for o in &seen {
-            self.absent.remove(&o.at);
-        }
+        seen.iter().for_each(|o| self.is_there(&o.at));
         self.look_at_other_links(&seen)?;
         self.observe(seen)
     }
@@ -277,7 +294,7 @@ impl Engine {
             Hashed::Restless(file) => self.restless(&file, seen),
             Hashed::Gone(at) => {
                 self.vain.remove(&at);
-                self.absent.entry(at).or_insert(self.now + HOLD_ABSENT);
+                self.vanished(at);
             }
             Hashed::Failed(file, why) => {
                 self.unreadable.insert(file.path, why);
@@ -336,6 +353,7 @@ impl Engine {
             return Ok(());
         }
         let snapshot = self.folder.store.snapshot()?;
+        self.deletes_first(&snapshot, &mut seen)?;
         self.add_suspects(&snapshot, &mut seen)?;
         self.make_durable(&snapshot, &mut seen)?;
         let mut work = Work::new(&snapshot);
@@ -362,60 +380,13 @@ impl Engine {
             }
             seen.extend(found.seen);
             for at in found.absent {
-                self.absent.remove(&at);
+                self.is_there(&at);
                 seen.push(Observation { at, seen: Seen::Absent });
             }
             for hashed in scan::hash_all(self.folder.disk.as_ref(), &found.hash) {
                 self.hashed(hashed, seen);
             }
         }
-        Ok(())
-    }
-
-    /// What was found empty a while ago and still is was deleted.
-    fn believe_absences(&mut self) -> Read<()> {
-        let now = self.now;
-        let hurry = self.barriers.iter().any(|(waits, _)| waits.is_none());
-        let due: Vec<Position> =
-            self.absent.iter().filter(|(_, at)| hurry || **at <= now).map(|(p, _)| p.clone()).collect();
-        if due.is_empty() || !self.check_root() {
-            return Ok(());
-        }
-        let snapshot = self.folder.store.snapshot()?;
-        let mut gone = Vec::new();
-        for at in due {
-            self.absent.remove(&at);
-            if snapshot.local(&at)?.is_none() {
-                continue;
-            }
-            let mut found = Scanned::default();
-            match snapshot.disk_path(at.dir)? {
-                Some(names) => {
-                    let dir = RelPath::from(names);
-                    scan::scan_entry(self.folder.disk.as_ref(), &snapshot, &at, &dir, false, &mut found)?;
-                    if found.absent.is_empty() && (!found.hash.is_empty() || !found.seen.is_empty()) {
-                        self.mark(at, Duration::ZERO, false);
-                    } else if !found.problems.is_empty() {
-                        // Gone or not, it is not known now.
-                        self.mark(at, LATE_DIR, false);
-                    }
-                    for (path, why) in std::mem::take(&mut found.problems) {
-                        self.cannot_read(path, why);
-                    }
-                }
-                None => found.absent.push(at),
-            }
-            gone.extend(found.absent.into_iter().map(|at| Observation { at, seen: Seen::Absent }));
-        }
-        if gone.is_empty() {
-            return Ok(());
-        }
-        self.make_durable(&snapshot, &mut gone)?;
-        let mut work = Work::new(&snapshot);
-        work.observe(&gone)?;
-        gone.iter().for_each(|o| drop(self.unseen.remove(&o.at)));
-        self.commit(work)?;
-        self.replan = true;
         Ok(())
     }
 

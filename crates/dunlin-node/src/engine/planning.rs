@@ -6,8 +6,9 @@ use crate::apply::{Applied, apply};
 use crate::control::Change;
 use crate::disk::{DISK_FULL, NO_INODES};
 use crate::scan::RACY_MS;
-use dunlin_core::ids::{ContentId, NodeId, ROOT};
-use dunlin_core::kv::Read;
+use dunlin_core::brake::counts;
+use dunlin_core::ids::{ContentId, DotRange, NodeId, ROOT};
+use dunlin_core::kv::{Read, View};
 use dunlin_core::path::RelPath;
 use dunlin_core::plan::{Action, Fetch, Outcome, Plan, Step, Window, plan};
 use dunlin_core::rows::Rows;
@@ -45,7 +46,8 @@ impl Engine {
     pub(super) fn plan(&mut self) -> Read<()> {
         let now = self.now;
         let snapshot = self.folder.store.snapshot()?;
-        if snapshot.totals()?.need_files == 0 {
+        let totals = snapshot.totals()?;
+        if totals.need_files == 0 {
             self.replan = false;
             self.troubles.clear();
             self.backoff.clear();
@@ -56,8 +58,9 @@ impl Engine {
         skip.extend(self.backoff.iter().filter(|(_, b)| b.until > now).map(|(n, _)| *n));
         let folder = self.folder.clone();
         let staged = |id: &ContentId| is_empty(id) || folder.stage.has(id);
-        let Plan { mut steps, fetches, blocked } =
-            plan(&snapshot, &Window { staged: &staged, skip: &skip, limit: STEPS_MAX })?;
+        let removals = self.may_remove(&totals)?;
+        let window = Window { staged: &staged, skip: &skip, limit: STEPS_MAX, removals };
+        let Plan { mut steps, fetches, blocked } = plan(&snapshot, &window)?;
         drop(snapshot);
         steps.retain(|step| !self.is_in_doubt(step));
         // What still cannot be planned waits for something else to change, and not for the time.
@@ -128,7 +131,7 @@ impl Engine {
         let applied = apply(self.folder.disk.as_ref(), &self.folder.stage, &steps);
         let snapshot = self.folder.store.snapshot()?;
         let mut work = Work::new(&snapshot);
-        let mut done = false;
+        let (mut done, mut removed, mut changes) = (false, 0, Vec::new());
         for (step, applied) in steps.iter().zip(applied) {
             match applied {
                 Applied::Ended(outcome) => {
@@ -136,6 +139,9 @@ impl Engine {
                     self.backoff.remove(&step.node);
                     self.troubles.remove(&step.node);
                     if matches!(outcome, Outcome::Done(..)) {
+                        let deleted = deleted_by(&snapshot, step)?;
+                        removed += u64::from(!deleted.is_empty());
+                        changes.extend(deleted);
                         self.tell(step);
                     }
                     if may_hide_a_write(step, &outcome) {
@@ -162,6 +168,7 @@ impl Engine {
             }
         }
         self.commit(work)?;
+        self.removed(removed, changes);
         let snapshot = self.folder.store.snapshot()?;
         for step in &steps {
             self.watch_new(&snapshot, step)?;
@@ -226,6 +233,14 @@ fn may_hide_a_write(step: &Step, outcome: &Outcome) -> bool {
             ms(stamp.ctime).saturating_sub(ms(stamp.mtime)).saturating_abs() < RACY_MS
         }
         _ => false,
+    }
+}
+
+/// The deletes that a step carried out, if they count at the brake.
+fn deleted_by(view: &dyn View, step: &Step) -> Read<Vec<DotRange>> {
+    match &step.action {
+        Action::Remove { row, .. } if row.content != Content::Dir => counts(view, step.node),
+        _ => Ok(Vec::new()),
     }
 }
 

@@ -3,10 +3,10 @@
 use super::{Node, Unopened, history, joining, opening, restoring, undoing, verifying};
 use crate::control::{
     Api, ApiError, Device, Event, Folder as FolderStatus, FolderSpec, History, HistoryRequest, JoinRequest,
-    Joined, Problem, RestoreRequest, Restored, Shared as SharedFolder, State, Status, UndoRequest, Undone,
-    Verified,
+    Joined, Problem, RestoreRequest, Restored, Resumed, Shared as SharedFolder, State, Status, UndoRequest,
+    Undone, Verified,
 };
-use crate::engine::{Input, Pulse};
+use crate::engine::{Input, Pulse, Undecided};
 use crate::folder::{Folder, lock};
 use dunlin_core::ids::{DeviceId, FolderId};
 use std::collections::BTreeMap;
@@ -19,7 +19,7 @@ use tokio::task::block_in_place;
 fn state_of(pulse: &Pulse) -> State {
     if pulse.failed.is_some() {
         State::Error
-    } else if pulse.halted.is_some() {
+    } else if pulse.halted.is_some() || pulse.brake.is_some() {
         State::Halted
     } else if pulse.scanning {
         State::Scanning
@@ -52,6 +52,27 @@ pub(super) async fn tell_states(folder: Arc<Folder>) {
             done = pulse.changed() => if done.is_err() { return },
             done = peers.changed() => if done.is_err() { return },
         }
+    }
+}
+
+/// What to do about deletes that are held.
+const DECIDE: &str = "dunlin resume --accept lets them happen, dunlin resume --reject takes them back; dunlin status says more";
+
+fn undecided(folder: &Folder, why: Undecided) -> ApiError {
+    let path = opening::shown(&folder.path);
+    match why {
+        Undecided::NotHeld => ApiError::failed(
+            format!("no deletes are held in {path}: there is nothing to decide"),
+            "dunlin status shows how the folder is",
+        ),
+        Undecided::Root(why) => ApiError::failed(
+            format!("{path} is halted, but not for deletes: {why}"),
+            "this ends by itself when the right folder is back in its place",
+        ),
+        Undecided::Untold(why) => ApiError::failed(
+            format!("the deletes in {path} happen here, but the other devices cannot be told yet: {why}"),
+            "see that the state directory can be written; it is tried again and again",
+        ),
     }
 }
 
@@ -209,6 +230,9 @@ impl Api for Node {
         let mut looked = Some(looked);
         loop {
             let now = pulse.borrow_and_update().clone();
+            if let Some(why) = folder.braked_for(&now) {
+                return Err(ApiError::failed(format!("the folder is halted: {why}"), DECIDE));
+            }
             if let Some(why) = now.halted.or(now.failed) {
                 return Err(ApiError::failed(
                     format!("the folder is halted: {why}"),
@@ -252,6 +276,22 @@ impl Api for Node {
     async fn undo(&self, request: UndoRequest) -> Result<Undone, ApiError> {
         let folder = self.pick(&request.folder)?;
         undoing::undo(&self.shared, folder, request).await
+    }
+
+    async fn resume(&self, spec: FolderSpec, accept: bool) -> Result<Resumed, ApiError> {
+        let folder = self.pick(&spec)?;
+        let (done, decided) = oneshot::channel();
+        // Who asked may have gone by then.
+        let decided_by = Box::new(move |how| done.send(how).unwrap_or_default());
+        folder.tell(Input::Resume { accept, decided: decided_by }).await;
+        let ended = |_| ApiError::failed("the folder has stopped", "dunlin status says why");
+        let files = decided.await.map_err(ended)?.map_err(|e| undecided(&folder, e))?;
+        Ok(Resumed {
+            folder: folder.id.to_string(),
+            path: folder.path.clone().into(),
+            accepted: accept,
+            files,
+        })
     }
 
     fn events(&self) -> broadcast::Receiver<Event> {

@@ -9,7 +9,6 @@ use crate::net::connection::Connection;
 use crate::session::{CODE_PROTOCOL, CODE_STRANGER};
 use crate::transfer::{StreamError, read_frame, send_frame};
 use dunlin_core::ids::{DeviceId, FolderId, NodeId};
-use dunlin_core::journal::Limits;
 use dunlin_core::members::{ROLE_ALL, members};
 use dunlin_core::message::{
     ALPN_JOIN, Claim, DEVICE_NAME_MAX, JoinAnswer, JoinRequest, Statement, read, signed_bytes,
@@ -60,6 +59,7 @@ fn admit_statement(
         by: DeviceId(*by.public().as_bytes()),
         role: ROLE_ALL,
         after: last.into_iter().collect(),
+        release: None,
     };
     let claim = minicbor::to_vec(&claim).map_err(|e| cannot("write a statement", e))?;
     let signature = by.sign(&signed_bytes(&claim)).to_bytes().to_vec();
@@ -72,15 +72,8 @@ pub(super) fn create(shared: &Arc<Shared>, path: PathBuf) -> Result<Arc<Folder>,
     let id = FolderId(*key.public().as_bytes());
     let first = admit_statement(id, shared.device, &shared.name, &key, &[])?;
     let token = NodeId(random_16()?);
-    let config = Config {
-        id,
-        path,
-        token,
-        statements: vec![first],
-        invites: Vec::new(),
-        joining: false,
-        history: Limits::default(),
-    };
+    let statements = vec![first];
+    let config = Config::new(id, path, token, statements, false);
     opening::open_new(shared, config, Some(&key.to_bytes()))
 }
 
@@ -224,15 +217,7 @@ pub(super) async fn join(shared: &Arc<Shared>, asked: Asked) -> Result<Arc<Folde
     let (answer, address) = ask_inviter(shared, &ticket).await?;
     let statements = accepted(shared, &ticket, answer)?;
     let token = NodeId(random_16()?);
-    let config = Config {
-        id: ticket.folder,
-        path,
-        token,
-        statements,
-        invites: Vec::new(),
-        joining: true,
-        history: Limits::default(),
-    };
+    let config = Config::new(ticket.folder, path, token, statements, true);
     let folder = tokio::task::block_in_place(|| opening::open_new(shared, config, None))?;
     let mut addresses = ticket.addresses;
     addresses.extend(address);

@@ -5,7 +5,7 @@ use crate::config::Config;
 use crate::control::{ApiError, Event};
 use crate::disk::posix::PosixDisk;
 use crate::engine::{Engine, Input, Pulse, Start, note_damage};
-use crate::folder::{Folder, lock, verify};
+use crate::folder::{Folder, known, lock, ranges, verify};
 use crate::home::{random_bytes, write_atomic};
 use crate::site::Site;
 use crate::stage::{Stage, root_trouble, write_marker};
@@ -226,10 +226,12 @@ fn open(shared: &Arc<Shared>, config: Config, dir: PathBuf) -> Result<Arc<Folder
         cannot(&what, e)
     })?;
     let all = members(config.id, &config.statements, verify);
+    let secret = shared.secret.clone();
     let (inputs, received) = mpsc::channel(INPUTS);
     let (wants, wanted) = mpsc::unbounded_channel();
     let folder = Arc::new(Folder {
         id: config.id,
+        secret,
         path,
         dir,
         site: site.clone(),
@@ -296,13 +298,16 @@ fn start(
 fn engine(folder: &Arc<Folder>, watched: Watched, fresh: (DeviceId, [u8; 16])) -> Read<Engine> {
     let start = {
         let config = lock(&folder.config);
-        let others = folder.members.borrow().len() > 1;
+        let members = folder.members.borrow();
+        let others = members.len() > 1;
         Start {
             marker: config.marker(),
             others,
             joining: config.joining,
             fresh,
             history: config.history,
+            limits: config.brake.limits(),
+            released: ranges(&known(&config, &members)),
             now: std::time::Instant::now(),
         }
     };

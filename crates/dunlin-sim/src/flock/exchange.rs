@@ -32,7 +32,10 @@ impl Flock {
             let id = self.devices[you].id;
             let said = life.site.store.snapshot().and_then(|s| opening(&s, FOLDER, id));
             match said {
-                Ok(message) => self.send(me, you, message),
+                Ok(message) => {
+                    self.send(me, you, message);
+                    self.send_releases(me, you);
+                }
                 Err(e) => self.breaks("the index can be read", e.to_string()),
             }
         }
@@ -136,6 +139,7 @@ impl Flock {
                 }
                 self.input(to, Input::Rows { from: speaker, upto, last, rows });
             }
+            Message::Statements { statements, .. } => self.hear_releases(to, &statements),
             Message::Ack { received, .. } => self.links.end(to, from).known.acked = received,
             Message::Status { digest, need, busy, .. } => {
                 self.links.end(to, from).known.standing = Some(Standing { digest, need, busy });

@@ -74,6 +74,7 @@ impl Flock {
                 self.dial(device, with);
             }
             What::Again { with } if self.is_other(device, with) => self.disconnect(device, with),
+            what @ (What::Brake { .. } | What::Accept | What::Reject) => self.decides(device, &what),
             What::Cut { .. } | What::Silence { .. } | What::Heal { .. } | What::Again { .. } => {}
             _ => self.shared.world().carry_out(&act),
         }
@@ -124,6 +125,7 @@ impl Flock {
     /// Ends a program, with its connections.
     pub(super) fn stop(&mut self, device: usize) {
         self.devices[device].end();
+        self.shared.world().forget_deletes(device);
         self.shared.disarm(device);
         {
             let world = self.shared.world();

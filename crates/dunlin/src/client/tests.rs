@@ -39,6 +39,10 @@ impl Api for Fake {
     async fn undo(&self, request: UndoRequest) -> Result<Undone, ApiError> {
         Ok(Undone { by: request.by, done: !request.dry_run, ..Undone::default() })
     }
+    async fn resume(&self, folder: FolderSpec, accepted: bool) -> Result<Resumed, ApiError> {
+        let path = AnyPath("/f".into());
+        folder.pick([]).map(|_| Resumed { folder: "f".into(), path, accepted, files: 1 })
+    }
     fn events(&self) -> broadcast::Receiver<Event> {
         self.0.subscribe()
     }

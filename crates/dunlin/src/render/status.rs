@@ -1,7 +1,7 @@
 //! The state of a node for a person.
 
 use super::words::{Style, count, size};
-use dunlin_node::control::{Device, Escaped, Folder, Problem, State, Status, Verified};
+use dunlin_node::control::{Device, Escaped, Folder, Problem, Resumed, State, Status, Verified};
 use std::fmt::Write;
 
 /// Problems shown of a folder; the rest is a number.
@@ -109,6 +109,22 @@ pub fn verified(found: &Verified, style: &Style) -> String {
     out
 }
 
+/// What became of deletes that were held, as one line.
+pub fn resumed(done: &Resumed, style: &Style) -> String {
+    let (path, files) = (style.path(&done.path), count(done.files, "file", "files"));
+    if done.accepted {
+        format!(
+            "{path} goes on: {files} {} deleted on every device",
+            if done.files == 1 { "is" } else { "are" }
+        )
+    } else {
+        format!(
+            "{path} goes on: {files} {} back on every device",
+            if done.files == 1 { "comes" } else { "come" }
+        )
+    }
+}
+
 /// What keeps a folder from being in sync, as one line; `None` if nothing does.
 pub fn lacking(folder: &Folder) -> Option<String> {
     if folder.in_sync && folder.problems.is_empty() {
@@ -208,6 +224,16 @@ mod tests {
         let text = text(&status(vec![bad]), &Style::plain("/h"));
         assert_eq!(text.matches("problem:").count(), 10);
         assert!(text.contains("halted") && text.contains("and 3 problems"), "{text}");
+    }
+
+    #[test]
+    fn what_was_decided_is_one_line() {
+        let done = |accepted, files| {
+            let done = Resumed { folder: "f".into(), path: AnyPath("/f".into()), accepted, files };
+            resumed(&done, &Style::plain("/h"))
+        };
+        assert_eq!(done(true, 5000), "/f goes on: 5,000 files are deleted on every device");
+        assert_eq!(done(false, 1), "/f goes on: 1 file comes back on every device");
     }
 
     #[test]

@@ -52,6 +52,9 @@ impl Api for Fake {
     async fn undo(&self, request: UndoRequest) -> Result<Undone, ApiError> {
         Ok(Undone { by: request.by, done: !request.dry_run, ..Undone::default() })
     }
+    async fn resume(&self, _folder: FolderSpec, accept: bool) -> Result<Resumed, ApiError> {
+        Ok(Resumed { folder: "f".into(), path: PathBuf::from("/f").into(), accepted: accept, files: 7 })
+    }
     fn events(&self) -> broadcast::Receiver<Event> {
         self.events.subscribe()
     }
@@ -112,6 +115,9 @@ async fn requests_are_answered() {
     let status = node.ask("GET", "/v1/status", "").await;
     assert!(status.starts_with("HTTP/1.1 200"), "{status}");
     assert!(status.ends_with(r#"{"device":"d","name":"n","folders":[]}"#), "{status}");
+    let resumed = node.ask("POST", "/v1/resume", r#"{"accept":true}"#).await;
+    assert!(resumed.ends_with(r#"{"folder":"f","path":"/f","accepted":true,"files":7}"#), "{resumed}");
+    assert!(node.ask("POST", "/v1/resume", "").await.starts_with("HTTP/1.1 400"));
     let shared = node.ask("POST", "/v1/share", r#"{"path":"/a","path_hex":"2f61ff"}"#).await;
     assert!(shared.contains(r#""path_hex":"2f61ff","ticket":"dunlin1""#), "{shared}");
 }

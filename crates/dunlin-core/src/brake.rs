@@ -1,0 +1,164 @@
+//! The brake: a mass delete halts before it spreads. What counts, when it trips, and what the index knows of it.
+//! Time is told to it; it has no clock.
+//!
+//! A delete of a file or link counts while it is pending (found absent on this disk, or heard and not carried out
+//! here) and for a minute after it was carried out. Moves are no deletes, and neither is what a history
+//! could not keep: it keeps everything. What a person accepted does not count.
+
+use crate::ids::DotRange;
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+mod held;
+mod take_back;
+
+pub use held::{Absent, Held, absent_files, counts, held, pending, released};
+
+/// Deletes wait until none has come for so long.
+pub const QUIET: Duration = Duration::from_millis(300);
+/// … but no longer than this after the first.
+pub const LONGEST: Duration = Duration::from_secs(2);
+/// What vanished may turn up elsewhere for so long, even if other deletes have waited long enough.
+pub const FRESH: Duration = Duration::from_millis(120);
+/// Deletes within this time count together.
+pub const WINDOW: Duration = Duration::from_secs(60);
+/// Deletes that were carried out are counted in steps of this.
+const STEP: Duration = Duration::from_millis(500);
+/// Fewer deletes than this part of those that trip the brake are carried out without waiting for more.
+const FEW: u64 = 10;
+
+/// When the brake trips.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// More than this share of the folder's files, in percent; 100 is never exceeded.
+    pub percent: u8,
+    /// … if there are at least so many deletes.
+    pub files: u64,
+    /// More deletes than this, whatever share they are.
+    pub most: Option<u64>,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { percent: 50, files: 100, most: None }
+    }
+}
+
+/// When what comes bit by bit has come: after a quiet while, or when the first has waited long enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    first: Duration,
+    last: Duration,
+}
+
+impl Patience {
+    /// Something came at `now`; `before` is what came before that and was not done with.
+    #[must_use]
+    pub fn since(before: Option<Patience>, now: Duration) -> Patience {
+        Patience { first: before.map_or(now, |p| p.first), last: now }
+    }
+
+    /// When nothing more is waited for.
+    pub fn due(&self) -> Duration {
+        (self.last + QUIET).min(self.first + LONGEST)
+    }
+}
+
+/// Deletes that were carried out.
+#[derive(Clone, Debug)]
+struct Done {
+    at: Duration,
+    files: u64,
+    changes: Vec<DotRange>,
+}
+
+/// How many deletes of how many files tripped the brake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Count {
+    /// Deletes, pending and carried out.
+    pub deletes: u64,
+    /// Files here before the first of them.
+    pub of: u64,
+    /// Those that were carried out.
+    pub done: u64,
+}
+
+/// What counts at the brake of one folder.
+#[derive(Clone, Debug)]
+pub struct Brake {
+    limits: Limits,
+    done: VecDeque<Done>,
+}
+
+impl Brake {
+    /// A brake that has seen nothing.
+    pub fn new(limits: Limits) -> Brake {
+        Brake { limits, done: VecDeque::new() }
+    }
+
+    /// Deletes of `files` files were carried out, by these changes.
+    pub fn done(&mut self, now: Duration, files: u64, changes: impl IntoIterator<Item = DotRange>) {
+        if files == 0 {
+            return;
+        }
+        self.forget(now);
+        let changes = DotRange::hull(changes);
+        match self.done.back_mut().filter(|d| now.saturating_sub(d.at) < STEP) {
+            Some(last) => {
+                last.files += files;
+                last.changes = DotRange::hull(last.changes.iter().copied().chain(changes));
+            }
+            None => self.done.push_back(Done { at: now, files, changes }),
+        }
+    }
+
+    /// How it stands with `pending` deletes, not carried out yet, of `files` files that are here.
+    pub fn count(&self, now: Duration, pending: u64, files: u64) -> Count {
+        let done = self.recent(now).map(|d| d.files).sum();
+        Count { deletes: pending + done, of: files.max(pending) + done, done }
+    }
+
+    /// The same of deletes alone that were not carried out.
+    pub fn alone(pending: u64, files: u64) -> Count {
+        Count { deletes: pending, of: files.max(pending), done: 0 }
+    }
+
+    /// Whether so many deletes are too many to be carried out unasked.
+    pub fn trips(&self, count: &Count) -> bool {
+        let Limits { percent, files, most } = self.limits;
+        let share = u128::from(count.deletes) * 100 > u128::from(count.of) * u128::from(percent);
+        let pending = count.deletes > count.done;
+        pending && ((share && count.deletes >= files) || most.is_some_and(|most| count.deletes > most))
+    }
+
+    /// Whether so many pending deletes may be the first of too many, so that more are waited for.
+    pub fn waits(&self, pending: u64) -> bool {
+        let least = self.limits.most.map_or(self.limits.files, |most| most.min(self.limits.files));
+        pending > 0 && pending >= least / FEW
+    }
+
+    /// The changes whose deletes were carried out in the last minute.
+    pub fn changes(&self, now: Duration) -> Vec<DotRange> {
+        DotRange::hull(self.recent(now).flat_map(|d| d.changes.iter().copied()))
+    }
+
+    /// A person has decided on all there was.
+    pub fn clear(&mut self) {
+        self.done.clear();
+    }
+
+    fn recent(&self, now: Duration) -> impl Iterator<Item = &Done> {
+        // What is counted in one step is as old as its youngest.
+        self.done.iter().filter(move |d| now.saturating_sub(d.at) < WINDOW + STEP)
+    }
+
+    fn forget(&mut self, now: Duration) {
+        while self.done.front().is_some_and(|d| now.saturating_sub(d.at) >= WINDOW + STEP) {
+            self.done.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,161 @@
+//! What the index knows of deletes that are held, and of those that were accepted.
+
+use crate::ids::{DeviceId, DotRange, NodeId};
+use crate::kv::{Read, View};
+use crate::rows::{Position, Rows, Table, after, all_released, decode, encode};
+use crate::state::Content;
+use crate::tree::Work;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec;
+use alloc::vec::Vec;
+use minicbor::{Decode, Encode};
+
+/// Nodes looked at together.
+const PAGE: usize = 256;
+
+/// Deletes that the brake holds until a person decides.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Held {
+    /// Whose deletes they are, as far as that is known; most of them, if they are of several devices.
+    #[n(0)]
+    pub by: Option<DeviceId>,
+    /// They were made on this disk.
+    #[n(1)]
+    pub here: bool,
+    /// How many, those included that were carried out within the minute before.
+    #[n(2)]
+    pub deletes: u64,
+    /// Of how many files.
+    #[n(3)]
+    pub of: u64,
+    /// Those that were carried out.
+    #[n(4)]
+    pub done: u64,
+    /// The changes by which those were.
+    #[n(5)]
+    pub changes: Vec<DotRange>,
+    /// A person accepted them, by these changes, and the others are still to be told.
+    #[n(6)]
+    pub accepted: Vec<DotRange>,
+}
+
+impl Held {
+    /// Whether anything is still held: not if all that is left is to tell the others.
+    pub fn holds(&self) -> bool {
+        self.accepted.is_empty()
+    }
+}
+
+/// What the brake holds.
+pub fn held(view: &dyn View) -> Read<Option<Held>> {
+    view.get(&[Table::Brake as u8])?.map(|b| decode(&b, "brake")).transpose()
+}
+
+/// The changes whose deletes were accepted.
+pub fn released(view: &dyn View) -> Read<Vec<DotRange>> {
+    all_released(view)
+}
+
+/// Files and links that vanished from this disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Absent {
+    /// They would be deleted.
+    pub living: u64,
+    /// They were to be removed anyway, and count as such.
+    pub pending: u64,
+}
+
+/// What vanished with these positions and all below them.
+pub fn absent_files<'a>(view: &dyn View, absent: impl IntoIterator<Item = &'a Position>) -> Read<Absent> {
+    let absent: BTreeSet<&Position> = absent.into_iter().collect();
+    let mut out = Absent::default();
+    for at in &absent {
+        let Some(row) = view.local(at)? else { continue };
+        let mut todo = vec![(row.node, row.content)];
+        while let Some((node, content)) = todo.pop() {
+            if content != Content::Dir {
+                out.living += u64::from(view.node(node)?.is_some_and(|r| r.state.alive()));
+                out.pending += u64::from(view.need(node)?.is_some_and(|n| n.removals > 0));
+                continue;
+            }
+            for (name, inner) in view.locals(node)? {
+                // One that is a position of its own is counted there.
+                if !absent.contains(&Position::new(node, name)) {
+                    todo.push((inner.node, inner.content));
+                }
+            }
+        }
+    }
+    Ok(out)
+}
+
+/// The deletes that are heard, not accepted and not carried out here: by whom, and how many files.
+pub fn pending(view: &dyn View) -> Read<Vec<(DotRange, u64)>> {
+    let mut out = BTreeMap::new();
+    each_need(view, |node| {
+        let files = view.need(node)?.map_or(0, |n| n.removals);
+        let Some(row) = view.node(node)?.filter(|_| files > 0) else { return Ok(()) };
+        for (dot, _) in row.state.gone.entries() {
+            let (range, count) = out.entry(dot.inc).or_insert((DotRange::of(*dot), 0));
+            (range.first, range.last) = (range.first.min(dot.counter), range.last.max(dot.counter));
+            *count += u64::from(files);
+        }
+        Ok(())
+    })?;
+    Ok(out.into_values().collect())
+}
+
+/// The changes that deleted a node which is to go for that and counts; none if it does not count.
+pub fn counts(view: &dyn View, node: NodeId) -> Read<Vec<DotRange>> {
+    let counts = view.need(node)?.is_some_and(|n| n.removals > 0);
+    let row = view.node(node)?.filter(|_| counts);
+    Ok(row.map_or(Vec::new(), |r| r.state.gone.entries().iter().map(|(d, _)| DotRange::of(*d)).collect()))
+}
+
+fn each_need(view: &dyn View, mut f: impl FnMut(NodeId) -> Read<()>) -> Read<()> {
+    let mut from = vec![Table::Need as u8];
+    loop {
+        let page = view.range(&from, &after(&[Table::Need as u8]), PAGE)?;
+        let Some((end, _)) = page.last() else { return Ok(()) };
+        from = [&end[..], &[0]].concat();
+        for (key, _) in &page {
+            if let Some(node) = key.get(1..).and_then(NodeId::from_slice) {
+                f(node)?;
+            }
+        }
+    }
+}
+
+impl Work<'_> {
+    /// Records what the brake holds.
+    pub fn hold(&mut self, held: Option<&Held>) {
+        let key = vec![Table::Brake as u8];
+        match held {
+            Some(held) => self.tx.put(key, encode(held)),
+            None => self.tx.remove(key),
+        }
+    }
+
+    /// Just these deletes are accepted. Returns whether that is news; what was to go for them, or is again, is looked
+    /// at anew.
+    pub fn release(&mut self, accepted: &[DotRange]) -> Read<bool> {
+        let before: BTreeSet<DotRange> = all_released(&self.tx)?.into_iter().collect();
+        let now: BTreeSet<DotRange> = accepted.iter().copied().collect();
+        if before == now {
+            return Ok(false);
+        }
+        before.difference(&now).for_each(|r| self.tx.remove_released(r));
+        now.difference(&before).for_each(|r| self.tx.put_released(r));
+        let mut due = Vec::new();
+        each_need(&self.tx, |node| {
+            due.push(node);
+            Ok(())
+        })?;
+        for node in due {
+            if self.tx.node(node)?.is_some_and(|r| !r.state.alive()) {
+                self.touch(node);
+            }
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,113 @@
+//! The brake holds: no device carries out or tells a mass delete that nobody accepted.
+
+use crate::kept::is_own;
+use crate::links::{MS, Time};
+use crate::world::World;
+use dunlin_core::brake::{held, released};
+use dunlin_core::ids::NodeId;
+use dunlin_core::kv::{Changes, Read, Tx, View};
+use dunlin_core::path::RelPath;
+use dunlin_core::rows::{Position, Rows};
+use dunlin_core::state::Content;
+
+const INVARIANT: &str = "the brake holds";
+/// Deletes within this time are one.
+const MINUTE: Time = 60_000 * MS;
+
+/// Whether a node is gone, and no person accepted that.
+fn is_deleted(view: &dyn View, node: NodeId) -> Read<bool> {
+    let accepted = released(view)?;
+    let Some(row) = view.node(node)?.filter(|r| !r.state.alive()) else { return Ok(false) };
+    let gone = row.state.gone.entries();
+    Ok(!gone.iter().any(|(dot, _)| accepted.iter().any(|r| r.covers(*dot))))
+}
+
+impl World {
+    /// A program that starts anew begins to count anew.
+    pub(crate) fn forget_deletes(&mut self, device: usize) {
+        self.machines[device].deletes.clear();
+    }
+
+    /// What vanished from a disk becomes deletes with a commit.
+    pub(crate) fn check_brake(&mut self, device: usize, before: &dyn View, changes: &Changes) -> Read<()> {
+        if self.machines[device].brake.is_none() {
+            return Ok(());
+        }
+        let mut after = Tx::new(before);
+        for (key, value) in changes {
+            match value {
+                Some(value) => after.put(key.clone(), value.clone()),
+                None => after.remove(key.clone()),
+            }
+        }
+        let holds = |view: &dyn View| held(view).map(|h| h.is_some_and(|h| h.holds()));
+        let (held_before, held_after) = (holds(before)?, holds(&after)?);
+        if held_before && !held_after {
+            self.forget_deletes(device);
+        }
+        let mut deleted = Vec::new();
+        for key in changes.iter().filter(|(k, v)| k.first() == Some(&b'l') && v.is_none()).map(|(k, _)| k) {
+            let Some(at) = crate::world::position(key) else { continue };
+            let Some(row) = before.local(&at)?.filter(|r| r.content != Content::Dir) else { continue };
+            let lived = before.node(row.node)?.is_some_and(|r| r.state.alive());
+            deleted.extend((lived && is_deleted(&after, row.node)?).then_some(row.node));
+        }
+        if !deleted.is_empty() && held_before && held_after {
+            self.breaks(
+                INVARIANT,
+                format!("device {device} tells of {} deletes while it is halted", deleted.len()),
+            );
+        }
+        let files = after.totals()?.files;
+        self.count(device, deleted, files);
+        Ok(())
+    }
+
+    /// The program takes something out of the folder.
+    pub(crate) fn removes(&mut self, device: usize, from: &RelPath, to: &RelPath) {
+        if self.machines[device].brake.is_none() || is_own(from) || !is_own(to) {
+            return;
+        }
+        let rows = self.machines[device].index.rows();
+        let removed = || -> Read<Option<NodeId>> {
+            let Some((mut names, name)) = from.split_last().map(|(dir, name)| (dir, name.clone())) else {
+                return Ok(None);
+            };
+            let mut dir = dunlin_core::ids::ROOT;
+            for name in std::mem::take(&mut names).names() {
+                let Some(row) = rows.local(&Position::new(dir, name.clone()))? else { return Ok(None) };
+                dir = row.node;
+            }
+            let row = rows.local(&Position::new(dir, name))?.filter(|r| r.content != Content::Dir);
+            let Some(row) = row else { return Ok(None) };
+            Ok(is_deleted(rows.as_ref(), row.node)?.then_some(row.node))
+        };
+        let Ok(Some(node)) = removed() else { return };
+        if held(rows.as_ref()).is_ok_and(|h| h.is_some_and(|h| h.holds())) {
+            self.breaks(INVARIANT, format!("device {device} removes {from} while it is halted"));
+        }
+        let files = rows.totals().map_or(0, |t| t.files.saturating_sub(1));
+        self.count(device, vec![node], files);
+    }
+
+    /// So many more files were deleted; so many are left.
+    fn count(&mut self, device: usize, deleted: Vec<NodeId>, files: u64) {
+        let now = self.now;
+        let machine = &mut self.machines[device];
+        machine.deletes.retain(|(at, _)| now <= at + MINUTE);
+        let before = machine.deletes.len();
+        for node in deleted {
+            // One that failed half-way is tried again.
+            if machine.deletes.iter().all(|(_, n)| *n != node) {
+                machine.deletes.push_back((now, node));
+            }
+        }
+        let (all, least) = (machine.deletes.len() as u64, machine.brake.unwrap_or(u64::MAX));
+        if machine.deletes.len() > before && all >= least && all > files {
+            self.breaks(
+                INVARIANT,
+                format!("device {device}: {all} deletes in a minute, {files} files are left"),
+            );
+        }
+    }
+}

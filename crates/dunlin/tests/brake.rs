@@ -1,0 +1,343 @@
+//! Mass deletes of real devices: they halt before they spread, and a person decides for all.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use dunlin_testkit::*;
+use serde_json::Value;
+use std::fs;
+use std::time::{Duration, Instant};
+
+/// Files of each tree, half of them in a directory.
+const FILES: usize = 240;
+
+struct Flock {
+    _temp: tempfile::TempDir,
+    a: Node,
+    b: Node,
+    c: Node,
+    whole: Tree,
+}
+
+impl Flock {
+    fn new() -> Flock {
+        let temp = tempfile::tempdir().unwrap();
+        let base = temp.path().canonicalize().unwrap();
+        let [mut a, mut b, mut c] = ["a", "b", "c"].map(|n| Node::new(&base, n));
+        for dir in ["d/deep", "empty"] {
+            fs::create_dir_all(a.path(dir)).unwrap();
+        }
+        for i in 0..FILES {
+            write(a.path(file(i)), format!("content {i}"));
+        }
+        b.join(&a.share());
+        c.join(&b.invite());
+        let whole = settle("the beginning", &[&a, &b, &c]);
+        Flock { _temp: temp, a, b, c, whole }
+    }
+
+    fn all(&self) -> [&Node; 3] {
+        [&self.a, &self.b, &self.c]
+    }
+
+    /// Everything is where it was before, everywhere.
+    fn is_whole(&self, what: &str) {
+        let all = settle(what, &self.all());
+        assert_eq!(differences(&all, &self.whole), Vec::<String>::new(), "{what}");
+        self.all().iter().for_each(|node| assert_eq!(node.folder()["state"], "idle", "{what}"));
+    }
+}
+
+fn file(i: usize) -> String {
+    match i % 4 {
+        0 => format!("d/{i}"),
+        1 => format!("d/deep/{i}"),
+        _ => i.to_string(),
+    }
+}
+
+/// What people do: everything, but not what is hidden.
+fn remove_all(node: &Node) {
+    for entry in fs::read_dir(&node.dir).unwrap().map(Result::unwrap).filter(|e| e.file_name() != ".dunlin") {
+        if entry.file_type().unwrap().is_dir() {
+            fs::remove_dir_all(entry.path()).unwrap();
+        } else {
+            fs::remove_file(entry.path()).unwrap();
+        }
+    }
+}
+
+fn until(what: &str, nodes: &[&Node], mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        let all =
+            || nodes.iter().map(|n| format!("{}: {:#}", n.name, n.folder())).collect::<Vec<_>>().join("\n");
+        assert!(begun.elapsed() < Duration::from_secs(60), "never: {what}: {}", all());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn until_halted(node: &Node) -> String {
+    until("halted", &[node], || node.folder()["state"] == "halted");
+    let folder = node.folder();
+    assert_eq!(folder["in_sync"], false);
+    assert_eq!(folder["problems"][0]["path"], "");
+    folder["problems"][0]["why"].as_str().unwrap().to_owned()
+}
+
+fn files(node: &Node) -> usize {
+    tree(&node.dir).values().filter(|t| matches!(t, Thing::File { .. })).count()
+}
+
+fn is_idle(node: &Node) -> bool {
+    node.folder()["state"] == "idle"
+}
+
+fn resume(node: &Node, how: &str) -> Value {
+    let (code, out, err) = node.asks(&["resume", how, "--json"]);
+    assert_eq!(code, 0, "{err}");
+    serde_json::from_str(&out).unwrap()
+}
+
+/// Stops the brake of a device from tripping, or has it trip for few files already.
+fn set_brake(node: &mut Node, settings: Value) {
+    node.stop();
+    let id = fs::read_dir(node.home.join("folders")).unwrap().next().unwrap().unwrap().path();
+    let path = id.join("folder.json");
+    let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    config["brake"] = settings;
+    fs::write(path, config.to_string()).unwrap();
+    node.run();
+}
+
+fn without_brake(node: &mut Node) {
+    set_brake(node, serde_json::json!({"percent": 100}));
+}
+
+#[test]
+fn a_sender_that_deletes_everything_is_held_and_accepting_releases_all() {
+    let mut f = Flock::new();
+    remove_all(&f.a);
+    // A wait hurries deletes, and is told at once.
+    let (code, _, err) = f.a.asks(&["wait", "--timeout", "30"]);
+    assert_eq!(code, 1);
+    assert!(err.contains("halted: 240 of 240 files were deleted here") && err.contains("resume"), "{err}");
+    assert_eq!(
+        until_halted(&f.a),
+        "240 of 240 files were deleted here within a minute; no other device was told: \
+         dunlin resume FOLDER --accept lets it happen, --reject brings the files back"
+    );
+    assert!(
+        f.a.events("problem").iter().any(|e| e["path"] == "" && e["why"].as_str().unwrap().contains("240"))
+    );
+    let (code, out, _) = f.a.asks(&["status"]);
+    assert!(
+        code == 0 && out.contains("halted, waiting for you") && out.contains("problem: 240 of 240"),
+        "{out}"
+    );
+
+    // Additions and edits still arrive, and leave.
+    write(f.b.path("new"), b"by b");
+    write(f.b.path("empty/new"), b"by b");
+    write(f.a.path("another"), b"by a");
+    until("new files arrive", &f.all(), || {
+        // Its directory is missing at the first, so that the other one comes there in the end.
+        f.a.path("new").exists() && f.c.path("empty/new").exists() && f.c.path("another").exists()
+    });
+    // A restart changes nothing.
+    f.a.stop();
+    f.a.run();
+    f.a.until_connected(2, PATIENCE);
+    assert!(until_halted(&f.a).starts_with("240 of 240"));
+    f.a.kill();
+    f.a.run();
+    f.a.until_connected(2, PATIENCE);
+    until_halted(&f.a);
+    for peer in [&f.b, &f.c] {
+        assert_eq!(files(peer), FILES + 3, "nothing left");
+        assert_eq!(peer.folder()["files"], FILES + 3);
+    }
+
+    assert_eq!(resume(&f.a, "--accept")["files"], FILES);
+    // Each of the others had to hear of it: neither asks.
+    let all = settle("accepted", &f.all());
+    assert_eq!(all.values().filter(|t| matches!(t, Thing::File { .. })).count(), 3, "{all:?}");
+    for peer in [&f.b, &f.c] {
+        assert!(peer.events("problem").is_empty(), "{:?}", peer.events("problem"));
+        assert_eq!(history(&peer.dir).len(), FILES);
+    }
+    let (code, _, err) = f.a.asks(&["resume", "--accept"]);
+    assert_eq!(code, 1);
+    assert!(err.contains("no deletes are held in") && err.contains("hint: "), "{err}");
+}
+
+#[test]
+fn rejecting_at_the_sender_brings_everything_back() {
+    let f = Flock::new();
+    // In rounds: those that are few enough leave, until it is too much.
+    let paths: Vec<String> = (0..FILES).map(file).collect();
+    for round in paths.chunks(40) {
+        round.iter().for_each(|p| fs::remove_file(f.a.path(p)).unwrap());
+        std::thread::sleep(Duration::from_millis(450));
+    }
+    let why = until_halted(&f.a);
+    until("all deletes are known", &[&f.a], || until_halted(&f.a).starts_with("240 of 240"));
+    assert!(why.contains("other devices were told of"), "{why}");
+    let left = f.all()[1..].iter().map(|peer| files(peer)).min().unwrap();
+    assert!(left * 2 >= FILES, "{left} of {FILES} are left");
+    assert_eq!(resume(&f.a, "--reject")["accepted"], false);
+    f.is_whole("rejected at the sender");
+
+    // All at once, nothing leaves at all; even if the node does not run.
+    remove_all(&f.a);
+    assert!(until_halted(&f.a).contains("no other device was told"));
+    resume(&f.a, "--reject");
+    f.is_whole("rejected again");
+}
+
+#[test]
+fn what_is_deleted_while_the_node_is_stopped_is_held_too() {
+    let mut f = Flock::new();
+    f.a.stop();
+    fs::remove_dir_all(f.a.path("d")).unwrap();
+    (2..FILES).filter(|i| i % 4 == 2).for_each(|i| fs::remove_file(f.a.path(file(i))).unwrap());
+    f.a.run();
+    f.a.until_connected(2, PATIENCE);
+    assert!(until_halted(&f.a).starts_with("180 of 240 files were deleted here"));
+    for peer in [&f.b, &f.c] {
+        assert_eq!(files(peer), FILES);
+    }
+    // Somebody puts back what is gone: it lets go by itself.
+    f.a.stop();
+    for (path, thing) in &f.whole {
+        let path = name(path);
+        match thing {
+            Thing::Dir { .. } => fs::create_dir_all(f.a.path(path)).unwrap(),
+            _ => drop(fs::copy(f.b.path(path), f.a.path(path)).unwrap()),
+        }
+    }
+    f.a.run();
+    f.a.until_connected(2, PATIENCE);
+    until("let go", &[&f.a], || is_idle(&f.a));
+    let all = settle("put back", &f.all());
+    assert_eq!(contents(&all), contents(&f.whole));
+    assert_eq!(all.len(), f.whole.len());
+}
+
+#[test]
+fn files_that_come_back_while_it_runs_let_the_brake_go() {
+    let f = Flock::new();
+    let aside = f.a.dir.with_file_name("aside");
+    fs::create_dir(&aside).unwrap();
+    let top = || f.whole.keys().filter(|p| !p.contains(&b'/')).map(|p| name(p));
+    top().for_each(|p| fs::rename(f.a.path(p), aside.join(p)).unwrap());
+    until_halted(&f.a);
+    top().for_each(|p| fs::rename(aside.join(p), f.a.path(p)).unwrap());
+    until("let go", &[&f.a], || is_idle(&f.a));
+    f.is_whole("moved back");
+    assert!(f.a.events("note").iter().any(|e| e["text"].as_str().unwrap().contains("no deletes are held")));
+}
+
+#[test]
+fn receivers_hold_what_a_sender_without_a_brake_tells_and_rejecting_restores_all() {
+    let mut f = Flock::new();
+    without_brake(&mut f.a);
+    f.a.until_connected(2, PATIENCE);
+    remove_all(&f.a);
+    let expected = "240 of 240 files were deleted by \"a\" within a minute; nothing of it was applied here: \
+                    dunlin resume FOLDER --accept lets it happen, --reject brings the files back everywhere";
+    for peer in [&f.b, &f.c] {
+        until("all deletes are heard", &[peer], || until_halted(peer) == expected);
+        assert_eq!(differences(&tree(&peer.dir), &f.whole), Vec::<String>::new());
+    }
+    assert_ne!(f.a.folder()["state"], "halted");
+    // Additions, moves and edits still arrive; it is remembered over a restart.
+    write(f.a.path("new"), b"by a");
+    fs::rename(f.c.path("3"), f.c.path("moved")).unwrap();
+    until("a new file", &f.all(), || f.b.path("new").exists() && f.b.path("moved").exists());
+    fs::rename(f.c.path("moved"), f.c.path("3")).unwrap();
+    fs::remove_file(f.a.path("new")).unwrap();
+    f.b.stop();
+    f.b.run();
+    f.b.until_connected(2, PATIENCE);
+    until_halted(&f.b);
+    let (code, _, err) = f.b.asks(&["wait"]);
+    assert!(code == 1 && err.contains("files were deleted by \"a\""), "{err}");
+
+    resume(&f.b, "--reject");
+    until("the other lets go by itself", &f.all(), || is_idle(&f.c));
+    f.is_whole("rejected at a receiver");
+}
+
+#[test]
+fn accepting_at_one_receiver_releases_another_that_is_away() {
+    let mut f = Flock::new();
+    without_brake(&mut f.a);
+    f.a.until_connected(2, PATIENCE);
+    f.c.stop();
+    remove_all(&f.a);
+    until_halted(&f.b);
+    until("all deletes are heard", &[&f.b], || until_halted(&f.b).starts_with("240 of 240"));
+    let (code, _, err) = f.b.asks(&["resume"]);
+    assert_eq!(code, 2, "{err}");
+    assert_eq!(files(&f.b), FILES);
+    assert_eq!(resume(&f.b, "--accept")["files"], FILES);
+    settle("two", &[&f.a, &f.b]);
+    // The third hears of the deletes and of the release from one that did not sign it.
+    f.b.stop();
+    f.c.run();
+    settle("away", &[&f.a, &f.c]);
+    assert_eq!(files(&f.c), 0);
+    assert!(f.c.events("problem").is_empty(), "{:?}", f.c.events("problem"));
+}
+
+#[test]
+fn ordinary_work_does_not_trip_it() {
+    let f = Flock::new();
+    // Half of it, and things that move or are replaced.
+    fs::remove_dir_all(f.a.path("d/deep")).unwrap();
+    settle("a quarter", &f.all());
+    fs::rename(f.b.path("d"), f.b.path("moved")).unwrap();
+    (0..FILES).filter(|i| i % 4 > 1).for_each(|i| {
+        fs::rename(f.c.path(file(i)), f.c.path(format!("empty/{i}"))).unwrap();
+    });
+    settle("moves", &f.all());
+    fs::remove_dir_all(f.a.path("moved")).unwrap();
+    let all = settle("half", &f.all());
+    assert_eq!(all.values().filter(|t| matches!(t, Thing::File { .. })).count(), FILES / 2);
+    for node in f.all() {
+        assert!(node.events("state").iter().all(|e| e["state"] != "halted"), "{}", node.name);
+    }
+}
+
+#[test]
+fn an_absolute_number_trips_it_too_and_a_wrong_root_is_no_mass_delete() {
+    let mut f = Flock::new();
+    set_brake(&mut f.a, serde_json::json!({"most": 20}));
+    f.a.until_connected(2, PATIENCE);
+    (0..20).for_each(|i| fs::remove_file(f.a.path(file(i))).unwrap());
+    settle("as many as may be", &f.all());
+    f.a.stop();
+    f.a.run();
+    f.a.until_connected(2, PATIENCE);
+    (20..41).for_each(|i| fs::remove_file(f.a.path(file(i))).unwrap());
+    assert!(until_halted(&f.a).starts_with("21 of 220"));
+    resume(&f.a, "--accept");
+    settle("accepted", &f.all());
+
+    let aside = f.a.dir.with_file_name("aside");
+    fs::rename(&f.a.dir, &aside).unwrap();
+    fs::create_dir(&f.a.dir).unwrap();
+    until_halted(&f.a);
+    for how in ["--accept", "--reject"] {
+        let (code, _, err) = f.a.asks(&["resume", how]);
+        assert_eq!(code, 1);
+        assert!(err.contains("but not for deletes") && err.contains("ends by itself"), "{err}");
+    }
+    fs::remove_dir(&f.a.dir).unwrap();
+    fs::rename(&aside, &f.a.dir).unwrap();
+    until("it is back", &[&f.a], || is_idle(&f.a));
+    assert_eq!(
+        settle("back", &f.all()).values().filter(|t| matches!(t, Thing::File { .. })).count(),
+        FILES - 41
+    );
+}
