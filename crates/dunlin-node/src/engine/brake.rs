@@ -343,6 +343,9 @@ impl Engine {
                 continue;
             }
             let files = if accept { self.accept()? } else { self.reject()? };
+            // Whoever asked reads how things stand right after.
+            self.recount()?;
+            self.publish()?;
             match &self.braking.untold {
                 Some((why, _)) => decided(Err(Undecided::Untold(why.clone()))),
                 None => decided(Ok(files)),
