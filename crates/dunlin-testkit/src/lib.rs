@@ -108,7 +108,14 @@ pub fn settle_within(what: &str, nodes: &[&Node], limit: Duration) -> Tree {
 
 /// Accepts the deletes that the brake of a device holds, if it holds any.
 fn accept(node: &Node) -> bool {
-    node.folder()["state"] == "halted" && node.asks(&["resume", "--accept"]).0 == 0
+    if node.folder()["state"] != "halted" {
+        return false;
+    }
+    let (code, _, err) = node.asks(&["resume", "--accept"]);
+    if code != 0 {
+        eprintln!("{}: {err}", node.name);
+    }
+    code == 0
 }
 
 /// Two nodes that have joined and are in sync.

@@ -4,14 +4,14 @@
 
 use super::Engine;
 use super::history::NOTE_AGAIN;
-use super::looking::LATE_DIR;
+use super::looking::{LATE_DIR, is_gone};
 use crate::scan::{self, Scanned};
 use crate::store::Snapshot;
 use dunlin_core::brake::{Brake, Count, FRESH, Held, Limits, Patience, absent_files, held, pending};
 use dunlin_core::ids::DotRange;
 use dunlin_core::kv::{Read, View};
 use dunlin_core::observe::{Observation, Seen, suspects};
-use dunlin_core::path::RelPath;
+use dunlin_core::path::{Name, RelPath};
 use dunlin_core::rows::{Position, Rows, Stamp, Totals};
 use dunlin_core::state::Content;
 use dunlin_core::tree::Work;
@@ -192,7 +192,7 @@ impl Engine {
             }
             let mut found = Scanned::default();
             match snapshot.disk_path(at.dir)? {
-                Some(names) => {
+                Some(names) if !self.has_no_directory(&at, &names) => {
                     let dir = RelPath::from(names);
                     scan::scan_entry(self.folder.disk.as_ref(), &snapshot, &at, &dir, false, &mut found)?;
                     if found.absent.is_empty() && (!found.hash.is_empty() || !found.seen.is_empty()) {
@@ -205,21 +205,38 @@ impl Engine {
                         self.cannot_read(path, why);
                     }
                 }
-                None => found.absent.push(at),
+                // Its directory is something else by now.
+                Some(_) | None => found.absent.push(at),
             }
             gone.extend(found.absent.into_iter().map(|at| Observation { at, seen: Seen::Absent }));
         }
         Ok(gone)
     }
 
+    /// Whether the way to a position leads through something that is no directory (any more).
+    fn has_no_directory(&self, at: &Position, names: &[Name]) -> bool {
+        let path = RelPath::from(names.to_vec()).join(&at.name);
+        self.folder.disk.stat(&path).is_err_and(|e| is_gone(&e))
+    }
+
     /// Records deletes, and what `more` adds; returns the changes they became.
     fn commit_deletes(
         &mut self,
-        mut gone: Vec<Observation>,
+        gone: Vec<Observation>,
         more: impl FnOnce(&mut Work<'_>, Option<DotRange>) -> Read<()>,
     ) -> Read<Option<DotRange>> {
         let snapshot = self.folder.store.snapshot()?;
-        self.make_durable(&snapshot, &mut gone)?;
+        let mut lost = Vec::new();
+        let mut kept = Vec::new();
+        for o in gone {
+            let names = snapshot.disk_path(o.at.dir)?;
+            let no_dir = names.is_some_and(|names| self.has_no_directory(&o.at, &names));
+            if no_dir { lost.push(o) } else { kept.push(o) }
+        }
+        self.make_durable(&snapshot, &mut kept)?;
+        // Of a directory that is something else by now nothing can be synced. Should a power cut bring it back, what is
+        // in it is new.
+        let gone: Vec<Observation> = kept.into_iter().chain(lost).collect();
         let mut work = Work::new(&snapshot);
         let before = snapshot.totals()?;
         work.observe(&gone)?;
@@ -427,12 +444,15 @@ impl Engine {
             held.accepted = DotRange::hull(accepted);
             let all: Vec<DotRange> = known.into_iter().chain(held.accepted.iter().copied()).collect();
             work.release(&all)?;
-            work.hold(Some(&held));
+            work.hold(Some(&held).filter(|h| !h.accepted.is_empty()));
             Ok(())
         })?;
         self.braking.held = dunlin_core::brake::held(&self.folder.store.snapshot()?)?;
         self.braking.brake.clear();
-        self.tell_release()?;
+        match self.braking.held {
+            Some(_) => self.tell_release()?,
+            None => self.went(),
+        }
         Ok(files)
     }
 
