@@ -8,7 +8,7 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 /// An ext4 file system in a file, mounted while this lives.
 struct Ext4 {
@@ -76,8 +76,10 @@ fn history(node: &Node) -> Vec<Vec<u8>> {
 
 /// What was written a moment ago counts as being changed still.
 fn until_rested(path: &Path) {
-    let age = || fs::metadata(path).unwrap().modified().unwrap().elapsed().unwrap_or_default();
-    until("the file has rested", PATIENCE, || age() > Duration::from_millis(150));
+    let changed = fs::metadata(path).unwrap();
+    let at = Duration::new(changed.ctime().unsigned_abs(), u32::try_from(changed.ctime_nsec()).unwrap());
+    let rested = || (UNIX_EPOCH + at).elapsed().is_ok_and(|age| age > Duration::from_millis(150));
+    until("the file has rested", PATIENCE, rested);
 }
 
 fn times(path: &Path) -> [i64; 5] {
@@ -129,7 +131,7 @@ fn what_the_disk_damages_is_found_not_spread_and_put_right() {
     // Nobody is there: it is found, and stays found.
     b.run();
     until("it runs", PATIENCE, || b.asks(&["status"]).0 == 0);
-    until_rested(&b.path("f"));
+    until_rested(&b.path("large"));
     let (code, out, err) = b.asks(&["verify"]);
     assert_eq!(code, 1, "{out}");
     assert!(out.contains("; 2 damaged, 0 repaired\n") && out.contains("problem: small: damaged: "), "{out}");
