@@ -17,7 +17,7 @@ mod burst;
 mod choose;
 mod list;
 
-pub use burst::{Burst, last_burst};
+pub use burst::{Burst, MASS, PAUSE, last_burst};
 pub use choose::{Unmet, Which, choose, number_at};
 pub use list::{Version, first_changes, versions};
 
@@ -60,7 +60,8 @@ pub struct Back {
     pub kind: Kind,
     /// Where it was; for what was created, where it is.
     pub path: RelPath,
-    /// The content that it had, if it was a file, and its size in bytes.
+    /// The content that has to come back for it, if it was a file that is gone or holds something else, and its size in
+    /// bytes.
     pub content: Option<(ContentId, u64)>,
 }
 
@@ -150,7 +151,8 @@ pub fn select(view: &dyn View, selection: &Selection) -> Read<Undo> {
         let Some(kind) = Kind::of(&row.before, &now.state) else { continue };
         let shown = if kind == Kind::Created { &now.state } else { &row.before };
         let Some(path) = path_of_state(view, shown)? else { continue };
-        let content = file_of(&row.before);
+        let comes_back = matches!(kind, Kind::Deleted | Kind::Changed);
+        let content = file_of(&row.before).filter(|_| comes_back);
         out.back.push(Back { node, seq, last: now.seq, kind, path, content });
     }
     out.back.sort_by(|a, b| a.path.cmp(&b.path));

@@ -7,7 +7,9 @@ use common::{Body, Contents, Device, name};
 use dunlin_core::ids::{ContentId, Incarnation, ROOT};
 use dunlin_core::journal::{Journal, Kept, Kind, Mark, Moment};
 use dunlin_core::path::RelPath;
-use dunlin_core::revert::{Unmet, Version, Which, choose, last_burst, number_at, select, shown_at, versions};
+use dunlin_core::revert::{
+    Selection, Unmet, Version, Which, choose, last_burst, number_at, select, shown_at, versions,
+};
 use dunlin_core::rows::{Position, Rows};
 use dunlin_core::state::Content;
 use dunlin_core::tree::Work;
@@ -246,6 +248,14 @@ fn the_last_mass_change_is_told_from_what_went_on_beside_it() {
     assert_eq!((burst.count, burst.by), (15, inc(&d)));
     let undo = select(&d.index, &burst.selection).unwrap();
     assert!(undo.back.iter().all(|b| b.kind == Kind::Deleted) && undo.back.len() == 15);
+    assert!(undo.back.iter().all(|b| b.content.is_some()), "each needs its bytes");
+    d.disk.chmod(&p("f2"), 0o600);
+    d.disk.rename(&p("f3"), &p("moved"));
+    let from = d.index.totals().unwrap().seq + 1;
+    known_at(&mut d, 550);
+    let light = select(&d.index, &Selection { from, to: u64::MAX, by: None, kinds: None }).unwrap();
+    let light: Vec<_> = light.back.iter().map(|b| (b.kind, b.content)).collect();
+    assert_eq!(light, [(Kind::Attributes, None), (Kind::Moved, None)], "nothing has to come back");
     assert_eq!(last_burst(&d.index, 16, 60, None).unwrap(), None);
     assert_eq!(last_burst(&d.index, 1, 60, None).unwrap().unwrap().count, 1, "the last, however small");
     let nobody = [Incarnation([9; 16])].into();

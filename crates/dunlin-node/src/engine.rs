@@ -219,13 +219,24 @@ impl Engine {
 
     /// When the next turn is due; a past time means at once.
     pub fn next_due(&self) -> Instant {
+        let routine = self.next_root_check;
+        let work = self.next_work();
+        if self.halted.is_some() {
+            work.unwrap_or(routine)
+        } else {
+            work.map_or(routine, |at| at.min(routine))
+        }
+    }
+
+    /// The same, without the look at the root that goes on for ever: when there is something to do.
+    pub fn next_work(&self) -> Option<Instant> {
         let now = self.now;
         if let Some((_, at)) = &self.halted {
-            return *at;
+            return Some(*at);
         }
         let looking = self.waits_for_tree.is_none() && !self.dirs.is_empty();
         if looking || (self.replan && self.may_plan()) {
-            return now;
+            return Some(now);
         }
         let dirty = self.dirty.values().map(|d| d.due);
         let late = self.late_dirs.values().copied().chain(self.braking.due());
@@ -236,13 +247,7 @@ impl Engine {
             .chain(self.next_rescan)
             .chain(self.note_at)
             .chain(self.renewals.due);
-        dirty
-            .chain(late)
-            .chain(backoff)
-            .chain(others)
-            .min()
-            .unwrap_or(now + CHECK_ROOT)
-            .min(self.next_root_check)
+        dirty.chain(late).chain(backoff).chain(others).min()
     }
 
     fn round(&mut self) -> Read<()> {

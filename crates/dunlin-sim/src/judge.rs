@@ -13,6 +13,7 @@ use dunlin_core::path::RelPath;
 use dunlin_core::rows::Rows;
 use dunlin_node::disk::FileTime;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 /// A flock that can be at rest and is not after this time never will be.
 const REST_MAX: Time = 600_000 * MS;
@@ -87,7 +88,10 @@ impl Flock {
                 out.push(format!("{i} {:?} {:?}", told.pulse, told.problems));
             }
             let pending = self.shared.world().machines[i].disk.events_pending();
-            if d.hints_at.is_some() || pending || d.turn_at.is_none_or(|t| t < self.now + 1_500 * MS) {
+            // Every root is looked at now and then, for ever: among many devices one always is about to.
+            let soon = self.instant() + Duration::from_millis(1_500);
+            let works = life.engine.next_work().is_some_and(|at| at < soon);
+            if d.hints_at.is_some() || pending || d.fed || works {
                 out.push(format!("{i} has something to do"));
             }
             let totals = life.site.store.snapshot().and_then(|s| s.totals()).unwrap_or_default();

@@ -194,14 +194,15 @@ impl World {
         machine.died = true;
     }
 
-    /// Contents that are anywhere on a machine, with what users cannot see. An empty file there is no content of a
-    /// user's: a power cut may have emptied it.
+    /// Contents that are anywhere on a machine, with what users cannot see: the program's own, and a folder that is
+    /// away. An empty file there is no content of a user's: a power cut may have emptied it.
     fn contents(&self, device: usize) -> BTreeSet<ContentId> {
         let disk = &self.machines[device].disk;
         let visible = disk.visible().into_values();
         let holds = |t: &Thing| !matches!(t, Thing::File { bytes, .. } if bytes.is_empty());
         let own = disk.control_tree().into_values().filter(holds);
-        visible.chain(own).filter_map(|t| content_of(&t)).collect()
+        let away = disk.away().into_values().filter(holds);
+        visible.chain(own).chain(away).filter_map(|t| content_of(&t)).collect()
     }
 
     /// The power goes. What the index claims must survive; what nobody knew of may be lost.

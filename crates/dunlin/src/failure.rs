@@ -29,6 +29,21 @@ impl Failure {
         Failure { code: 2, message: message.into(), hint: hint.into() }
     }
 
+    /// Of what was to be there again so many are held by nobody connected, and so many could not be put in place.
+    pub fn unless_all_came(lacking: usize, problems: usize) -> Result<(), Failure> {
+        match (lacking, problems) {
+            (0, 0) => Ok(()),
+            (0, n) => Err(Failure::failed(
+                format!("{n} could not be put in place yet"),
+                "it is tried again as long as the node runs; dunlin status shows what is in the way",
+            )),
+            (n, _) => Err(Failure::failed(
+                format!("no connected device has {n} of them (any more)"),
+                "connect a device that had them then, and try again",
+            )),
+        }
+    }
+
     /// The system refused something that hardly ever fails.
     pub fn system(doing: impl Display, error: &io::Error) -> Failure {
         Failure::failed(

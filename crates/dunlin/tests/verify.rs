@@ -8,6 +8,7 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, UNIX_EPOCH};
 
 /// An ext4 file system in a file, mounted while this lives.
 struct Ext4 {
@@ -73,6 +74,14 @@ fn history(node: &Node) -> Vec<Vec<u8>> {
     entries.map(|e| fs::read(e.unwrap().path()).unwrap()).collect()
 }
 
+/// What was written a moment ago counts as being changed still.
+fn until_rested(path: &Path) {
+    let changed = fs::metadata(path).unwrap();
+    let at = Duration::new(changed.ctime().unsigned_abs(), u32::try_from(changed.ctime_nsec()).unwrap());
+    let rested = || (UNIX_EPOCH + at).elapsed().is_ok_and(|age| age > Duration::from_millis(150));
+    until("the file has rested", PATIENCE, rested);
+}
+
 fn times(path: &Path) -> [i64; 5] {
     let m = fs::metadata(path).unwrap();
     [m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec(), i64::try_from(m.ino()).unwrap()]
@@ -122,6 +131,7 @@ fn what_the_disk_damages_is_found_not_spread_and_put_right() {
     // Nobody is there: it is found, and stays found.
     b.run();
     until("it runs", PATIENCE, || b.asks(&["status"]).0 == 0);
+    until_rested(&b.path("large"));
     let (code, out, err) = b.asks(&["verify"]);
     assert_eq!(code, 1, "{out}");
     assert!(out.contains("; 2 damaged, 0 repaired\n") && out.contains("problem: small: damaged: "), "{out}");
@@ -177,6 +187,7 @@ fn damage_is_not_served_and_a_version_that_nobody_has_stays_reported() {
     disk.damage("only here");
     b.run();
     until("it runs", PATIENCE, || b.asks(&["status"]).0 == 0);
+    until_rested(&b.path("only here"));
     assert_eq!(b.asks(&["verify"]).0, 1);
     a.run();
     b.until_connected(1, PATIENCE);
@@ -211,6 +222,7 @@ fn what_the_own_history_holds_is_put_right_without_anybody() {
     disk.damage("f");
     b.run();
     until("it runs", PATIENCE, || b.asks(&["status"]).0 == 0);
+    until_rested(&b.path("f"));
     let (code, out, err) = b.asks(&["verify"]);
     assert_eq!(code, 0, "{out}{err}");
     assert!(out.contains("; 1 damaged, 1 repaired\n"), "{out}");

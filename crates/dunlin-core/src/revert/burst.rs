@@ -8,6 +8,10 @@ use crate::rows::Rows;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
+/// So many changes of one kind by one device are a mass change …
+pub const MASS: usize = 10;
+/// … if no more than so many seconds lie between one and the next.
+pub const PAUSE: u64 = 60;
 /// Numbers looked at together, going back.
 const WINDOW: u64 = 1024;
 

@@ -182,7 +182,10 @@ fn tell(view: &dyn View, names: &Names, held: &Holders, v: &Version) -> Read<Tol
         Content::Link(text) => (Item::Link, text.len() as u64, None),
         _ => (Item::Directory, 0, None),
     };
-    let devices = content.and_then(|id| held.elsewhere.get(&id)).into_iter().flatten();
+    let holders = content.and_then(|id| held.elsewhere.get(&id)).into_iter().flatten();
+    let mut devices: Vec<String> = holders.map(|d| names.of(d)).collect();
+    // They answered in any order.
+    devices.sort();
     Ok(Told {
         path: Folder::any_path(&v.path),
         version: content.map(|id| id.to_string()[..16].to_owned()),
@@ -194,6 +197,6 @@ fn tell(view: &dyn View, names: &Names, held: &Holders, v: &Version) -> Read<Tol
         by: names.author(view, v.by.0)?,
         fate: fate(v.by.1),
         here: content.is_none_or(|id| held.here.contains(&id)),
-        devices: devices.map(|d| names.of(d)).collect(),
+        devices,
     })
 }

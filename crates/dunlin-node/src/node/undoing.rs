@@ -11,16 +11,12 @@ use dunlin_core::ids::Incarnation;
 use dunlin_core::journal::{Journal, Kind};
 use dunlin_core::kv::{Read, View};
 use dunlin_core::path::RelPath;
-use dunlin_core::revert::{Back, Selection, last_burst, select};
+use dunlin_core::revert::{Back, MASS, PAUSE, Selection, last_burst, select};
 use dunlin_core::state::Content;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::task::block_in_place;
 
-/// So many things taken away or brought back by one device are a mass change …
-const MASS: usize = 10;
-/// … if no more than so many seconds lie between one and the next.
-const PAUSE: u64 = 60;
 /// The most things named one by one.
 const NAMED_MAX: usize = 10_000;
 
@@ -41,11 +37,11 @@ pub(super) async fn undo(
     let Meant { by, between, back, left } = block_in_place(|| meant(&folder, &names, &request))?;
     let wanted: BTreeMap<_, _> = back.iter().filter_map(|b| b.content).collect();
     let held = Holders::ask(&folder, &wanted, |here| !here).await;
-    let comes_back = |b: &Back| matches!(b.kind, Kind::Deleted | Kind::Changed);
-    let can = |b: &Back| !comes_back(b) || b.content.is_none_or(|(id, _)| held.has(&id));
+    let can = |b: &Back| b.content.is_none_or(|(id, _)| held.has(&id));
     let (back, lost): (Vec<Back>, Vec<Back>) = back.into_iter().partition(can);
     let lost: Vec<RelPath> = lost.into_iter().map(|b| b.path).collect();
-    if back.iter().all(|b| b.content.is_none()) && !lost.is_empty() {
+    // Bare directories are of no use to anybody.
+    if back.iter().all(|b| b.content.is_none() && b.kind == Kind::Deleted) && !lost.is_empty() {
         return Err(ApiError::failed(
             format!(
                 "no connected device has what it takes to undo this: {} files are held by none",
@@ -54,11 +50,8 @@ pub(super) async fn undo(
             "connect a device that had them then, and try again",
         ));
     }
-    let contents: Vec<Content> = back
-        .iter()
-        .filter(|b| comes_back(b))
-        .filter_map(|b| b.content.map(|(id, size)| Content::File { id, size }))
-        .collect();
+    let contents: Vec<Content> =
+        back.iter().filter_map(|b| b.content.map(|(id, size)| Content::File { id, size })).collect();
     let bytes = room(&folder, contents.iter())?;
     let mut fates: BTreeMap<Fate, u64> = BTreeMap::new();
     for b in &back {

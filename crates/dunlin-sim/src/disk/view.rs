@@ -85,6 +85,16 @@ impl ModelDisk {
         found.map(|id| tree.thing(id))
     }
 
+    /// Everything in the folder that is away, with its `.dunlin`.
+    pub fn away(&self) -> BTreeMap<RelPath, Thing> {
+        let tree = self.tree();
+        let mut out = BTreeMap::new();
+        if let Some(away) = tree.away {
+            tree.collect(away, &RelPath::root(), &mut out, false);
+        }
+        out
+    }
+
     /// Everything below `.dunlin`, by paths from the folder's root.
     pub fn control_tree(&self) -> BTreeMap<RelPath, Thing> {
         let tree = self.tree();

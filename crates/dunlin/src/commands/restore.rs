@@ -50,16 +50,6 @@ impl Restore {
             RestoreRequest { folder: place.folder, path: place.path, at: self.at, version: self.version, to };
         let restored = client.restore(&request).await?;
         render::restored(&restored, globals.json);
-        match (restored.lacking.len(), restored.problems.len()) {
-            (0, 0) => Ok(()),
-            (0, n) => Err(Failure::failed(
-                format!("{n} could not be put in place yet"),
-                "it is tried again as long as the node runs; dunlin status shows what is in the way",
-            )),
-            (n, _) => Err(Failure::failed(
-                format!("no connected device has {n} of them (any more)"),
-                "connect a device that had them then, and try again",
-            )),
-        }
+        Failure::unless_all_came(restored.lacking.len(), restored.problems.len())
     }
 }

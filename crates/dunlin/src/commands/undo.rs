@@ -39,16 +39,6 @@ impl Undo {
         request.dry_run = self.dry_run;
         let undone = client.undo(&request).await?;
         render::undone(&undone, globals.json);
-        match (undone.lacking.len(), undone.problems.len()) {
-            (0, 0) => Ok(()),
-            (0, n) => Err(Failure::failed(
-                format!("{n} could not be put in place yet"),
-                "it is tried again as long as the node runs; dunlin status shows what is in the way",
-            )),
-            (n, _) => Err(Failure::failed(
-                format!("no connected device has {n} of the files (any more)"),
-                "connect a device that had them then, and undo again",
-            )),
-        }
+        Failure::unless_all_came(undone.lacking.len(), undone.problems.len())
     }
 }
