@@ -105,6 +105,15 @@ pub fn run(script: &Script, trace: Option<Trace>) -> Outcome {
     flock.outcome()
 }
 
+/// The hook of a disk holds the world, and the world the disk: neither would end by itself.
+impl Drop for Flock {
+    fn drop(&mut self) {
+        for machine in &self.shared.world().machines {
+            machine.disk.set_hook(None);
+        }
+    }
+}
+
 impl Flock {
     /// A flock after its script, with all faults over; or broken.
     pub(crate) fn played(script: &Script, trace: Option<Trace>) -> Flock {
@@ -418,5 +427,19 @@ fn hinted(hint: &Hint) -> String {
         Hint::Dir { .. } => "a directory".into(),
         Hint::Gone { .. } => "a directory that is gone".into(),
         Hint::Overflow => "of an overflow".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flock_that_is_over_leaves_no_memory_behind() {
+        let flock = Flock::played(&crate::workload::script(1), None);
+        let shared = flock.shared.clone();
+        assert!(shared.handles() > 2, "its disks have one each");
+        drop(flock);
+        assert_eq!(shared.handles(), 1);
     }
 }

@@ -105,6 +105,11 @@ impl Shared {
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How many handles to the world there are.
+    pub fn handles(&self) -> usize {
+        Arc::strong_count(&self.world)
+    }
+
     /// Has an act happen inside the program.
     pub fn arm(&self, act: Act) {
         let device = act.device;
