@@ -5,7 +5,7 @@
 mod common;
 
 use common::*;
-use dunlin_core::brake::{Absent, Held, absent_files, counts, held, pending};
+use dunlin_core::brake::{Absent, Brake, Held, Limits, absent_files, counts, held, pending};
 use dunlin_core::ids::{DotRange, ROOT};
 use dunlin_core::path::RelPath;
 use dunlin_core::plan::{Action, Window, plan};
@@ -210,7 +210,9 @@ fn what_vanished_is_counted_once_and_can_be_forgotten() {
     let at = |name_: &str| Position::new(ROOT, name(name_.as_bytes()));
     let d = b.index.local(&at("d")).unwrap().unwrap().node;
     let inner = Position::new(d, name(b"2"));
-    let count = |b: &Device, all: &[Position]| absent_files(&b.index, all).unwrap().living;
+    let count = |b: &Device, all: &[Position]| {
+        absent_files(&b.index, &Brake::new(Limits::default()), all).unwrap().living
+    };
     assert_eq!(count(&b, &[at("d")]), 5);
     assert_eq!(count(&b, &[at("d"), inner.clone(), at("1"), at("nothing")]), 6);
     for gone in ["d", "1"] {
@@ -223,7 +225,10 @@ fn what_vanished_is_counted_once_and_can_be_forgotten() {
     let mut held = Device::new("held");
     held.index = b.index.clone();
     held.hear(&c.rows());
-    assert_eq!(absent_files(&held.index, &[at("d")]).unwrap(), Absent { living: 0, pending: 5 });
+    assert_eq!(
+        absent_files(&held.index, &Brake::new(Limits::default()), &[at("d")]).unwrap(),
+        Absent { living: 0, pending: 5 }
+    );
     let told = b.rows();
     work(&mut b, |w| w.forget(&[at("d"), inner, at("1")]).unwrap());
     assert_eq!(b.rows(), told, "nobody is told of it");

@@ -4,6 +4,7 @@
 //! the disk, commits it, plans, applies, and says how things stand. Nothing that is queued here is
 //! ever stored: a restart plans anew.
 
+mod absences;
 mod barriers;
 mod brake;
 mod damage;

@@ -26,6 +26,7 @@ impl World {
     /// A program that starts anew begins to count anew.
     pub(crate) fn forget_deletes(&mut self, device: usize) {
         self.machines[device].deletes.clear();
+        self.machines[device].made.clear();
     }
 
     /// What vanished from a disk becomes deletes with a commit.
@@ -43,14 +44,16 @@ impl World {
         let holds = |view: &dyn View| held(view).map(|h| h.is_some_and(|h| h.holds()));
         let (held_before, held_after) = (holds(before)?, holds(&after)?);
         if held_before && !held_after {
-            self.forget_deletes(device);
+            self.machines[device].deletes.clear();
         }
+        self.note_made(device, before, &after, changes)?;
         let mut deleted = Vec::new();
         for key in changes.iter().filter(|(k, v)| k.first() == Some(&b'l') && v.is_none()).map(|(k, _)| k) {
             let Some(at) = crate::world::position(key) else { continue };
             let Some(row) = before.local(&at)?.filter(|r| r.content != Content::Dir) else { continue };
             let lived = before.node(row.node)?.is_some_and(|r| r.state.alive());
-            deleted.extend((lived && is_deleted(&after, row.node)?).then_some(row.node));
+            let young = self.machines[device].made.contains_key(&row.node);
+            deleted.extend((lived && !young && is_deleted(&after, row.node)?).then_some(row.node));
         }
         if !deleted.is_empty() && held_before && held_after {
             self.breaks(
@@ -60,6 +63,29 @@ impl World {
         }
         let files = after.totals()?.files;
         self.count(device, deleted, files);
+        Ok(())
+    }
+
+    /// What is made on a device is young for a minute, and longer while it is halted.
+    fn note_made(
+        &mut self,
+        device: usize,
+        before: &dyn View,
+        after: &dyn View,
+        changes: &Changes,
+    ) -> Read<()> {
+        let now = self.now;
+        let made = &mut self.machines[device].made;
+        if !held(before)?.is_some_and(|h| h.holds()) {
+            made.retain(|_, at| now <= *at + MINUTE);
+        }
+        for key in changes.iter().filter(|(k, v)| k.first() == Some(&b'l') && v.is_some()).map(|(k, _)| k) {
+            let Some(at) = crate::world::position(key) else { continue };
+            let Some(row) = after.local(&at)?.filter(|r| r.content != Content::Dir) else { continue };
+            if before.node(row.node)?.is_none_or(|was| !was.state.alive()) {
+                made.insert(row.node, now);
+            }
+        }
         Ok(())
     }
 

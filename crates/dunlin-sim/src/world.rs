@@ -48,6 +48,8 @@ pub struct Machine {
     pub(crate) brake: Option<u64>,
     /// Which files were deleted, and when, in this life of its program.
     pub(crate) deletes: VecDeque<(Time, NodeId)>,
+    /// When files appeared on it that are young still, in this life of its program.
+    pub(crate) made: BTreeMap<NodeId, Time>,
 }
 
 /// All machines and users.
@@ -92,6 +94,7 @@ impl Shared {
                 taken: Taken::default(),
                 brake: None,
                 deletes: VecDeque::new(),
+                made: BTreeMap::new(),
             })
             .collect();
         let (ledger, power) = (Ledger::default(), Chance::new(seed, "power"));

@@ -42,6 +42,8 @@ fn script(seed: u64) -> Script {
     }
     for _ in 0..1 + chance.below(2) {
         let (mut at_ms, device) = (end / 2 + chance.below(end + 1), chance.below(3) as usize);
+        // Of files made within the minute, or of old ones.
+        at_ms += *chance.pick(&[0, 60_000, 60_000]);
         // All at once, or in rounds.
         let apart = *chance.pick(&[0, 0, 1, 60, 400, 900]);
         for name in NAMES {
@@ -100,9 +102,10 @@ fn ends_with(acts: &str, expected: usize, without: &[usize]) {
             if !without.contains(&device) {
                 text += &format!("0 {device} brake 4\n");
             }
-            text += &format!("0 {device} start\n");
         }
+        // They are there before it runs, or they would be young.
         (1..=6).for_each(|i| text += &format!("0 0 write m{i} {i}\n"));
+        (0..3).for_each(|device| text += &format!("0 {device} start\n"));
         (1..=6).for_each(|i| text += &format!("9000 0 remove m{i}\n"));
         let script: Script = (text + acts).parse().unwrap();
         let rest = rest::run(&script);

@@ -107,7 +107,7 @@ pub fn settle_within(what: &str, nodes: &[&Node], limit: Duration) -> Tree {
 }
 
 /// Accepts the deletes that the brake of a device holds, if it holds any.
-fn accept(node: &Node) -> bool {
+pub fn accept(node: &Node) -> bool {
     if node.folder()["state"] != "halted" {
         return false;
     }

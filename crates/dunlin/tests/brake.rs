@@ -5,6 +5,7 @@
 use dunlin_testkit::*;
 use serde_json::Value;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::time::{Duration, Instant};
 
 /// Files of each tree, half of them in a directory.
@@ -255,7 +256,6 @@ fn receivers_hold_what_a_sender_without_a_brake_tells_and_rejecting_restores_all
     fs::rename(f.c.path("3"), f.c.path("moved")).unwrap();
     until("a new file", &f.all(), || f.b.path("new").exists() && f.b.path("moved").exists());
     fs::rename(f.c.path("moved"), f.c.path("3")).unwrap();
-    fs::remove_file(f.a.path("new")).unwrap();
     f.b.stop();
     f.b.run();
     f.b.until_connected(2, PATIENCE);
@@ -265,6 +265,8 @@ fn receivers_hold_what_a_sender_without_a_brake_tells_and_rejecting_restores_all
 
     resume(&f.b, "--reject");
     until("the other lets go by itself", &f.all(), || is_idle(&f.c));
+    settle("rejected", &f.all());
+    fs::remove_file(f.a.path("new")).unwrap();
     f.is_whole("rejected at a receiver");
 }
 
@@ -307,6 +309,56 @@ fn ordinary_work_does_not_trip_it() {
     for node in f.all() {
         assert!(node.events("state").iter().all(|e| e["state"] != "halted"), "{}", node.name);
     }
+}
+
+#[test]
+fn files_that_live_for_less_than_a_minute_do_not_count() {
+    let f = Flock::new();
+    // Many more than there are old ones, here for a moment: as builds and `git gc` do it.
+    fs::create_dir(f.a.path("objects")).unwrap();
+    let loose = |i: usize| f.a.path(format!("objects/{i}"));
+    for round in 0..3 {
+        (0..2 * FILES).for_each(|i| write(loose(i), format!("loose {round} {i}")));
+        assert_eq!(f.a.asks(&["wait", "--copies", "1", "--timeout", "60"]).0, 0);
+        write(f.a.path(format!("pack {round}")), b"all of them");
+        (0..2 * FILES).for_each(|i| fs::remove_file(loose(i)).unwrap());
+        until("its deletes are told", &[&f.a], || f.a.folder()["files"] == FILES + 1 + round);
+    }
+    assert_eq!(halts(&f.a), 0);
+    // They do not hide that the old ones go, whichever go first.
+    (0..2 * FILES).for_each(|i| write(loose(i), format!("loose again {i}")));
+    until("they are known", &[&f.a], || f.a.folder()["files"] == 3 * FILES + 3);
+    (0..FILES).for_each(|i| fs::remove_file(f.a.path(file(i))).unwrap());
+    assert!(until_halted(&f.a).starts_with("240 of 240"));
+}
+
+/// How often a device halted.
+fn halts(node: &Node) -> usize {
+    node.events("problem").iter().filter(|e| e["path"] == "").count()
+}
+
+#[test]
+fn what_is_in_the_place_of_a_directory_comes_with_the_one_decision() {
+    let f = Flock::new();
+    // A quarter of the files.
+    fs::remove_dir_all(f.a.path("d/deep")).unwrap();
+    symlink("elsewhere", f.a.path("d/deep")).unwrap();
+    let all = settle("a link in the place of a quarter", &f.all());
+    assert!(matches!(all[&b"d/deep"[..]], Thing::Link { .. }), "{all:?}");
+    assert!(f.all().iter().all(|node| halts(node) == 0));
+
+    remove_all(&f.a);
+    until_halted(&f.a);
+    symlink("elsewhere", f.a.path("d")).unwrap();
+    write(f.a.path("empty"), b"no directory any more");
+    write(f.a.path("after"), b"by a");
+    until("what is new leaves", &f.all(), || f.b.path("after").exists() && f.c.path("after").exists());
+    assert!(f.b.path("d").is_dir() && f.a.folder()["state"] == "halted");
+    resume(&f.a, "--accept");
+    let all = settle("accepted", &f.all());
+    let names: Vec<&[u8]> = all.keys().map(|k| &k[..]).collect();
+    assert_eq!(names, [&b"after"[..], b"d", b"empty"], "{all:?}");
+    assert_eq!(f.all().map(halts), [1, 0, 0]);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Where a run takes place: devices, their users, and the judgement that ends it.
 
 use dunlin_testkit::{
-    Crowd, Dice, Ledger, Node, Poller, Tree, User, can, identical, is_root, settle_within, until,
+    Crowd, Dice, Ledger, Node, Poller, Tree, User, accept, can, identical, is_root, settle_within, until,
 };
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
@@ -123,6 +123,10 @@ impl Field {
         }
         let mut waiting = 0;
         while begun.elapsed() < PATIENCE {
+            // What users deleted they meant.
+            for node in nodes {
+                let _ = accept(node);
+            }
             if nodes.iter().all(|node| node.asks(&["wait", "--timeout", "4"]).0 == 0) {
                 return identical("at the end", nodes);
             }

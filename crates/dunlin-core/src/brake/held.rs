@@ -1,5 +1,6 @@
 //! What the index knows of deletes that are held, and of those that were accepted.
 
+use super::Brake;
 use crate::ids::{DeviceId, DotRange, NodeId};
 use crate::kv::{Read, View};
 use crate::rows::{Position, Rows, Table, after, all_released, decode, encode};
@@ -59,20 +60,27 @@ pub fn released(view: &dyn View) -> Read<Vec<DotRange>> {
 /// Files and links that vanished from this disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Absent {
-    /// They would be deleted.
+    /// They would be deleted, and count.
     pub living: u64,
     /// They were to be removed anyway, and count as such.
     pub pending: u64,
 }
 
-/// What vanished with these positions and all below them.
-pub fn absent_files<'a>(view: &dyn View, absent: impl IntoIterator<Item = &'a Position>) -> Read<Absent> {
+/// What vanished with these positions and all below them, but for what does not count for its youth.
+pub fn absent_files<'a>(
+    view: &dyn View,
+    brake: &Brake,
+    absent: impl IntoIterator<Item = &'a Position>,
+) -> Read<Absent> {
     let absent: BTreeSet<&Position> = absent.into_iter().collect();
     let mut out = Absent::default();
     for at in &absent {
         let Some(row) = view.local(at)? else { continue };
         let mut todo = vec![(row.node, row.content)];
         while let Some((node, content)) = todo.pop() {
+            if content != Content::Dir && brake.is_young(node) {
+                continue;
+            }
             if content != Content::Dir {
                 out.living += u64::from(view.node(node)?.is_some_and(|r| r.state.alive()));
                 out.pending += u64::from(view.need(node)?.is_some_and(|n| n.removals > 0));

@@ -51,6 +51,25 @@ fn what_was_carried_out_counts_for_a_minute() {
 }
 
 #[test]
+fn what_was_made_less_than_a_minute_before_is_young() {
+    let mut b = Brake::new(Limits::default());
+    let node = |n: u8| NodeId([n; 16]);
+    b.made(MS(0), node(1));
+    b.made(MS(30_000), node(2));
+    b.age(MS(59_999));
+    assert!(b.is_young(node(1)) && b.is_young(node(2)) && !b.is_young(node(3)));
+    b.age(MS(60_000));
+    assert_eq!(b.young().collect::<Vec<_>>(), [node(2)]);
+    // Those beyond the bound count.
+    for n in 0..=YOUNG_MAX as u64 {
+        let mut id = [9; 16];
+        id[..8].copy_from_slice(&n.to_be_bytes());
+        b.made(MS(60_000), NodeId(id));
+    }
+    assert_eq!(b.young().count(), YOUNG_MAX);
+}
+
+#[test]
 fn deletes_are_waited_for_until_it_is_quiet_but_not_for_long() {
     let mut p = Patience::since(None, MS(1000));
     assert_eq!(p.due(), MS(1300));

@@ -4,29 +4,13 @@
 
 use super::Engine;
 use super::history::NOTE_AGAIN;
-use super::looking::{LATE_DIR, is_gone};
-use crate::scan::{self, Scanned};
-use crate::store::Snapshot;
-use dunlin_core::brake::{Brake, Count, FRESH, Held, Limits, Patience, absent_files, held, pending};
+use dunlin_core::brake::{Brake, Count, Held, Limits, Patience, absent_files, held, pending};
 use dunlin_core::ids::DotRange;
 use dunlin_core::kv::{Read, View};
-use dunlin_core::observe::{Observation, Seen, suspects};
-use dunlin_core::path::{Name, RelPath};
-use dunlin_core::rows::{Position, Rows, Stamp, Totals};
-use dunlin_core::state::Content;
+use dunlin_core::rows::{Position, Rows, Totals};
 use dunlin_core::tree::Work;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
-
-/// What is in the place of a directory whose files are not believed to be deleted yet is looked at again after this.
-const POSTPONED: Duration = Duration::from_millis(400);
-
-fn stamp_of(seen: &Seen) -> Option<&Stamp> {
-    match seen {
-        Seen::Absent => None,
-        Seen::Dir(_, stamp) | Seen::File(_, _, stamp) | Seen::Link(_, stamp) => Some(stamp),
-    }
-}
 
 /// Why a decision cannot be carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,23 +28,23 @@ pub type Decided = Box<dyn FnOnce(Result<u64, Undecided>) + Send>;
 
 /// Deletes that wait and deletes that are held.
 pub(super) struct Braking {
-    brake: Brake,
+    pub(super) brake: Brake,
     /// The brake's times are counted from here.
-    begun: Instant,
+    pub(super) begun: Instant,
     /// Since when absences wait to be believed.
-    absences: Option<Patience>,
+    pub(super) absences: Option<Patience>,
     /// Since when removals that were heard wait to be carried out, and how many there were.
     removals: Option<Patience>,
     heard: u64,
     pub(super) held: Option<Held>,
     /// What is held is to be counted anew.
-    recount: bool,
+    pub(super) recount: bool,
+    /// The disk was looked through in this life of the program: what appears now was made now.
+    pub(super) watches: bool,
     /// Deletes were accepted elsewhere: what is left may be few.
     relieved: bool,
     /// What a person decided, to be carried out once the disk was looked at.
     asked: Vec<(bool, Decided)>,
-    /// What is in the place of directories whose deletes are held: looked at when they are not any more.
-    postponed: BTreeSet<Position>,
     /// Why the others could not be told of a release, and when that is tried again.
     pub(super) untold: Option<(String, Instant)>,
 }
@@ -75,9 +59,9 @@ impl Braking {
             heard: 0,
             held: held(view)?,
             recount: true,
+            watches: false,
             relieved: false,
             asked: Vec::new(),
-            postponed: BTreeSet::new(),
             untold: None,
         })
     }
@@ -93,161 +77,18 @@ impl Braking {
         waits.chain(self.untold.iter().map(|(_, at)| *at))
     }
 
-    fn time(&self, now: Instant) -> Duration {
+    pub(super) fn time(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.begun)
     }
 }
 
 impl Engine {
-    /// Nothing is at a position any more.
-    pub(super) fn vanished(&mut self, at: Position) {
-        if let std::collections::btree_map::Entry::Vacant(e) = self.absent.entry(at) {
-            e.insert(self.now);
-            let braking = &mut self.braking;
-            braking.absences = Some(Patience::since(braking.absences, braking.time(self.now)));
-            braking.recount = true;
+    /// What was made a minute ago counts when it is deleted; but not what was young when deletes were held.
+    pub(super) fn grow_old(&mut self) {
+        let now = self.braking.time(self.now);
+        if !self.braking.holds() {
+            self.braking.brake.age(now);
         }
-    }
-
-    /// Something is there (again).
-    pub(super) fn is_there(&mut self, at: &Position) {
-        self.braking.recount |= self.absent.remove(at).is_some();
-    }
-
-    /// What was found empty and still is was deleted, unless that is too much at once.
-    pub(super) fn believe_absences(&mut self) -> Read<()> {
-        let Some(waits) = self.braking.absences else { return Ok(()) };
-        let hurry = self.barriers.iter().any(|(waits, _)| waits.is_none());
-        let due = self.braking.time(self.now) >= waits.due();
-        if !(hurry || due) || !self.check_root() {
-            return Ok(());
-        }
-        self.braking.absences = None;
-        if self.braking.holds() {
-            self.braking.recount = true;
-            return Ok(());
-        }
-        let old = |found: &Instant| hurry || *found + FRESH <= self.now;
-        let found = self.absent.iter().filter(|(_, found)| old(found)).map(|(at, _)| at.clone()).collect();
-        let gone = self.still_absent(found)?;
-        if !self.absent.is_empty() {
-            self.braking.absences = Some(Patience::since(None, self.braking.time(self.now)));
-        }
-        if gone.is_empty() {
-            return Ok(());
-        }
-        let snapshot = self.folder.store.snapshot()?;
-        let vanished = absent_files(&snapshot, gone.iter().map(|o| &o.at))?;
-        let all = absent_files(&snapshot, gone.iter().map(|o| &o.at).chain(self.absent.keys()))?.living;
-        // An index that only unites deletes nothing.
-        if !self.uniting && self.trips(&snapshot.totals()?, all)? {
-            self.absent.extend(gone.into_iter().map(|o| (o.at, self.now)));
-            return Ok(());
-        }
-        let changes = self.commit_deletes(gone, |_, _| Ok(()))?;
-        // A removal that failed half-way is seen like this, too.
-        self.removed(vanished.living + vanished.pending, changes.into_iter().collect());
-        Ok(())
-    }
-
-    /// Something else is in the place of a directory, with all that was in it: that is deleted first, like other
-    /// things that vanished, if it is much or deletes are held.
-    pub(super) fn deletes_first(&mut self, snapshot: &Snapshot, seen: &mut Vec<Observation>) -> Read<()> {
-        let mut out = Vec::with_capacity(seen.len());
-        for o in std::mem::take(seen) {
-            let row = snapshot.local(&o.at)?.filter(|row| row.content == Content::Dir);
-            let (Some(row), Some(now)) = (row, stamp_of(&o.seen)) else {
-                out.push(o);
-                continue;
-            };
-            let is_dir = matches!(o.seen, Seen::Dir(..));
-            let other = !row.stamp.is_same_inode(now)
-                && (!is_dir || !suspects(snapshot, std::slice::from_ref(&o))?.is_empty());
-            let files = if other { absent_files(snapshot, [&o.at])?.living } else { 0 };
-            if files == 0 || !(self.braking.holds() || self.braking.brake.waits(files)) {
-                out.push(o);
-                continue;
-            }
-            for (name, _) in snapshot.locals(row.node)? {
-                self.vanished(Position::new(row.node, name));
-            }
-            if self.braking.holds() {
-                self.braking.postponed.insert(o.at);
-            } else {
-                self.mark(o.at, POSTPONED, false);
-            }
-        }
-        *seen = out;
-        Ok(())
-    }
-
-    /// Those of the positions that are empty still; none of them is waited with any more.
-    fn still_absent(&mut self, found: Vec<Position>) -> Read<Vec<Observation>> {
-        let snapshot = self.folder.store.snapshot()?;
-        let mut gone = Vec::new();
-        for at in found {
-            self.absent.remove(&at);
-            if snapshot.local(&at)?.is_none() {
-                continue;
-            }
-            let mut found = Scanned::default();
-            match snapshot.disk_path(at.dir)? {
-                Some(names) if !self.has_no_directory(&at, &names) => {
-                    let dir = RelPath::from(names);
-                    scan::scan_entry(self.folder.disk.as_ref(), &snapshot, &at, &dir, false, &mut found)?;
-                    if found.absent.is_empty() && (!found.hash.is_empty() || !found.seen.is_empty()) {
-                        self.mark(at, Duration::ZERO, false);
-                    } else if !found.problems.is_empty() {
-                        // Gone or not, it is not known now.
-                        self.mark(at, LATE_DIR, false);
-                    }
-                    for (path, why) in std::mem::take(&mut found.problems) {
-                        self.cannot_read(path, why);
-                    }
-                }
-                // Its directory is something else by now.
-                Some(_) | None => found.absent.push(at),
-            }
-            gone.extend(found.absent.into_iter().map(|at| Observation { at, seen: Seen::Absent }));
-        }
-        Ok(gone)
-    }
-
-    /// Whether the way to a position leads through something that is no directory (any more).
-    fn has_no_directory(&self, at: &Position, names: &[Name]) -> bool {
-        let path = RelPath::from(names.to_vec()).join(&at.name);
-        self.folder.disk.stat(&path).is_err_and(|e| is_gone(&e))
-    }
-
-    /// Records deletes, and what `more` adds; returns the changes they became.
-    fn commit_deletes(
-        &mut self,
-        gone: Vec<Observation>,
-        more: impl FnOnce(&mut Work<'_>, Option<DotRange>) -> Read<()>,
-    ) -> Read<Option<DotRange>> {
-        let snapshot = self.folder.store.snapshot()?;
-        let mut lost = Vec::new();
-        let mut kept = Vec::new();
-        for o in gone {
-            let names = snapshot.disk_path(o.at.dir)?;
-            let no_dir = names.is_some_and(|names| self.has_no_directory(&o.at, &names));
-            if no_dir { lost.push(o) } else { kept.push(o) }
-        }
-        self.make_durable(&snapshot, &mut kept)?;
-        // Of a directory that is something else by now nothing can be synced. Should a power cut bring it back, what is
-        // in it is new.
-        let gone: Vec<Observation> = kept.into_iter().chain(lost).collect();
-        let mut work = Work::new(&snapshot);
-        let before = snapshot.totals()?;
-        work.observe(&gone)?;
-        let last = work.tx.totals()?.counter;
-        let changes =
-            (last > before.counter).then_some(DotRange { inc: before.inc, first: before.counter + 1, last });
-        more(&mut work, changes)?;
-        gone.iter().for_each(|o| drop(self.unseen.remove(&o.at)));
-        self.commit(work)?;
-        self.replan = true;
-        Ok(changes)
     }
 
     /// Whether files may be removed now: not while the brake holds, nor while more removals may come. Too many
@@ -270,7 +111,8 @@ impl Engine {
         if totals.removals == 0 {
             return Ok(true);
         }
-        let here = absent_files(&self.folder.store.snapshot()?, self.absent.keys())?.living;
+        let here =
+            absent_files(&self.folder.store.snapshot()?, &self.braking.brake, self.absent.keys())?.living;
         Ok(!self.trips(totals, here)?)
     }
 
@@ -287,14 +129,27 @@ impl Engine {
     }
 
     /// Whether the brake trips now that `here` files vanished from this disk and more are to be removed; then it holds.
-    fn trips(&mut self, totals: &Totals, here: u64) -> Read<bool> {
+    pub(super) fn trips(&mut self, totals: &Totals, here: u64) -> Read<bool> {
         let now = self.braking.time(self.now);
-        let count = self.braking.brake.count(now, here + totals.removals, totals.files);
-        if !self.braking.brake.trips(&count) {
+        let brake = &self.braking.brake;
+        let count = |young: u64| {
+            let files = totals.files.saturating_sub(young);
+            brake.count(now, here + totals.removals, files)
+        };
+        if !brake.trips(&count(brake.young().count() as u64)) {
+            return Ok(false);
+        }
+        let snapshot = self.folder.store.snapshot()?;
+        // What does not count when it is deleted is no file that others are a part of.
+        let mut young = 0;
+        for node in brake.young() {
+            young += u64::from(snapshot.node(node)?.is_some_and(|row| row.state.alive()));
+        }
+        let count = count(young);
+        if !brake.trips(&count) {
             return Ok(false);
         }
         let Count { deletes, of, done } = count;
-        let snapshot = self.folder.store.snapshot()?;
         let most = pending(&snapshot)?.into_iter().max_by_key(|(_, files)| *files);
         let by = most.filter(|(range, files)| *files > here && range.inc != totals.inc);
         let peers = snapshot.peers()?;
@@ -388,7 +243,7 @@ impl Engine {
             }
         }
         self.absent.retain(|at, _| !stale.contains(at));
-        let left = absent_files(&snapshot, self.absent.keys())?.living + totals.removals;
+        let left = absent_files(&snapshot, &self.braking.brake, self.absent.keys())?.living + totals.removals;
         let relieved = std::mem::take(&mut self.braking.relieved);
         let few = relieved && !self.braking.brake.trips(&Brake::alone(left, totals.files));
         if left == 0 || few {
@@ -418,9 +273,6 @@ impl Engine {
     fn went(&mut self) {
         self.braking.held = None;
         self.braking.untold = None;
-        for at in std::mem::take(&mut self.braking.postponed) {
-            self.mark(at, POSTPONED, false);
-        }
         if !self.absent.is_empty() {
             let now = self.braking.time(self.now);
             self.braking.absences = Some(Patience::since(None, now));
@@ -434,12 +286,11 @@ impl Engine {
         let snapshot = self.folder.store.snapshot()?;
         let Some(mut held) = self.braking.held.clone() else { return Ok(0) };
         let gone = self.still_absent(self.absent.keys().cloned().collect())?;
-        let vanished = absent_files(&snapshot, gone.iter().map(|o| &o.at))?;
-        let files = vanished.living + snapshot.totals()?.removals;
+        let removals = snapshot.totals()?.removals;
         let mut accepted: Vec<DotRange> = held.changes.clone();
         accepted.extend(pending(&snapshot)?.into_iter().map(|(range, _)| range));
         let known = dunlin_core::brake::released(&snapshot)?;
-        self.commit_deletes(gone, |work, changes| {
+        let (_, vanished) = self.commit_deletes(gone, |work, changes| {
             accepted.extend(changes);
             held.accepted = DotRange::hull(accepted);
             let all: Vec<DotRange> = known.into_iter().chain(held.accepted.iter().copied()).collect();
@@ -453,7 +304,7 @@ impl Engine {
             Some(_) => self.tell_release()?,
             None => self.went(),
         }
-        Ok(files)
+        Ok(vanished.living + removals)
     }
 
     /// Has others told of what was accepted here.
@@ -475,12 +326,14 @@ impl Engine {
         let gone = self.still_absent(self.absent.keys().cloned().collect())?;
         let gone: Vec<Position> = gone.into_iter().map(|o| o.at).collect();
         let snapshot = self.folder.store.snapshot()?;
-        let here = absent_files(&snapshot, &gone)?.living;
+        let here = absent_files(&snapshot, &self.braking.brake, &gone)?.living;
         let mut work = Work::new(&snapshot);
         work.forget(&gone)?;
         let files = here + work.take_deletes_back(&held.changes)?;
         work.hold(None);
         self.commit(work)?;
+        // What is in the place of a directory stands beside it.
+        gone.into_iter().for_each(|at| self.mark(at, Duration::ZERO, false));
         self.braking.brake.clear();
         self.went();
         Ok(files)

@@ -69,6 +69,7 @@ impl Engine {
         work.renew(Incarnation::new(self.fresh.0, random))?;
         self.commit(work)?;
         self.uniting = true;
+        self.braking.watches = false;
         self.waits_for_tree = Some(self.now + WAIT_FOR_OTHERS);
         self.push_dir(ROOT, true);
         self.host.renewed();

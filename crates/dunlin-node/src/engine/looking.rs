@@ -33,6 +33,7 @@ const RESTLESS_AGAIN: Duration = Duration::from_millis(700);
 impl Engine {
     /// One round of looking: what is due, what is queued, what stays gone.
     pub(super) fn look(&mut self) -> Read<()> {
+        self.grow_old();
         let mut scanned = self.look_at_due()?;
         if scanned.hash.len() + scanned.seen.len() < ENTRIES_PER_ROUND {
             self.look_at_dirs(&mut scanned)?;
@@ -271,12 +272,13 @@ impl Engine {
         for hashed in scan::hash_all(self.folder.disk.as_ref(), &scanned.hash) {
             self.hashed(hashed, &mut seen);
         }
-        seen.iter().for_each(|o| self.is_there(&o.at));
         self.look_at_other_links(&seen)?;
+        self.put_off_replacements(&self.folder.store.snapshot()?, &mut seen)?;
+        seen.iter().for_each(|o| self.is_there(&o.at));
         self.observe(seen)
     }
 
-    fn hashed(&mut self, hashed: Hashed, seen: &mut Vec<Observation>) {
+    pub(super) fn hashed(&mut self, hashed: Hashed, seen: &mut Vec<Observation>) {
         match hashed {
             Hashed::Seen(o, bytes, young) => {
                 self.vain.remove(&o.at);
@@ -353,13 +355,13 @@ impl Engine {
             return Ok(());
         }
         let snapshot = self.folder.store.snapshot()?;
-        self.deletes_first(&snapshot, &mut seen)?;
         self.add_suspects(&snapshot, &mut seen)?;
         self.make_durable(&snapshot, &mut seen)?;
         let mut work = Work::new(&snapshot);
         let observed = work.observe(&seen)?;
         seen.iter().for_each(|o| drop(self.unseen.remove(&o.at)));
         self.commit(work)?;
+        self.note_made(&snapshot, &seen)?;
         for dir in observed.new_dirs {
             self.push_dir(dir, true);
         }
@@ -368,7 +370,11 @@ impl Engine {
     }
 
     /// Looks at where things may have come from, so that a move is seen as one.
-    fn add_suspects(&mut self, snapshot: &crate::store::Snapshot, seen: &mut Vec<Observation>) -> Read<()> {
+    pub(super) fn add_suspects(
+        &mut self,
+        snapshot: &crate::store::Snapshot,
+        seen: &mut Vec<Observation>,
+    ) -> Read<()> {
         for at in suspects(snapshot, seen)? {
             let mut found = Scanned::default();
             match snapshot.disk_path(at.dir)? {
@@ -396,6 +402,7 @@ impl Engine {
             self.scanning = false;
             self.unwatched = self.exhausted;
             self.replan = true;
+            self.braking.watches = !self.uniting;
         }
         let mut wait = if self.unwatched { RESCAN_UNWATCHED } else { RESCAN };
         if self.unreadable.is_empty() {
@@ -410,6 +417,7 @@ impl Engine {
         self.next_rescan = Some(self.next_rescan.map_or(at, |next| next.min(at)));
         if self.uniting && self.halted.is_none() && self.waits_for_tree.is_none() {
             self.uniting = false;
+            self.braking.watches = true;
             self.replan = true;
             let snapshot = self.folder.store.snapshot()?;
             let mut work = Work::new(&snapshot);
