@@ -14,6 +14,7 @@ use std::process::{Command, Output};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime};
 
+pub mod conflicts;
 mod dice;
 #[cfg(test)]
 mod judge_tests;
