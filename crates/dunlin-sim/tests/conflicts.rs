@@ -29,7 +29,7 @@ fn done(mut at_ms: u64, device: usize, text: &str) -> String {
 
 fn script(row: &Row, seed: u64) -> Script {
     // The first device is the one that shares.
-    let (here, there) = if seed % 2 == 0 || row.before.is_none() { (0, 1) } else { (1, 0) };
+    let (here, there) = if seed.is_multiple_of(2) || row.before.is_none() { (0, 1) } else { (1, 0) };
     let mut text = "flock 1 1 1 0 0\n".to_owned();
     match row.before {
         Some(before) => text += &done(0, 0, before),
