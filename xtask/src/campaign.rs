@@ -20,7 +20,7 @@ pub use field::Field;
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::Instant;
 
 /// What to run.
@@ -92,14 +92,7 @@ fn choose_program(options: &Options) -> Result<(), String> {
         dunlin_testkit::use_program(path.clone());
         return Ok(());
     }
-    let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    let built = build.args(["build", "--release", "--locked", "--package", "dunlin"]).status();
-    if !built.is_ok_and(|status| status.success()) {
-        return Err("the program cannot be built".into());
-    }
-    let me = std::env::current_exe().map_err(|e| e.to_string())?;
-    let target = me.ancestors().nth(2).ok_or("this program has no target directory")?;
-    dunlin_testkit::use_program(target.join("release/dunlin"));
+    dunlin_testkit::use_program(crate::build::release("dunlin")?);
     Ok(())
 }
 

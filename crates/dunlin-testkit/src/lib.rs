@@ -14,6 +14,7 @@ use std::process::{Command, Output};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime};
 
+mod bad_switch;
 mod dice;
 #[cfg(test)]
 mod judge_tests;
@@ -24,6 +25,7 @@ mod poller;
 mod tree;
 mod users;
 
+pub use bad_switch::BadSwitch;
 pub use dice::Dice;
 pub use lan::Lan;
 pub use ledger::{Found, Ledger};
