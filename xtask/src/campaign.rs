@@ -10,7 +10,6 @@ mod field;
 mod full;
 mod index;
 mod kill;
-mod mounts;
 mod peer;
 mod root;
 mod syscall;
@@ -57,11 +56,11 @@ struct Campaign {
 const CAMPAIGNS: &[Campaign] = &[
     Campaign { name: "kill", runs: 50, lacks: || None, run: kill::run },
     Campaign { name: "syscall", runs: 200, lacks: field::no_strace, run: syscall::run },
-    Campaign { name: "cut", runs: 40, lacks: mounts::no_power_cuts, run: cut::run },
-    Campaign { name: "full", runs: 30, lacks: mounts::no_mounts, run: full::run },
+    Campaign { name: "cut", runs: 40, lacks: dunlin_testkit::no_power_cuts, run: cut::run },
+    Campaign { name: "full", runs: 30, lacks: dunlin_testkit::no_mounts, run: full::run },
     Campaign { name: "error", runs: 40, lacks: field::no_strace, run: error::run },
     Campaign { name: "index", runs: 100, lacks: || None, run: index::run },
-    Campaign { name: "root", runs: 48, lacks: mounts::no_mounts, run: root::run },
+    Campaign { name: "root", runs: 48, lacks: dunlin_testkit::no_mounts, run: root::run },
     Campaign { name: "peer", runs: 30, lacks: field::no_namespaces, run: peer::run },
     Campaign { name: "clock", runs: 12, lacks: clock::no_faketime, run: clock::run },
 ];

@@ -51,6 +51,10 @@ struct Options {
     /// Where report, plots, tools and, for a while, the folders are
     #[arg(long, value_name = "DIR", default_value = "target/bench")]
     out: PathBuf,
+    /// Each run on a new ext4 of so many GB in a file there (root), which goes at once; where removing
+    /// many files is slow, or so that every run begins alike
+    #[arg(long, value_name = "GB")]
+    disk: Option<u64>,
     /// The program that is Dunlin
     #[arg(long, value_name = "PATH")]
     program: PathBuf,
@@ -85,7 +89,11 @@ fn bench(options: &Options) -> Result<bool, String> {
     let work_dir = work_dir(&options.out)?;
     dunlin_testkit::use_program(options.program.clone());
     let tools = std::path::absolute(options.out.join("tools")).map_err(|e| e.to_string())?;
+    if let Some(why) = options.disk.and_then(|_| dunlin_testkit::no_mounts()) {
+        return Err(format!("--disk: {why}"));
+    }
     let mut report = Report::new(&options.out, work_dir.path(), options.scale, options.runs);
+    report.disk(options.disk);
     let (mut programs, begun) = (Vec::new(), Instant::now());
     for program in program::all(&tools) {
         if !options.programs.is_empty() && !options.programs.iter().any(|name| *name == program.name()) {
@@ -148,6 +156,9 @@ fn work_dir(out: &Path) -> Result<tempfile::TempDir, String> {
         let name = entry.file_name().to_string_lossy().into_owned();
         let pid = name.strip_prefix("work-").and_then(|rest| rest.split('-').next());
         if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            for place in std::fs::read_dir(entry.path()).into_iter().flatten().flatten() {
+                dunlin_testkit::unmount(&place.path().join("disk"));
+            }
             // Another run may be at it as well.
             let _ = std::fs::remove_dir_all(entry.path());
         }
@@ -191,7 +202,7 @@ fn one(options: &Options, work_dir: &Path, work: &Workload, program: &dyn Progra
         return Outcome::Skipped(why);
     }
     let done = catch_unwind(AssertUnwindSafe(|| {
-        let place = Place::new(work_dir, work.hosts, work.wire)?;
+        let place = Place::new(work_dir, work.hosts, work.wire, options.disk)?;
         let limit = Limit::new(Duration::from_secs(options.limit));
         (work.run)(&Run { program, place: &place, scale: options.scale, limit })
     }));

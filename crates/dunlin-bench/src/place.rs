@@ -1,7 +1,7 @@
 //! Where one program does one workload: a directory, a host for each node, a wire between them.
 
 use crate::meter::Groups;
-use dunlin_testkit::{BadSwitch, Lan, can, is_root};
+use dunlin_testkit::{BadSwitch, Lan, Mount, can, is_root};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -54,6 +54,7 @@ pub struct Place {
     base: PathBuf,
     _bad: Option<BadSwitch>,
     lans: Vec<Lan>,
+    _disk: Option<Mount>,
     _temp: tempfile::TempDir,
 }
 
@@ -111,10 +112,17 @@ impl Wire {
 }
 
 impl Place {
-    /// A place of its own below `work` for so many hosts.
-    pub fn new(work: &Path, count: usize, wire: Wire) -> Result<Place, String> {
+    /// A place of its own below `work` for so many hosts; on a file system of its own of so many GB, if
+    /// any are given.
+    pub fn new(work: &Path, count: usize, wire: Wire, disk_gb: Option<u64>) -> Result<Place, String> {
         let temp = tempfile::Builder::new().prefix("place-").tempdir_in(work).map_err(|e| e.to_string())?;
-        let base = temp.path().canonicalize().map_err(|e| e.to_string())?;
+        let mut base = temp.path().canonicalize().map_err(|e| e.to_string())?;
+        let mut disk = None;
+        if let Some(gb) = disk_gb {
+            let at = base.join("disk");
+            disk = Some(Mount::ext4(&base.join("image"), &at, gb << 10, "relatime"));
+            base = at;
+        }
         let names = &NAMES[..count];
         let groups = Groups::new(names);
         let (mut lans, mut bad) = (Vec::new(), None);
@@ -139,7 +147,7 @@ impl Place {
                 std::fs::create_dir_all(dir).map_err(|e| format!("{}: {e}", dir.display()))?;
             }
         }
-        Ok(Place { hosts, wire, groups, base, _bad: bad, lans, _temp: temp })
+        Ok(Place { hosts, wire, groups, base, _bad: bad, lans, _disk: disk, _temp: temp })
     }
 
     /// A directory on the same file system, beside the folders.

@@ -104,6 +104,14 @@ impl Report {
         Report { out: out.into(), machine, scale, runs, programs: Vec::new(), sections: Vec::new() }
     }
 
+    /// Whether each run has a file system of its own.
+    pub fn disk(&mut self, gb: Option<u64>) {
+        if let Some(gb) = gb {
+            let fact = format!("a new ext4 of {gb} GB for each run, in a file on that one");
+            self.machine.push(("place", fact));
+        }
+    }
+
     /// A program that takes part.
     pub fn program(&mut self, program: &dyn Program, version: String) {
         let (name, durable) = (program.name(), program.durability());

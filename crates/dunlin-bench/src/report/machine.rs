@@ -26,6 +26,7 @@ pub fn facts(work_dir: &Path) -> Vec<(&'static str, String)> {
         ("file system", file_system(work_dir)),
         ("load at the beginning", read("/proc/loadavg").trim().to_owned()),
         ("network", network.into()),
+        ("TCP's congestion control", read("/proc/sys/net/ipv4/tcp_congestion_control").trim().to_owned()),
         (
             "time of processors",
             crate::meter::how().unwrap_or_else(|| "not counted (no control groups)".into()),

@@ -1,6 +1,6 @@
-//! File systems of a run's own: in memory, and ext4 in a file, whose power can be cut.
+//! File systems of one's own: in memory, and ext4 in a file, whose power can be cut.
 
-use dunlin_testkit::{can, is_root, until};
+use crate::{can, is_root, until};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -118,8 +118,13 @@ impl Mount {
     }
 }
 
+/// Unmounts whatever is mounted there, whoever uses it.
+pub fn unmount(at: &Path) {
+    while run("umount", &["-l", &at.to_string_lossy()]) {}
+}
+
 impl Drop for Mount {
     fn drop(&mut self) {
-        while run("umount", &["-l", &self.path()]) {}
+        unmount(&self.at);
     }
 }
