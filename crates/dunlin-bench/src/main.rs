@@ -85,6 +85,7 @@ fn main() -> ExitCode {
 /// Whether nothing failed.
 fn bench(options: &Options) -> Result<bool, String> {
     end_when_asked()?;
+    meter::remove_stale();
     let works = chosen(options)?;
     let work_dir = work_dir(&options.out)?;
     dunlin_testkit::use_program(options.program.clone());

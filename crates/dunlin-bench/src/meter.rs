@@ -33,6 +33,20 @@ fn mount() -> Option<&'static Path> {
     *MOUNT.get_or_init(|| all.into_iter().find(works))
 }
 
+/// Removes the groups of runs that were killed.
+pub fn remove_stale() {
+    for entry in mount().and_then(|path| fs::read_dir(path).ok()).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let pid = name.strip_prefix("dunlin-bench-").and_then(|rest| rest.split('-').next());
+        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            let below = fs::read_dir(entry.path()).into_iter().flatten().flatten();
+            // Files in there are the kernel's; what is in use stays.
+            below.for_each(|group| drop(fs::remove_dir(group.path())));
+            let _ = fs::remove_dir(entry.path());
+        }
+    }
+}
+
 /// How the time of processors is counted here; nothing where it cannot be.
 pub fn how() -> Option<String> {
     mount().map(|path| format!("control groups in {}", path.display()))

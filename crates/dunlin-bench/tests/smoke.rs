@@ -83,7 +83,8 @@ fn it_measures_reports_and_leaves_nothing() {
 fn ended_in_the_middle_it_leaves_nothing_and_killed_no_process() {
     let Some(dunlin) = dunlin() else { return };
     let out = tempfile::tempdir().unwrap();
-    for signal in ["-TERM", "-KILL"] {
+    // The second removes what the first, killed, could not.
+    for signal in ["-KILL", "-TERM"] {
         let args = ["--scale", "0.01", "--runs", "50", "--programs", "dunlin", "--workloads", "edit"];
         let mut child = bench(&dunlin, out.path(), &args);
         let id = child.id();

@@ -3,6 +3,7 @@
 use crate::{can, is_root, until};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// Asks the kernel to forget a file system as a power cut would (`FS_IOC_SHUTDOWN`). This workspace has
@@ -27,7 +28,10 @@ pub struct Mount {
 
 /// Why nothing can be mounted.
 pub fn no_mounts() -> Option<String> {
-    let dir = std::env::temp_dir().join(format!("dunlin-mount-probe-{}", std::process::id()));
+    // Several tests of one process may ask at once.
+    static COUNTER: AtomicU32 = AtomicU32::new(0);
+    let (id, n) = (std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed));
+    let dir = std::env::temp_dir().join(format!("dunlin-mount-probe-{id}-{n}"));
     let path = dir.to_string_lossy().into_owned();
     let made = is_root() && std::fs::create_dir(&dir).is_ok();
     let works = made && can("campaign", "mount", &["-t", "tmpfs", "none", &path]);
