@@ -10,7 +10,6 @@ mod field;
 mod full;
 mod index;
 mod kill;
-mod mounts;
 mod peer;
 mod root;
 mod syscall;
@@ -20,7 +19,7 @@ pub use field::Field;
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::Instant;
 
 /// What to run.
@@ -57,11 +56,11 @@ struct Campaign {
 const CAMPAIGNS: &[Campaign] = &[
     Campaign { name: "kill", runs: 50, lacks: || None, run: kill::run },
     Campaign { name: "syscall", runs: 200, lacks: field::no_strace, run: syscall::run },
-    Campaign { name: "cut", runs: 40, lacks: mounts::no_power_cuts, run: cut::run },
-    Campaign { name: "full", runs: 30, lacks: mounts::no_mounts, run: full::run },
+    Campaign { name: "cut", runs: 40, lacks: dunlin_testkit::no_power_cuts, run: cut::run },
+    Campaign { name: "full", runs: 30, lacks: dunlin_testkit::no_mounts, run: full::run },
     Campaign { name: "error", runs: 40, lacks: field::no_strace, run: error::run },
     Campaign { name: "index", runs: 100, lacks: || None, run: index::run },
-    Campaign { name: "root", runs: 48, lacks: mounts::no_mounts, run: root::run },
+    Campaign { name: "root", runs: 48, lacks: dunlin_testkit::no_mounts, run: root::run },
     Campaign { name: "peer", runs: 30, lacks: field::no_namespaces, run: peer::run },
     Campaign { name: "clock", runs: 12, lacks: clock::no_faketime, run: clock::run },
 ];
@@ -92,14 +91,7 @@ fn choose_program(options: &Options) -> Result<(), String> {
         dunlin_testkit::use_program(path.clone());
         return Ok(());
     }
-    let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    let built = build.args(["build", "--release", "--locked", "--package", "dunlin"]).status();
-    if !built.is_ok_and(|status| status.success()) {
-        return Err("the program cannot be built".into());
-    }
-    let me = std::env::current_exe().map_err(|e| e.to_string())?;
-    let target = me.ancestors().nth(2).ok_or("this program has no target directory")?;
-    dunlin_testkit::use_program(target.join("release/dunlin"));
+    dunlin_testkit::use_program(crate::build::release("dunlin")?);
     Ok(())
 }
 

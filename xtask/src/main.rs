@@ -14,11 +14,15 @@ enum Chore {
     Campaign(xtask::campaign::Options),
     /// Brings known bugs back, one by one, and has the simulator find them
     Bugs(xtask::bugs::Options),
+    /// Measures the real program beside others; `cargo xtask bench --help`
+    #[command(disable_help_flag = true)]
+    Bench(xtask::bench::Options),
 }
 
 fn main() -> ExitCode {
     match Chore::parse() {
         Chore::Campaign(options) => xtask::campaign::command(&options),
         Chore::Bugs(options) => xtask::bugs::command(&options),
+        Chore::Bench(options) => xtask::bench::command(&options),
     }
 }

@@ -20,6 +20,7 @@ pub mod path;
 pub mod plan;
 pub mod revert;
 pub mod rows;
+pub mod runs;
 pub mod session;
 pub mod state;
 pub mod ticket;

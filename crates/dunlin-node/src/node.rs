@@ -7,6 +7,7 @@ mod joining;
 mod opening;
 mod reopening;
 mod restoring;
+mod twice;
 mod undoing;
 mod verifying;
 
@@ -20,6 +21,7 @@ use crate::net::transport::{BindError, BindOptions, Transport};
 use crate::session::{CODE_STOPPED, Peer};
 use dunlin_core::ids::{DeviceId, FolderId};
 use dunlin_core::message::{ALPN, ALPN_JOIN};
+use dunlin_core::runs::Runs;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -85,6 +87,12 @@ pub(crate) struct Shared {
     /// Told of folders whose index could not be used any more.
     failed: mpsc::UnboundedSender<Arc<Folder>>,
     pub peers: Mutex<BTreeMap<DeviceId, Arc<Peer>>>,
+    /// Which runs of members' programs said hello.
+    pub runs: Mutex<BTreeMap<DeviceId, Runs>>,
+    /// This device runs a second time elsewhere; what there is to say of it.
+    twice: Mutex<Option<String>>,
+    /// Raised with that: the folders are to be closed.
+    stop_folders: Notify,
     /// Where devices were seen, the latest first. Hints: who answers is whoever proves the key.
     addresses: Mutex<BTreeMap<DeviceId, Vec<SocketAddr>>>,
     /// Inviters that are being looked for, and where discovery saw them.
@@ -230,6 +238,9 @@ pub async fn start(options: NodeOptions) -> Result<Arc<Node>, StartError> {
         unopened: Mutex::default(),
         failed,
         peers: Mutex::default(),
+        runs: Mutex::default(),
+        twice: Mutex::default(),
+        stop_folders: Notify::new(),
         addresses: Mutex::new(addresses),
         expected: Mutex::default(),
         guests: Mutex::default(),
@@ -264,7 +275,11 @@ impl Node {
                 mode: BeaconMode::for_listen(listen),
             };
             match Beacon::start(options, found) {
-                Ok(beacon) => *lock(&self.shared.beacon) = Some(beacon),
+                Ok(beacon) => {
+                    let doubles = twice::watch(self.shared.clone(), beacon.doubles());
+                    lock(&self.tasks).push(tokio::spawn(doubles));
+                    *lock(&self.shared.beacon) = Some(beacon);
+                }
                 Err(e) => {
                     let text = format!("devices on the local network cannot be looked for: {e}");
                     self.shared.event(Event::Note { text });

@@ -4,7 +4,7 @@
 use crate::control::Event;
 use crate::engine::Input;
 use crate::folder::{Folder, PeerFolder, lock};
-use crate::net::connection::{Connection, RecvStream, SendStream};
+use crate::net::connection::{Closed, Connection, RecvStream, SendStream};
 use crate::node::Shared;
 use crate::transfer::{StreamError, read_frame, send_frame};
 use dunlin_core::ids::{DeviceId, FolderId};
@@ -30,6 +30,8 @@ pub(crate) const CODE_RENEWED: u32 = 6;
 pub(crate) const CODE_STOPPED: u32 = 4;
 /// The peer speaks no common version.
 pub(crate) const CODE_VERSION: u32 = 5;
+/// The peer's program runs twice with one state; the reason is where the other one is, as `ip:port`.
+pub(crate) const CODE_TWICE: u32 = 7;
 
 /// Two connections made within this time may be one of each side's dialling.
 const CROSSING: Duration = Duration::from_secs(4);
@@ -55,16 +57,27 @@ pub(crate) async fn run(shared: Arc<Shared>, conn: Connection) {
         conn.close(CODE_STRANGER, b"");
         return;
     }
-    let opened = tokio::time::timeout(HELLO_WAIT, open(&shared, &conn)).await;
+    talk(&shared, &conn, device).await;
+    if let Some(Closed::ByPeer { code, reason }) = conn.close_reason()
+        && code == u64::from(CODE_TWICE)
+    {
+        let elsewhere = std::str::from_utf8(&reason).ok().and_then(|s| s.parse().ok());
+        shared.runs_twice(elsewhere);
+    }
+}
+
+async fn talk(shared: &Arc<Shared>, conn: &Connection, device: DeviceId) {
+    let opened = tokio::time::timeout(HELLO_WAIT, open(shared, conn)).await;
     let Ok(Ok((send, recv, name, nonce))) = opened else {
         conn.close(CODE_PROTOCOL, b"no hello");
         return;
     };
     let (out, queue) = mpsc::channel(OUT_QUEUE);
     let peer = Arc::new(Peer { device, name, conn: conn.clone(), nonce, since: Instant::now(), out });
-    if !register(&shared, &peer) {
-        conn.close(CODE_REPLACED, b"");
-        return;
+    match register(shared, &peer) {
+        Registered::Kept => {}
+        Registered::Replaced => return conn.close(CODE_REPLACED, b""),
+        Registered::Twice => return shared.event(Event::Note { text: runs_twice(&peer.name) }),
     }
     shared.event(Event::Connected { device: device.to_string(), name: peer.name.clone() });
     if let Some(address) = conn.remote_addr() {
@@ -119,8 +132,18 @@ async fn open(shared: &Shared, conn: &Connection) -> Result<Opened, StreamError>
     }
 }
 
-/// Makes this the connection to its device, unless another one is to stay.
-fn register(shared: &Shared, peer: &Arc<Peer>) -> bool {
+enum Registered {
+    Kept,
+    Replaced,
+    Twice,
+}
+
+fn runs_twice(name: &str) -> String {
+    format!("{name} runs twice at once, with copies of one state: both are stopped")
+}
+
+/// Makes this the connection to its device, unless another one is to stay, or the device runs twice.
+fn register(shared: &Shared, peer: &Arc<Peer>) -> Registered {
     let link = |p: &Peer| Link {
         dialler: if p.conn.is_dialler() { shared.device } else { p.device },
         nonce: p.nonce,
@@ -128,14 +151,24 @@ fn register(shared: &Shared, peer: &Arc<Peer>) -> bool {
         crossing: p.since.elapsed() < CROSSING,
     };
     let mut peers = lock(&shared.peers);
-    if let Some(old) = peers.get(&peer.device) {
+    let old = peers.get(&peer.device);
+    if !lock(&shared.runs).entry(peer.device).or_default().hello(peer.nonce) {
+        let at = |p: &Peer| p.conn.remote_addr().map(|a| a.to_string()).unwrap_or_default();
+        peer.conn.close(CODE_TWICE, old.map(|p| at(p)).unwrap_or_default().as_bytes());
+        // A run that began since goes on.
+        if let Some(old) = old.filter(|p| !lock(&shared.runs).entry(p.device).or_default().hello(p.nonce)) {
+            old.conn.close(CODE_TWICE, at(peer).as_bytes());
+        }
+        return Registered::Twice;
+    }
+    if let Some(old) = old {
         if old_stays(&link(old), &link(peer)) {
-            return false;
+            return Registered::Replaced;
         }
         old.conn.close(CODE_REPLACED, b"");
     }
     peers.insert(peer.device, peer.clone());
-    true
+    Registered::Kept
 }
 
 async fn write(mut send: SendStream, mut queue: mpsc::Receiver<Message>, conn: Connection) {

@@ -76,3 +76,20 @@ async fn a_flood_of_forged_packets_hides_nobody() {
     println!("seen after {took:?} under a flood of {} packets", flood.join().unwrap());
     assert!(seen.is_some());
 }
+
+#[tokio::test]
+async fn two_with_one_key_learn_of_each_other_and_no_others_do() {
+    let (a, _heard_a, _) = start(65, 4005);
+    let (other, _heard_other, _) = start(66, 4006);
+    let mut at_a = a.doubles();
+    // Alone, it hears itself on its own link, and others.
+    a.ask();
+    assert!(tokio::time::timeout(Duration::from_millis(1_500), at_a.changed()).await.is_err());
+    let (twin, _heard_twin, _) = start(65, 4007);
+    let mut at_twin = twin.doubles();
+    for (seen, port) in [(&mut at_a, 4007), (&mut at_twin, 4005)] {
+        tokio::time::timeout(Duration::from_secs(2), seen.changed()).await.unwrap().unwrap();
+        assert_eq!(*seen.borrow(), Some(format!("127.0.0.1:{port}").parse().unwrap()));
+    }
+    assert_eq!(*other.doubles().borrow(), None);
+}

@@ -19,6 +19,8 @@ pub struct Taken {
     out: BTreeSet<File>,
     /// What it put in place by its last change; if that comes out again it is its own still.
     placed: Option<File>,
+    /// What was to come out by the last exchange, and where it lies if that did not fail.
+    coming: Option<(RelPath, File)>,
 }
 
 pub(crate) fn is_own(path: &RelPath) -> bool {
@@ -52,16 +54,31 @@ impl Shared {
         match effect {
             Effect::Rename { from, to, how } => {
                 let mut world = self.world();
+                world.confirm(device);
                 world.removes(device, from, to);
                 world.renames(device, from, to, *how);
             }
-            Effect::Unlink(path) => self.world().unlinks(device, path),
+            Effect::Unlink(path) => {
+                let mut world = self.world();
+                world.confirm(device);
+                world.unlinks(device, path);
+            }
             _ => {}
         }
     }
 }
 
 impl World {
+    /// One is told of an exchange before it is made: the disk may have refused it.
+    fn confirm(&mut self, device: usize) {
+        let machine = &mut self.machines[device];
+        if let Some((path, file)) = machine.taken.coming.take()
+            && file_at(&machine.disk, &path) != Some(file)
+        {
+            machine.taken.out.remove(&file);
+        }
+    }
+
     fn renames(&mut self, device: usize, from: &RelPath, to: &RelPath, how: Rename) {
         let machine = &mut self.machines[device];
         let (disk, taken) = (&machine.disk, &mut machine.taken);
@@ -73,7 +90,9 @@ impl World {
                 if let Some(back) = &put {
                     taken.out.remove(back);
                 }
-                taken.out.extend(out.filter(|f| taken.placed != Some(*f)));
+                let out = out.filter(|f| taken.placed != Some(*f) && !taken.out.contains(f));
+                taken.out.extend(out);
+                taken.coming = out.map(|file| (from.clone(), file));
             }
             (false, true) => taken.out.extend(file_at(disk, from)),
             _ => {}

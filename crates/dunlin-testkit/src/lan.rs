@@ -73,11 +73,32 @@ impl Lan {
 
     /// Bytes that a host's `eth0` has received.
     pub fn received(&self, host: &str) -> u64 {
+        self.counted(host).iter().find(|(device, _, _)| device == "eth0").unwrap().1
+    }
+
+    /// The devices of a host but loopback, each with the bytes it has received and sent.
+    pub fn counted(&self, host: &str) -> Vec<(String, u64, u64)> {
         let output =
             Command::new("ip").args(["netns", "exec", &self.ns(host), "cat", "/proc/net/dev"]).output();
         let text = String::from_utf8(output.unwrap().stdout).unwrap();
-        let line = text.lines().find_map(|l| l.trim().strip_prefix("eth0:")).unwrap();
-        line.split_whitespace().next().unwrap().parse().unwrap()
+        let device = |line: &str| {
+            let (name, counts) = line.split_once(':')?;
+            let counts: Vec<u64> = counts.split_whitespace().filter_map(|n| n.parse().ok()).collect();
+            Some((name.trim().to_owned(), *counts.first()?, *counts.get(8)?))
+        };
+        text.lines().filter_map(device).filter(|(name, _, _)| name != "lo").collect()
+    }
+
+    /// Limits what a host sends and receives to so many Mbit/s each. Needs `tc` with the queue `tbf`.
+    pub fn limit(&self, host: &str, mbit: u32) {
+        let rate = format!("{mbit}mbit");
+        let ends = [(self.ns(host), "eth0".to_owned()), (self.ns("switch"), format!("port-{host}"))];
+        for (ns, device) in ends {
+            let args = ["-n", &ns, "qdisc", "add", "dev", &device, "root", "tbf", "rate", &rate];
+            let shape = ["burst", "64k", "latency", "50ms"];
+            let output = Command::new("tc").args(args).args(shape).output().unwrap();
+            assert!(output.status.success(), "tc: {}", String::from_utf8_lossy(&output.stderr));
+        }
     }
 }
 

@@ -14,19 +14,24 @@ use std::process::{Command, Output};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime};
 
+mod bad_switch;
+pub mod conflicts;
 mod dice;
 #[cfg(test)]
 mod judge_tests;
 mod lan;
 mod ledger;
+mod mounts;
 mod node;
 mod poller;
 mod tree;
 mod users;
 
+pub use bad_switch::BadSwitch;
 pub use dice::Dice;
 pub use lan::Lan;
 pub use ledger::{Found, Ledger};
+pub use mounts::{Journal, Mount, no_mounts, no_power_cuts, unmount};
 pub use node::Node;
 pub use poller::Poller;
 pub use tree::{Thing, Tree, conflicts, contents, differences, history, link_content, tree};

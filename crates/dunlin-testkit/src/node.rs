@@ -25,6 +25,8 @@ pub struct Node {
     pub discovery: bool,
     /// What to run it with, such as strace.
     pub wrapper: Vec<OsString>,
+    /// What stands before all else, such as a control group to enter.
+    pub before: Vec<OsString>,
     child: Option<Child>,
     told: Arc<Mutex<Vec<Value>>>,
     errors: Arc<Mutex<String>>,
@@ -41,6 +43,7 @@ impl Node {
             listen: Some("127.0.0.1:0".to_owned()),
             discovery: true,
             wrapper: Vec::new(),
+            before: Vec::new(),
             child: None,
             told: Arc::default(),
             errors: Arc::default(),
@@ -75,7 +78,7 @@ impl Node {
     /// Starts the node in the foreground.
     pub fn start(&mut self, args: &[&OsStr]) {
         assert!(self.child.is_none(), "{} runs already", self.name);
-        let mut all: Vec<OsString> = Vec::new();
+        let mut all = self.before.clone();
         if let Some(ns) = &self.netns {
             all.extend(["ip", "netns", "exec", ns].map(OsString::from));
         }
@@ -162,6 +165,11 @@ impl Node {
             child.kill().unwrap();
             child.wait().unwrap();
         }
+    }
+
+    /// Whether it was started, and neither stopped nor killed since.
+    pub fn runs(&self) -> bool {
+        self.child.is_some()
     }
 
     /// Whether its process runs (or the wrapper's).

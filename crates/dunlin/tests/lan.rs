@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 struct Place {
@@ -195,69 +195,6 @@ fn a_renamed_directory_moves_no_content_and_rest_writes_nothing() {
     });
 }
 
-/// A switch that loses, delays, reorders, doubles and damages frames, by the numbers of a seed. In Python:
-/// this workspace has no unsafe code, and there is no safe call for a TAP device.
-const SWITCH: &str = r#"
-import ctypes, fcntl, heapq, os, random, select, struct, sys, time
-libc, chance = ctypes.CDLL(None, use_errno=True), random.Random(int(sys.argv[1]))
-lose, delay, jitter, double, damage = (float(x) for x in sys.argv[2:7])
-taps = []
-for ns in sys.argv[7:]:
-    at = os.open('/run/netns/' + ns, os.O_RDONLY)
-    assert libc.setns(at, 0x40000000) == 0, ns
-    tap = os.open('/dev/net/tun', os.O_RDWR | os.O_NONBLOCK)
-    fcntl.ioctl(tap, 0x400454ca, struct.pack('16sH22x', b'eth1', 0x1002))
-    taps.append(tap)
-print('ready', flush=True)
-queue, number = [], 0
-while True:
-    wait = max(0, queue[0][0] - time.monotonic()) if queue else 5
-    for tap in select.select(taps, [], [], wait)[0]:
-        for _ in range(64):
-            try: frame = os.read(tap, 4096)
-            except BlockingIOError: break
-            for other in taps:
-                if other == tap or chance.random() < lose: continue
-                for _ in range(2 if chance.random() < double else 1):
-                    sent = bytearray(frame)
-                    if chance.random() < damage: sent[chance.randrange(14, len(sent))] ^= 1 << chance.randrange(8)
-                    number += 1
-                    at = time.monotonic() + delay + jitter * chance.random()
-                    heapq.heappush(queue, (at, number, other, bytes(sent)))
-    while queue and queue[0][0] <= time.monotonic():
-        _, _, tap, frame = heapq.heappop(queue)
-        try: os.write(tap, frame)
-        except OSError: pass
-"#;
-
-/// The switch, joined to a host's `eth1` each.
-struct Bad(Child);
-
-impl Bad {
-    fn new(lan: &Lan, names: &[&str], how: &[String]) -> Bad {
-        let mut command = Command::new("python3");
-        command.args(["-c", SWITCH, "7"]).args(how).args(names.iter().map(|n| lan.ns(n)));
-        let mut child = command.stdout(Stdio::piped()).stdin(Stdio::null()).spawn().unwrap();
-        let mut line = String::new();
-        std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut line)
-            .unwrap();
-        assert_eq!(line, "ready\n");
-        for (i, name) in names.iter().enumerate() {
-            lan.on(name, &["link", "set", "eth0", "down"]);
-            lan.on(name, &["address", "add", &format!("10.79.0.{}/24", i + 1), "dev", "eth1"]);
-            lan.on(name, &["link", "set", "eth1", "up"]);
-        }
-        Bad(child)
-    }
-}
-
-impl Drop for Bad {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// `DUNLIN_BAD_NETWORK="0.2 0.02 0.03 0.01 0.001,…"` for worse ones than a test has time for.
 #[test]
 fn a_network_that_loses_delays_doubles_and_damages_packets_only_takes_longer() {
@@ -273,7 +210,7 @@ fn a_network_that_loses_delays_doubles_and_damages_packets_only_takes_longer() {
     for how in hows {
         let (p, lan) = (place(), Lan::new(&["a", "b"]));
         let [mut a, mut b] = ["a", "b"].map(|n| p.node(&lan, n));
-        let _bad = Bad::new(&lan, &["a", "b"], &how);
+        let _bad = BadSwitch::new(&lan, &["a", "b"], &how);
         write_some(&mut a, 40);
         let begun = Instant::now();
         let ticket = a.share();

@@ -4,8 +4,8 @@
 //! durable at the cut counts for nothing. A careless user's empty file is not told from an edit yet.
 
 use super::field::{Field, kill, no_panic, rest};
-use super::mounts::{Journal, Mount};
 use dunlin_testkit::{Crowd, Node, Poller};
+use dunlin_testkit::{Journal, Mount};
 use std::time::Duration;
 
 /// Cuts of one run.

@@ -1,7 +1,7 @@
 //! A small disk that somebody else fills and frees, while users work on both devices.
 
 use super::field::{Field, heal, rest};
-use super::mounts::Mount;
+use dunlin_testkit::Mount;
 use dunlin_testkit::{Crowd, Node};
 use std::io::Write;
 use std::path::Path;

@@ -4,7 +4,7 @@
 //! brake for it yet.
 
 use super::field::Field;
-use super::mounts::Mount;
+use dunlin_testkit::Mount;
 use dunlin_testkit::{Node, differences, tree, until, write};
 use std::fs;
 use std::os::unix::fs::symlink;

@@ -140,7 +140,9 @@ fn check_map(map: &Source, sources: &[Source]) -> Vec<String> {
     let spans = prose(&map.text).1;
     let mut out = Vec::new();
     for s in sources {
-        let module = ["dunlin-core", "dunlin-node", "dunlin", "dunlin-sim"].iter().find_map(|c| s.within(c));
+        let module = ["dunlin-core", "dunlin-node", "dunlin", "dunlin-sim", "dunlin-bench"]
+            .iter()
+            .find_map(|c| s.within(c));
         let unnamed = module.filter(|m| !m.contains('/') && !spans.iter().any(|span| span == m));
         if unnamed.is_some() {
             out.push(format!("{}: the map does not name {}", map.path, s.path));

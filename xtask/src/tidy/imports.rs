@@ -11,6 +11,7 @@ const CORE: &[&str] = &[
     "journal", "merge", "change", "observe", "revert", "plan", "brake",
     "life",    // what comes in, and what follows
     "session", // what is said of it to whom
+    "runs",    // who said hello
 ];
 
 /// Names of a higher module that a lower one may use all the same: (from, to, what), with the reason.

@@ -89,6 +89,7 @@ const PRINTS: Rule = Rule {
         ("crates/dunlin/src/render", &[], "prints"),
         ("crates/dunlin-sim/src/main.rs", &["println!", "eprintln!"], "a command for developers"),
         ("crates/dunlin/src/cli.rs", &[".print()"], "help and version are the argument parser's to print"),
+        ("crates/dunlin-bench/src/tell.rs", &["stdout()"], "a command for developers"),
         ("crates/dunlin-testkit/src", &["eprintln!"], "is for tests, which say what they skip"),
     ],
     why: "only render prints",

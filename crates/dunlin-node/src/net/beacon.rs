@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::net::UdpSocket;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 /// The UDP port questions go to, shared by all nodes of a machine.
@@ -154,6 +154,7 @@ impl Beacon {
                 deaf: false,
             }),
             out,
+            doubles: watch::channel(None).0,
         });
         let (commands, inbox) = mpsc::channel(1);
         let mut speaker = Speaker { shared: shared.clone(), mode: options.mode, links: Vec::new() };
@@ -175,6 +176,13 @@ impl Beacon {
     #[must_use]
     pub fn is_deaf(&self) -> bool {
         self.shared.state().deaf
+    }
+
+    /// Where another beacon with this key was heard last: only one at a time is to run. It hears of
+    /// this one, too.
+    #[must_use]
+    pub fn doubles(&self) -> watch::Receiver<Option<SocketAddr>> {
+        self.shared.doubles.subscribe()
     }
 
     /// Stops; the sockets are closed when this returns.
@@ -201,6 +209,8 @@ struct Shared {
     seq: AtomicU64,
     state: Mutex<State>,
     out: mpsc::Sender<Sighting>,
+    /// Where this device's own key was heard, and not from this beacon.
+    doubles: watch::Sender<Option<SocketAddr>>,
 }
 
 impl Shared {
@@ -214,7 +224,7 @@ impl Shared {
         let clock = u64::try_from(clock.as_millis()).unwrap_or(0);
         let before = self
             .seq
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |s| Some(clock.max(s.saturating_add(1))));
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |s| Some(clock.max(s.saturating_add(1))));
         let seq = clock.max(before.unwrap_or_default().saturating_add(1));
         let (v4, v6) = self.ports;
         let (port_v4, port_v6) = (v4.unwrap_or(0), v6.unwrap_or(0));
@@ -237,11 +247,15 @@ impl Shared {
     fn accept(&self, bytes: &[u8], from: SocketAddr) -> Option<Packet> {
         let claim = Claim::parse(bytes).ok()?;
         let Packet { device, seq, .. } = *claim.unverified();
-        if device == self.me {
-            return None;
-        }
         self.link_of(from)?;
         let now = Instant::now();
+        if device == self.me {
+            // What this beacon sent comes back on each link. A sequence that it did not reach is another's.
+            if seq <= self.seq.load(Ordering::SeqCst) || !self.state().admission.admit(from.ip(), now) {
+                return None;
+            }
+            return Some(self.meet_double(claim.verify(from.ip()).ok()?, from));
+        }
         {
             let mut state = self.state();
             if !state.sightings.is_fresh(&device, from.ip(), seq, now)
@@ -261,6 +275,20 @@ impl Shared {
             }
         }
         Some(packet)
+    }
+}
+
+impl Shared {
+    /// Another beacon has this key. It is to learn of this one as well, however its clock goes, and without a
+    /// talk that never ends.
+    fn meet_double(&self, packet: Packet, mut at: SocketAddr) -> Packet {
+        self.seq.fetch_max(packet.seq, Ordering::SeqCst);
+        let port = if at.is_ipv4() { packet.port_v4 } else { packet.port_v6 };
+        if port != 0 {
+            at.set_port(port);
+        }
+        let before = self.doubles.send_replace(Some(addrs::canonical(at)));
+        Packet { ask: packet.ask || before.is_none(), ..packet }
     }
 }
 

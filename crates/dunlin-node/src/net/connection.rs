@@ -89,9 +89,12 @@ impl Connection {
     }
 
     /// Closes at once: streams end, bytes not yet acknowledged may be lost. `code` and the first
-    /// ~1 KiB of `reason` reach the peer. Later calls do nothing.
+    /// ~1 KiB of `reason` reach the peer. Does nothing to a connection that is closed.
     pub fn close(&self, code: u32, reason: &[u8]) {
-        self.inner.close(VarInt::from_u32(code), reason);
+        // The transport would forget why it was closed first.
+        if self.inner.close_reason().is_none() {
+            self.inner.close(VarInt::from_u32(code), reason);
+        }
     }
 
     /// Waits until the connection is no more.

@@ -177,6 +177,7 @@ impl Node {
 
 impl Api for Node {
     async fn share(&self, path: PathBuf) -> Result<SharedFolder, ApiError> {
+        self.shared.once()?;
         let _one = self.shared.setup.lock().await;
         let folder = block_in_place(|| {
             let path = opening::check_root(&self.shared, &path)?;
@@ -196,6 +197,7 @@ impl Api for Node {
     }
 
     async fn join(&self, request: JoinRequest) -> Result<Joined, ApiError> {
+        self.shared.once()?;
         let _one = self.shared.setup.lock().await;
         let folder = joining::join(&self.shared, request).await?;
         Ok(Joined {

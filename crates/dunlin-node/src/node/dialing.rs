@@ -3,6 +3,7 @@
 use super::Shared;
 use crate::folder::lock;
 use crate::net::beacon::Sighting;
+use crate::session::CODE_STOPPED;
 use dunlin_core::ids::DeviceId;
 use dunlin_core::message::{ALPN, ALPN_JOIN};
 use dunlin_core::session::{RETRY_LONGEST_MS, retry_after_ms};
@@ -23,6 +24,10 @@ const DIALS_MAX: usize = 16;
 /// Accepts connections until the node ends.
 pub(super) async fn accept(shared: Arc<Shared>) {
     while let Some(conn) = shared.transport.accept().await {
+        if shared.once().is_err() {
+            conn.close(CODE_STOPPED, b"");
+            continue;
+        }
         let shared = shared.clone();
         tokio::spawn(async move {
             if conn.alpn() == ALPN_JOIN {

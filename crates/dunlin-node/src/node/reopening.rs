@@ -2,6 +2,7 @@
 
 use super::{Open, Shared, Unopened, opening};
 use crate::control::{Event, State};
+use crate::engine::Input;
 use crate::folder::{Folder, lock};
 use crate::session::CODE_RENEWED;
 use dunlin_core::ids::FolderId;
@@ -46,8 +47,13 @@ pub(super) async fn tend(
                     Some((at, wait)) if at.elapsed() < CALM => (wait * 2).min(LONGEST),
                     _ => FIRST,
                 };
-                close(&shared, folder).await;
+                let why = folder.pulse.borrow().failed.clone().unwrap_or_default();
+                close(&shared, folder, why).await;
                 tries.spawn(keep_trying(shared.clone(), id, wait, LONGEST));
+            }
+            () = shared.stop_folders.notified() => {
+                tries.shutdown().await;
+                return stop_all(&shared).await;
             }
         }
     }
@@ -77,9 +83,21 @@ async fn keep_trying(
     (id, wait)
 }
 
-/// Closes a folder whose engine has ended; status says why.
-async fn close(shared: &Shared, folder: Arc<Folder>) {
-    let why = folder.pulse.borrow().failed.clone().unwrap_or_default();
+/// Closes every folder, for as long as the program runs.
+async fn stop_all(shared: &Shared) {
+    let why = lock(&shared.twice).clone().unwrap_or_default();
+    for folder in shared.folders() {
+        // An engine that is gone already has no use for it.
+        folder.tell(Input::Stop).await;
+        close(shared, folder, why.clone()).await;
+    }
+    for there in lock(&shared.unopened).values_mut() {
+        there.why.clone_from(&why);
+    }
+}
+
+/// Closes a folder whose engine has ended or is to end; status says why.
+async fn close(shared: &Shared, folder: Arc<Folder>, why: String) {
     let open = {
         let mut folders = lock(&shared.folders);
         let Some(open) = folders.remove(&folder.id) else { return };

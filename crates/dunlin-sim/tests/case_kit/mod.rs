@@ -1,5 +1,7 @@
 //! From a few acts to many runs, and what they end with in words.
 
+#![allow(dead_code, reason = "each of the tests that share this uses a part of it")]
+
 use dunlin_core::names::is_conflict_name;
 use dunlin_core::path::Name;
 use dunlin_sim::chance::Chance;

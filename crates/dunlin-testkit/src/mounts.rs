@@ -1,8 +1,9 @@
-//! File systems of a run's own: in memory, and ext4 in a file, whose power can be cut.
+//! File systems of one's own: in memory, and ext4 in a file, whose power can be cut.
 
-use dunlin_testkit::{can, is_root, until};
+use crate::{can, is_root, until};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// Asks the kernel to forget a file system as a power cut would (`FS_IOC_SHUTDOWN`). This workspace has
@@ -27,7 +28,10 @@ pub struct Mount {
 
 /// Why nothing can be mounted.
 pub fn no_mounts() -> Option<String> {
-    let dir = std::env::temp_dir().join(format!("dunlin-mount-probe-{}", std::process::id()));
+    // Several tests of one process may ask at once.
+    static COUNTER: AtomicU32 = AtomicU32::new(0);
+    let (id, n) = (std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed));
+    let dir = std::env::temp_dir().join(format!("dunlin-mount-probe-{id}-{n}"));
     let path = dir.to_string_lossy().into_owned();
     let made = is_root() && std::fs::create_dir(&dir).is_ok();
     let works = made && can("campaign", "mount", &["-t", "tmpfs", "none", &path]);
@@ -118,8 +122,13 @@ impl Mount {
     }
 }
 
+/// Unmounts whatever is mounted there, whoever uses it.
+pub fn unmount(at: &Path) {
+    while run("umount", &["-l", &at.to_string_lossy()]) {}
+}
+
 impl Drop for Mount {
     fn drop(&mut self) {
-        while run("umount", &["-l", &self.path()]) {}
+        unmount(&self.at);
     }
 }
