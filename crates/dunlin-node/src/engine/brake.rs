@@ -132,20 +132,21 @@ impl Engine {
     pub(super) fn trips(&mut self, totals: &Totals, here: u64) -> Read<bool> {
         let now = self.braking.time(self.now);
         let brake = &self.braking.brake;
-        let count = |young: u64| {
+        let count = |young: u64, going: u64| {
             let files = totals.files.saturating_sub(young);
-            brake.count(now, here + totals.removals, files)
+            brake.count(now, here + totals.removals.saturating_sub(going), files)
         };
-        if !brake.trips(&count(brake.young().count() as u64)) {
+        if !brake.trips(&count(brake.young().count() as u64, 0)) {
             return Ok(false);
         }
         let snapshot = self.folder.store.snapshot()?;
         // What does not count when it is deleted is no file that others are a part of.
-        let mut young = 0;
+        let (mut young, mut going) = (0, 0);
         for node in brake.young() {
             young += u64::from(snapshot.node(node)?.is_some_and(|row| row.state.alive()));
+            going += snapshot.need(node)?.map_or(0, |need| need.removals.into());
         }
-        let count = count(young);
+        let count = count(young, going);
         if !brake.trips(&count) {
             return Ok(false);
         }

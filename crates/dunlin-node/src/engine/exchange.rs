@@ -115,6 +115,7 @@ impl Engine {
         }
         self.hold_back(&snapshot, &taken.news)?;
         self.commit(work)?;
+        self.note_new(&snapshot, &taken.news)?;
         self.replan |= !taken.news.is_empty();
         for node in &taken.news {
             // That nobody had its old content says nothing of the new one.

@@ -6,7 +6,7 @@ use crate::apply::{Applied, apply};
 use crate::control::Change;
 use crate::disk::{DISK_FULL, NO_INODES};
 use crate::scan::RACY_MS;
-use dunlin_core::brake::counts;
+use dunlin_core::brake::{Brake, counts};
 use dunlin_core::ids::{ContentId, DotRange, NodeId, ROOT};
 use dunlin_core::kv::{Read, View};
 use dunlin_core::path::RelPath;
@@ -139,7 +139,7 @@ impl Engine {
                     self.backoff.remove(&step.node);
                     self.troubles.remove(&step.node);
                     if matches!(outcome, Outcome::Done(..)) {
-                        let deleted = deleted_by(&snapshot, step)?;
+                        let deleted = deleted_by(&snapshot, &self.braking.brake, step)?;
                         removed += u64::from(!deleted.is_empty());
                         changes.extend(deleted);
                         self.tell(step);
@@ -237,9 +237,11 @@ fn may_hide_a_write(step: &Step, outcome: &Outcome) -> bool {
 }
 
 /// The deletes that a step carried out, if they count at the brake.
-fn deleted_by(view: &dyn View, step: &Step) -> Read<Vec<DotRange>> {
+fn deleted_by(view: &dyn View, brake: &Brake, step: &Step) -> Read<Vec<DotRange>> {
     match &step.action {
-        Action::Remove { row, .. } if row.content != Content::Dir => counts(view, step.node),
+        Action::Remove { row, .. } if row.content != Content::Dir && !brake.is_young(step.node) => {
+            counts(view, step.node)
+        }
         _ => Ok(Vec::new()),
     }
 }
