@@ -66,7 +66,7 @@ impl World {
         Ok(())
     }
 
-    /// What is made on a device is young for a minute, and longer while it is halted.
+    /// What is made on a device, or heard of for the first time, is young for a minute, and longer while it is halted.
     fn note_made(
         &mut self,
         device: usize,
@@ -86,6 +86,12 @@ impl World {
                 made.insert(row.node, now);
             }
         }
+        for key in changes.iter().filter(|(k, v)| k.first() == Some(&b'n') && v.is_some()).map(|(k, _)| k) {
+            let Some(node) = key.get(1..).and_then(NodeId::from_slice) else { continue };
+            if before.node(node)?.is_none() {
+                made.insert(node, now);
+            }
+        }
         Ok(())
     }
 
@@ -94,7 +100,7 @@ impl World {
         if self.machines[device].brake.is_none() || is_own(from) || !is_own(to) {
             return;
         }
-        let rows = self.machines[device].index.rows();
+        let (rows, made) = (self.machines[device].index.rows(), &self.machines[device].made);
         let removed = || -> Read<Option<NodeId>> {
             let Some((mut names, name)) = from.split_last().map(|(dir, name)| (dir, name.clone())) else {
                 return Ok(None);
@@ -105,7 +111,7 @@ impl World {
                 dir = row.node;
             }
             let row = rows.local(&Position::new(dir, name))?.filter(|r| r.content != Content::Dir);
-            let Some(row) = row else { return Ok(None) };
+            let Some(row) = row.filter(|r| !made.contains_key(&r.node)) else { return Ok(None) };
             Ok(is_deleted(rows.as_ref(), row.node)?.then_some(row.node))
         };
         let Ok(Some(node)) = removed() else { return };

@@ -103,10 +103,10 @@ fn ends_with(acts: &str, expected: usize, without: &[usize]) {
                 text += &format!("0 {device} brake 4\n");
             }
         }
-        // They are there before it runs, or they would be young.
+        // They are there for a minute, or they would be young.
         (1..=6).for_each(|i| text += &format!("0 0 write m{i} {i}\n"));
         (0..3).for_each(|device| text += &format!("0 {device} start\n"));
-        (1..=6).for_each(|i| text += &format!("9000 0 remove m{i}\n"));
+        (1..=6).for_each(|i| text += &format!("70000 0 remove m{i}\n"));
         let script: Script = (text + acts).parse().unwrap();
         let rest = rest::run(&script);
         assert_eq!(rest.outcome.broken, None, "seed {seed}:\n{script}");
@@ -118,14 +118,14 @@ fn ends_with(acts: &str, expected: usize, without: &[usize]) {
 
 #[test]
 fn what_a_person_decides_holds_for_all() {
-    ends_with("20000 0 accept", 0, &[]);
-    ends_with("20000 0 reject", 6, &[]);
+    ends_with("81000 0 accept", 0, &[]);
+    ends_with("81000 0 reject", 6, &[]);
     // The first has no brake; the others hold.
-    ends_with("20000 1 accept", 0, &[0]);
-    ends_with("20000 2 reject", 6, &[0]);
-    ends_with("10000 1 kill\n11000 2 stop\n20000 1 accept\n30000 2 start", 0, &[0]);
-    ends_with("10000 0 kill\n15000 0 power-cut\n20000 0 reject", 6, &[]);
+    ends_with("81000 1 accept", 0, &[0]);
+    ends_with("81000 2 reject", 6, &[0]);
+    ends_with("71000 1 kill\n72000 2 stop\n81000 1 accept\n91000 2 start", 0, &[0]);
+    ends_with("71000 0 kill\n76000 0 power-cut\n81000 0 reject", 6, &[]);
     // It was decided before the last had heard of it.
-    ends_with("9000 2 cut 0\n9000 2 cut 1\n20000 1 accept\n30000 2 heal 0\n30000 2 heal 1", 0, &[0]);
-    ends_with("9000 2 cut 0\n9000 2 cut 1\n20000 1 reject\n30000 2 heal 0\n30000 2 heal 1", 6, &[0]);
+    ends_with("70000 2 cut 0\n70000 2 cut 1\n81000 1 accept\n91000 2 heal 0\n91000 2 heal 1", 0, &[0]);
+    ends_with("70000 2 cut 0\n70000 2 cut 1\n81000 1 reject\n91000 2 heal 0\n91000 2 heal 1", 6, &[0]);
 }
