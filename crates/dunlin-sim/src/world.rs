@@ -11,7 +11,7 @@ use crate::script::{Act, What};
 use crate::users::{Hands, content_of};
 use dunlin_core::ids::{ContentId, Dot, NodeId};
 use dunlin_core::kv::{Changes, Read, Tx, View};
-use dunlin_core::path::Name;
+use dunlin_core::path::{Name, RelPath};
 use dunlin_core::plan::path_of;
 use dunlin_core::rows::{LocalRow, Position, Rows};
 use dunlin_core::state::Content;
@@ -162,6 +162,11 @@ pub(crate) fn position(key: &[u8]) -> Option<Position> {
     Some(Position::new(dir, Name::new(&key[17..]).ok()?))
 }
 
+/// Whether a path is that of something between the folder and the history.
+fn is_swap(path: &RelPath) -> bool {
+    path.names().get(1).is_some_and(|n| n.as_bytes() == b"swap")
+}
+
 impl World {
     /// An invariant does not hold; the first one counts.
     pub fn breaks(&mut self, invariant: &'static str, what: String) {
@@ -217,7 +222,11 @@ impl World {
     fn cut_power(&mut self, device: usize) {
         self.rough = true;
         let visible = self.machines[device].disk.visible();
-        let before: BTreeSet<ContentId> = visible.values().filter_map(content_of).collect();
+        let disk = &self.machines[device].disk;
+        // What a user wrote just before a step is taken out with it for a moment, and no more durable than it was.
+        let swapped = disk.control_tree().into_iter().filter(|(path, _)| is_swap(path));
+        let swapped: Vec<Thing> = swapped.map(|(_, thing)| thing).collect();
+        let before: BTreeSet<ContentId> = visible.values().chain(&swapped).filter_map(content_of).collect();
         let (disk, index) = (self.machines[device].disk.clone(), self.machines[device].index.clone());
         index.kill();
         disk.crash(&mut self.power);

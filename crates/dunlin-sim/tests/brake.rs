@@ -21,8 +21,6 @@ fn seeds() -> u64 {
 /// The usual script of a seed, with brakes, mass deletes, and decisions.
 fn script(seed: u64) -> Script {
     let mut script = workload::script_with(seed, 3);
-    // What a full disk or a power cut leaves in `.dunlin` is the matter of other tests, and some of it open.
-    script.acts.retain(|a| !matches!(a.what, What::Full | What::PowerCut));
     let mut chance = Chance::new(seed, "brake");
     let end = script.acts.last().map_or(1000, |a| a.at_ms);
     let mut acts = Vec::new();
