@@ -10,7 +10,7 @@ mod theirs;
 mod verified;
 
 use crate::change::Attributes;
-use crate::ids::{ContentId, NodeId};
+use crate::ids::{ContentId, NodeId, PARKED};
 use crate::kv::{Read, View};
 use crate::names::{self, Wanted};
 use crate::path::Name;
@@ -143,7 +143,9 @@ impl Work<'_> {
         let mut out = Observed::default();
         self.forget_stale(batch)?;
         let moved = self.observe_moves(batch, &mut out)?;
-        for o in batch.iter().filter(|o| o.seen != Seen::Absent && !moved.contains(&o.at)) {
+        // What lies parked is not the user's: nothing is made or edited there.
+        let here = |o: &&Observation| o.seen != Seen::Absent && o.at.dir != PARKED;
+        for o in batch.iter().filter(here).filter(|o| !moved.contains(&o.at)) {
             self.observe_one(&o.at, &o.seen, &mut out)?;
         }
         let absent = batch.iter().filter(|o| o.seen == Seen::Absent && !moved.contains(&o.at));
@@ -201,8 +203,8 @@ impl Work<'_> {
         let planned =
             names::wanted(&self.tx, row.node)?.iter().any(|w| w.at == o.at && w.content == row.content);
         row.stamp = o.seen.stamp();
-        if planned {
-            // It went where it should go.
+        if planned || o.at.dir == PARKED {
+            // It went where it should go, or a step that failed half-way left it where things are parked.
         } else if let Some(w) = wanted.filter(|w| w.copy) {
             self.split(&mut row, &w, &o.at, &o.seen)?;
         } else {

@@ -11,7 +11,7 @@ use dunlin_core::ids::{ContentId, DotRange, NodeId, ROOT};
 use dunlin_core::kv::{Read, View};
 use dunlin_core::path::RelPath;
 use dunlin_core::plan::{Action, Fetch, Outcome, Plan, Step, Window, plan};
-use dunlin_core::rows::Rows;
+use dunlin_core::rows::{Rows, Stamp};
 use dunlin_core::state::{Content, Mtime};
 use dunlin_core::tree::Work;
 use std::collections::BTreeSet;
@@ -135,6 +135,7 @@ impl Engine {
         for (step, applied) in steps.iter().zip(applied) {
             match applied {
                 Applied::Ended(outcome) => {
+                    let outcome = doubted(step, outcome);
                     work.conclude(step, &outcome)?;
                     self.backoff.remove(&step.node);
                     self.troubles.remove(&step.node);
@@ -233,6 +234,17 @@ fn may_hide_a_write(step: &Step, outcome: &Outcome) -> bool {
             ms(stamp.ctime).saturating_sub(ms(stamp.mtime)).saturating_abs() < RACY_MS
         }
         _ => false,
+    }
+}
+
+/// A stamp that may hide a user's write is not recorded as it is: should the program end before it looks again, the next
+/// start is to look.
+fn doubted(step: &Step, outcome: Outcome) -> Outcome {
+    match (&step.action, outcome) {
+        (Action::Meta { row, .. }, Outcome::Done(stamp, other)) if row.content != Content::Dir => {
+            Outcome::Done(Stamp { ctime: Mtime::default(), ..stamp }, other)
+        }
+        (_, outcome) => outcome,
     }
 }
 
