@@ -4,7 +4,7 @@
 //! A delete of a file or link counts while it is pending (found absent on this disk, or heard and not carried out
 //! here) and for a minute after it was carried out. Moves are no deletes, and neither is what a history
 //! could not keep: it keeps everything. What a person accepted does not count, and neither does a file that was made on
-//! this disk less than a minute before: programs make many and delete them.
+//! this disk, or heard of for the first time, less than a minute before: programs make many and delete them.
 
 use crate::ids::{DotRange, NodeId};
 use alloc::collections::{BTreeMap, VecDeque};
@@ -117,7 +117,7 @@ impl Brake {
         }
     }
 
-    /// A file was made on this disk.
+    /// A file was made on this disk, or heard of for the first time.
     pub fn made(&mut self, now: Duration, node: NodeId) {
         if self.young.len() < YOUNG_MAX || self.young.contains_key(&node) {
             self.young.insert(node, now);
