@@ -33,14 +33,14 @@ impl Work<'_> {
     }
 
     /// The node that a creation at `at` makes: independent creations of one path coincide, and a
-    /// name that was deleted is taken up again.
+    /// name that was deleted is taken up again, unless what had it is still on this disk, elsewhere.
     pub(crate) fn fresh(&self, at: &Position) -> Read<NodeId> {
         let mut n = 0;
         loop {
             let id = NodeId::created(at.dir, &at.name, n);
             let Some(row) = self.tx.node(id)? else { return Ok(id) };
             let free = !row.state.alive() && row.raw().is_none_or(|raw| raw == *at);
-            if free {
+            if free && self.tx.places_of(id)?.is_empty() {
                 return Ok(id);
             }
             n += 1;

@@ -5,6 +5,8 @@
 //! without a new change. Directories are known by their inode; of files the name counts more than
 //! the inode, because editors save by renaming a new file over the old one.
 
+mod gone;
+mod ours;
 mod stale;
 mod theirs;
 mod verified;
@@ -13,7 +15,6 @@ use crate::change::Attributes;
 use crate::ids::{ContentId, NodeId, PARKED};
 use crate::kv::{Read, View};
 use crate::names::{self, Wanted};
-use crate::path::Name;
 use crate::rows::{LocalRow, Position, Rows, Stamp};
 use crate::state::{Content, Mtime, Vector};
 use crate::tree::Work;
@@ -66,6 +67,23 @@ impl Seen {
         Attributes {
             mode: (!matches!(self, Seen::Link(..))).then(|| self.mode()),
             mtime: matches!(self, Seen::File(..)).then(|| self.mtime()),
+        }
+    }
+}
+
+impl LocalRow {
+    /// The row of what was seen, of no node yet.
+    fn of(seen: &Seen, content: Content) -> LocalRow {
+        LocalRow {
+            node: NodeId::default(),
+            dot: None,
+            seen: None,
+            content,
+            mode: seen.mode(),
+            mtime: seen.mtime(),
+            stamp: seen.stamp(),
+            kept: false,
+            damaged: None,
         }
     }
 }
@@ -142,6 +160,7 @@ impl Work<'_> {
     pub fn observe(&mut self, batch: &[Observation]) -> Read<Observed> {
         let mut out = Observed::default();
         self.forget_stale(batch)?;
+        self.take_over(batch, &mut out)?;
         let moved = self.observe_moves(batch, &mut out)?;
         // What lies parked is not the user's: nothing is made or edited there.
         let here = |o: &&Observation| o.seen != Seen::Absent && o.at.dir != PARKED;
@@ -158,15 +177,18 @@ impl Work<'_> {
         let seen: BTreeMap<&Position, &Seen> = batch.iter().map(|o| (&o.at, &o.seen)).collect();
         let mut moves: BTreeMap<Position, &Observation> = BTreeMap::new();
         for o in batch.iter().filter(|o| o.seen != Seen::Absent) {
+            let mut left = Vec::new();
             for from in origins(&self.tx, o)? {
-                let left = match (seen.get(&from), self.tx.local(&from)?) {
-                    (Some(now), Some(row)) => !could_be(&row, now),
-                    _ => false,
-                };
-                if left && !moves.contains_key(&from) {
-                    moves.insert(from, o);
-                    break;
+                if let (Some(now), Some(row)) = (seen.get(&from), self.tx.local(&from)?)
+                    && !could_be(&row, now)
+                    && !moves.contains_key(&from)
+                {
+                    left.push((self.is_superseded(&from, &row)?, from));
                 }
+            }
+            // Where it was seen twice on its way, it came from where it belongs.
+            if let Some((_, from)) = left.into_iter().min_by_key(|(superseded, _)| *superseded) {
+                moves.insert(from, o);
             }
         }
         // Everything leaves its old position before anything takes its new one: swaps and rotations.
@@ -246,17 +268,7 @@ impl Work<'_> {
             self.create(at, Some(NodeId::split(row.node, dot)), content.clone(), seen.attributes())?;
         self.take_version(row.node, &row.content, row.seen.as_ref())?;
         self.touch(row.node);
-        *row = LocalRow {
-            node,
-            dot: Some(new),
-            seen: None,
-            content,
-            mode: seen.mode(),
-            mtime: seen.mtime(),
-            stamp: seen.stamp(),
-            kept: false,
-            damaged: None,
-        };
+        *row = LocalRow { node, dot: Some(new), ..LocalRow::of(seen, content) };
         Ok(())
     }
 
@@ -281,17 +293,7 @@ impl Work<'_> {
     /// Something is at a position where nothing of ours was.
     fn appear(&mut self, at: &Position, seen: &Seen, out: &mut Observed) -> Read<()> {
         let Some(content) = seen.content() else { return Ok(()) };
-        let mut row = LocalRow {
-            node: NodeId::default(),
-            dot: None,
-            seen: None,
-            content: content.clone(),
-            mode: seen.mode(),
-            mtime: seen.mtime(),
-            stamp: seen.stamp(),
-            kept: false,
-            damaged: None,
-        };
+        let mut row = LocalRow::of(seen, content.clone());
         let visible = match names::visible_at(&self.tx, at)? {
             Some((node, w)) if !self.is_elsewhere(node, &w)? => Some((node, w)),
             _ => None,
@@ -327,55 +329,6 @@ impl Work<'_> {
         Ok(locals
             .iter()
             .any(|(_, l)| if is_dir { l.content == Content::Dir } else { l.content == w.content }))
-    }
-
-    /// What was at these positions is gone, with all below. What each was is settled for all of them
-    /// before the first is dropped: a version that goes gives its name to the next.
-    fn vanish<'a>(&mut self, gone: impl IntoIterator<Item = &'a Position>) -> Read<()> {
-        let mut rows = Vec::new();
-        for at in gone {
-            if let Some(row) = self.tx.local(at)? {
-                let from = rows.len();
-                self.with_all_below(at, row, &mut Vec::new(), &mut rows)?;
-                rows[from..].sort_by(|(a, ..), (b, ..)| (b.len(), a).cmp(&(a.len(), b)));
-            }
-        }
-        let (mut meant, mut nameless) = (Vec::new(), Vec::new());
-        for (_, at, row) in rows {
-            // Where something else should be by now, the delete was not of that.
-            let version = self.wanted_version(&row, &at)?;
-            let deleted = version.as_ref().is_some_and(|w| w.at == at && w.content == row.content);
-            if version.is_some_and(|w| w.copy && w.at != at) {
-                nameless.push(row.clone());
-            }
-            meant.push((at, row, deleted));
-        }
-        for (at, row, deleted) in meant {
-            self.set_local(&at, None)?;
-            if deleted && row.dot.is_some() {
-                self.drop_version(row.node, &row.content, row.seen.as_ref())?;
-            }
-        }
-        nameless.iter().try_for_each(|row| self.lose_nameless(row))
-    }
-
-    /// A row and all rows below it, with the names that lead to them.
-    fn with_all_below(
-        &self,
-        at: &Position,
-        row: LocalRow,
-        way: &mut Vec<Name>,
-        out: &mut Vec<(Vec<Name>, Position, LocalRow)>,
-    ) -> Read<()> {
-        if row.content == Content::Dir {
-            for (name, inner) in self.tx.locals(row.node)? {
-                way.push(name.clone());
-                self.with_all_below(&Position::new(row.node, name), inner, way, out)?;
-                way.pop();
-            }
-        }
-        out.push((way.clone(), at.clone(), row));
-        Ok(())
     }
 
     /// A file or link is at the position of a file or link of ours.

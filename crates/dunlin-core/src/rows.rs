@@ -10,12 +10,14 @@ use alloc::format;
 use alloc::vec::Vec;
 use minicbor::{Decode, Encode};
 
+mod doubt;
 mod local;
 mod peer;
 mod position;
 mod released;
 mod totals;
 
+pub use doubt::Doubt;
 pub use local::{LocalRow, Stamp};
 use local::{decode_local, encode_local};
 pub use peer::PeerRow;
@@ -97,6 +99,7 @@ pub(crate) enum Table {
     Author = b'o',
     Released = b'f',
     Brake = b'b',
+    Doubt = b'q',
 }
 
 pub(crate) fn key(table: Table, parts: &[&[u8]]) -> Vec<u8> {
@@ -305,6 +308,11 @@ pub trait Rows: View {
         let pairs = self.range(&prefix, &after(&prefix), usize::MAX)?;
         let id = |k: &[u8]| DeviceId::from_slice(&k[1..]).ok_or_else(|| bad("peer"));
         pairs.iter().map(|(k, v)| Ok((id(k)?, decode(v, "peer")?))).collect()
+    }
+
+    /// What a writer of this index left in doubt.
+    fn doubt(&self) -> Read<Option<Doubt>> {
+        doubt::doubt(self)
     }
 
     /// The names from the root down to where `dir` is on this disk; `None` if it is not.

@@ -9,7 +9,7 @@ use crate::codec::encode_state;
 use crate::ids::{Dot, NodeId, ROOT, state_hash};
 use crate::kv::{Changes, Read, Tx, View};
 use crate::names;
-use crate::rows::{LocalRow, NodeRow, Position, Rows, Stamp};
+use crate::rows::{Doubt, LocalRow, NodeRow, Position, Rows, Stamp};
 use crate::state::{Content, Ranked, State, Vector};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
@@ -22,13 +22,14 @@ pub struct Work<'v> {
     touched: BTreeSet<NodeId>,
     moved: BTreeSet<NodeId>,
     unseen: BTreeMap<Position, (Stamp, Vector)>,
+    doubt: Option<Option<Doubt>>,
 }
 
 impl<'v> Work<'v> {
     /// A batch without changes.
     pub fn new(base: &'v dyn View) -> Work<'v> {
         let (groups, touched, moved, unseen) = Default::default();
-        Work { tx: Tx::new(base), groups, touched, moved, unseen }
+        Work { tx: Tx::new(base), groups, touched, moved, unseen, doubt: None }
     }
 
     /// Cuts loops, derives what each touched node needs, and returns what is to be committed.
@@ -39,7 +40,18 @@ impl<'v> Work<'v> {
                 self.tx.put_local(&at, Some(&LocalRow { seen: Some(seen), ..row }))?;
             }
         }
+        // A batch that changes nothing is none.
+        if !self.tx.is_empty()
+            && let Some(doubt) = self.doubt
+        {
+            self.tx.put_doubt(doubt)?;
+        }
         Ok(self.tx.into_changes())
+    }
+
+    /// What is in doubt once this batch is committed.
+    pub fn leave_in_doubt(&mut self, doubt: Option<Doubt>) {
+        self.doubt = Some(doubt);
     }
 
     /// Something was done to what had this stamp before the last of what was heard: though that may need nothing there,

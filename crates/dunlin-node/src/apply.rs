@@ -4,18 +4,20 @@
 //! Nothing is replaced blindly: a file is exchanged, and what came out is looked at. If it is not what
 //! was expected, somebody edited it in between, and it goes back.
 
+mod dirs;
+mod stamps;
+
 use crate::disk::{Disk, FileKind, Rename, Stat, WriteFile, explain};
 use crate::stage::{Stage, control, takes_out};
+use dirs::{Dirs, SYNC_EACH_MAX};
 use dunlin_core::ids::ContentId;
 use dunlin_core::path::{Name, RelPath};
 use dunlin_core::plan::{Action, Outcome, Step};
 use dunlin_core::rows::{LocalRow, Stamp};
 use dunlin_core::state::{Content, Mtime};
-use std::collections::{BTreeMap, BTreeSet};
+use stamps::{is_it, same_bytes, stamps};
+use std::collections::BTreeMap;
 use std::io;
-
-/// Up to so many files (or directories) each is synced by itself; beyond, the file system as a whole.
-const SYNC_EACH_MAX: usize = 8;
 
 /// How one step ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -55,7 +57,7 @@ struct Applier<'a> {
     stage: &'a Stage,
     /// Where the file of each placing step lies ready, by the step's number.
     ready: BTreeMap<usize, Ready>,
-    dirs: BTreeSet<RelPath>,
+    dirs: Dirs,
     /// What was put in place, as it was just before: what a user makes of it afterwards is not ours.
     placed: BTreeMap<usize, Stamp>,
 }
@@ -64,7 +66,7 @@ struct Applier<'a> {
 /// returns. One result a step, in order.
 pub fn apply(disk: &dyn Disk, stage: &Stage, steps: &[Step]) -> Vec<Applied> {
     let mut a =
-        Applier { disk, stage, ready: BTreeMap::new(), dirs: BTreeSet::new(), placed: BTreeMap::new() };
+        Applier { disk, stage, ready: BTreeMap::new(), dirs: Dirs::default(), placed: BTreeMap::new() };
     let mut failed = a.prepare(steps);
     let mut done = Vec::with_capacity(steps.len());
     for (i, step) in steps.iter().enumerate() {
@@ -74,7 +76,7 @@ pub fn apply(disk: &dyn Disk, stage: &Stage, steps: &[Step]) -> Vec<Applied> {
         });
     }
     a.put_rest_back();
-    let synced = a.sync_dirs();
+    let synced = a.dirs.sync(disk);
     let mut out = Vec::with_capacity(steps.len());
     for (i, (step, result)) in steps.iter().zip(done).enumerate() {
         out.push(finish(disk, step, result, a.placed.get(&i), &synced));
@@ -114,53 +116,6 @@ fn finish(
         Ok(outcome) => Applied::Ended(outcome),
         Err(e) => Applied::Failed(explain(disk, &e)),
     }
-}
-
-/// The stamps of what a finished step left on the disk. If somebody was at it since, the stamp is the
-/// one of what was put there, so that the next look sees the difference: the index must never hold
-/// our content with a user's stamp.
-fn stamps(disk: &dyn Disk, step: &Step, placed: Option<&Stamp>) -> io::Result<Outcome> {
-    let ours = |path: &RelPath, expected: &Stamp| -> io::Result<Stamp> {
-        let now = disk.stat(path)?.map(|s| s.stamp());
-        Ok(now.filter(|now| same_bytes(now, expected)).unwrap_or(*expected))
-    };
-    let anything =
-        |path: &RelPath| Ok::<_, io::Error>(disk.stat(path)?.map(|s| s.stamp()).unwrap_or_default());
-    let is_dir = |row: &LocalRow| row.content == Content::Dir;
-    Ok(match &step.action {
-        Action::Remove { .. } => Outcome::Done(Stamp::default(), None),
-        Action::MakeDir { .. } => Outcome::Done(anything(&step.path)?, None),
-        Action::Place { .. } => Outcome::Done(ours(&step.path, placed.unwrap_or(&Stamp::default()))?, None),
-        Action::Meta { row, .. } if is_dir(row) => Outcome::Done(anything(&step.path)?, None),
-        Action::Meta { row, mtime, .. } => {
-            let expected = Stamp { mtime: mtime.unwrap_or(row.stamp.mtime), ..row.stamp };
-            Outcome::Done(ours(&step.path, &expected)?, None)
-        }
-        Action::Move { from_path, row, swap, .. } => {
-            let of = |path: &RelPath, row: &LocalRow| {
-                if is_dir(row) { Ok(row.stamp) } else { ours(path, &row.stamp) }
-            };
-            let there = swap.as_ref().map(|other| of(from_path, other)).transpose()?;
-            Outcome::Done(of(&step.path, row)?, there)
-        }
-    })
-}
-
-/// Whether `s` is the inode of `row`, not written to since.
-fn is_it(row: &LocalRow, s: &Stat) -> bool {
-    let now = s.stamp();
-    let kind = match row.content {
-        Content::Dir => s.kind == FileKind::Dir,
-        Content::File { .. } => s.kind == FileKind::File,
-        Content::Link(_) => s.kind == FileKind::Link,
-        Content::Unknown { .. } => false,
-    };
-    kind && now.is_same_inode(&row.stamp) && (row.content == Content::Dir || same_bytes(&row.stamp, &now))
-}
-
-/// A rename changes the ctime, so that it is no evidence afterwards.
-fn same_bytes(a: &Stamp, b: &Stamp) -> bool {
-    (a.ino, a.size, a.mtime) == (b.ino, b.size, b.mtime)
 }
 
 fn file_time(t: Mtime) -> crate::disk::FileTime {
@@ -291,10 +246,14 @@ impl Applier<'_> {
     fn step(&mut self, i: usize, step: &Step) -> Result<bool, Stop> {
         let (dir, name) = step.path.split_last().ok_or(Stop::Changed)?;
         let parent = dir.clone();
+        self.dirs.enter(self.disk, &parent);
         let done = match &step.action {
             Action::MakeDir { mode } => {
                 self.writable(&parent, || self.disk.mkdir(&step.path, *mode))?;
-                self.dirs.insert(step.path.clone());
+                let made = self.disk.stat(&step.path)?.ok_or(Stop::Changed)?;
+                self.placed.insert(i, made.stamp());
+                self.dirs.enter(self.disk, &step.path);
+                self.dirs.changed(step.path.clone());
                 true
             }
             Action::Place { content, replaces, was, .. } => {
@@ -329,7 +288,7 @@ impl Applier<'_> {
             }
             Action::Remove { row, kept } => self.remove(step, row, kept, &parent, name)?,
         };
-        self.dirs.insert(dir);
+        self.dirs.changed(dir);
         Ok(done)
     }
 
@@ -365,11 +324,16 @@ impl Applier<'_> {
         if !out.is_some_and(|s| same_bytes(&s.stamp(), expected)) {
             // Somebody wrote or renamed in between: theirs goes back where it was.
             self.disk.rename(from, &step.path, Rename::Exchange)?;
-            self.ready.extend(ours.map(|ours| (i, ours)));
+            // For a moment ours was there for everyone. What was written to it then is a user's, and stays in `swap`.
+            if let Some((content, ..)) = placed_file(step)
+                && self.stage.is_held(from, &content)
+            {
+                self.ready.extend(ours.map(|ours| (i, ours)));
+            }
             return Err(Stop::Changed);
         }
         self.stage.keep(from, name, was)?;
-        self.dirs.insert(control(&["history"]));
+        self.dirs.changed(control(&["history"]));
         Ok(())
     }
 
@@ -389,6 +353,7 @@ impl Applier<'_> {
         parent: &RelPath,
     ) -> Result<(), Stop> {
         let (from_dir, _) = from.split_last().ok_or(Stop::Changed)?;
+        self.dirs.enter(self.disk, &from_dir);
         self.expect(from, row)?;
         let how = if let Some(other) = swap {
             self.expect(&step.path, other)?;
@@ -402,7 +367,7 @@ impl Applier<'_> {
             self.disk.rename(&step.path, from, how)?;
             return Err(Stop::Changed);
         }
-        self.dirs.insert(from_dir);
+        self.dirs.changed(from_dir);
         Ok(())
     }
 
@@ -417,7 +382,10 @@ impl Applier<'_> {
         self.expect(&step.path, row)?;
         if row.content == Content::Dir {
             return match self.writable(parent, || self.disk.rmdir(&step.path)) {
-                Ok(()) => Ok(true),
+                Ok(()) => {
+                    self.dirs.removed(&step.path);
+                    Ok(true)
+                }
                 Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => {
                     // Things that are left alone stay, and the directory with them; anything else
                     // is news.
@@ -440,7 +408,7 @@ impl Applier<'_> {
             }
             return Err(Stop::Changed);
         }
-        self.dirs.insert(control(&["history"]));
+        self.dirs.changed(control(&["history"]));
         Ok(true)
     }
 
@@ -470,19 +438,6 @@ impl Applier<'_> {
             // What cannot go back lies in `swap/` until all is at rest, and is kept then.
             drop(back);
         }
-    }
-
-    fn sync_dirs(&self) -> io::Result<()> {
-        if self.dirs.len() > SYNC_EACH_MAX {
-            return self.disk.sync_all();
-        }
-        for dir in &self.dirs {
-            match self.disk.sync_dir(dir) {
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                other => other?,
-            }
-        }
-        Ok(())
     }
 }
 

@@ -80,6 +80,13 @@ pub struct Entry {
     pub stat: Result<Stat, i32>,
 }
 
+/// Whether an error says that something is not there, or that something else is on the way to it.
+pub fn is_gone(e: &io::Error) -> bool {
+    use io::ErrorKind::{NotADirectory, NotFound};
+    matches!(e.kind(), NotFound | NotADirectory)
+        || e.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error())
+}
+
 /// How [`Disk::rename`] treats an existing target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rename {

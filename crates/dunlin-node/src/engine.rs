@@ -8,6 +8,7 @@ mod absences;
 mod barriers;
 mod brake;
 mod damage;
+mod doubts;
 mod durable;
 mod exchange;
 mod history;
@@ -31,6 +32,7 @@ use crate::site::Site;
 use crate::stage::{control, root_trouble};
 use crate::watch::{Hint, Watch};
 use brake::Braking;
+use doubts::Doubts;
 use dunlin_core::brake::Held;
 use dunlin_core::ids::{ContentId, DeviceId, NodeId, PARKED, ROOT};
 use dunlin_core::kv::Read;
@@ -94,6 +96,7 @@ pub struct Engine {
     late_dirs: BTreeMap<NodeId, Instant>,
     /// Positions found empty, and when; not believed yet.
     absent: BTreeMap<Position, Instant>,
+    doubts: Doubts,
     braking: Braking,
     restless: BTreeMap<Position, Restless>,
     /// Positions that were to be hashed whatever the metadata say, and how often that failed.
@@ -154,6 +157,7 @@ impl Engine {
         let Start { marker, others, joining, fresh, history, now, limits, released } = start;
         let snapshot = folder.store.snapshot()?;
         let (totals, braking) = (snapshot.totals()?, Braking::new(&snapshot, limits, now)?);
+        let doubts = Doubts::new(&snapshot)?;
         let (clock, number) = history::Clock::new(&snapshot, now, history)?;
         drop(snapshot);
         folder.stage.number_from(number);
@@ -173,6 +177,7 @@ impl Engine {
             queued: BTreeSet::new(),
             late_dirs: BTreeMap::new(),
             absent: BTreeMap::new(),
+            doubts,
             braking,
             restless: BTreeMap::new(),
             vain: BTreeMap::new(),

@@ -6,7 +6,7 @@ use dunlin_core::ids::{ContentId, NodeId, ROOT};
 use dunlin_core::kv::{Read, View};
 use dunlin_core::observe::{Observation, Seen};
 use dunlin_core::path::{CONTROL_DIR, Name, RelPath};
-use dunlin_core::rows::{LocalRow, Position, Rows};
+use dunlin_core::rows::{Doubt, LocalRow, Position, Rows};
 use dunlin_core::state::Content;
 use std::collections::BTreeMap;
 use std::io;
@@ -74,8 +74,13 @@ fn unchanged(row: &LocalRow, s: &Stat) -> bool {
     kind && same && (s.kind == FileKind::Link || row.mode == s.mode & 0o777)
 }
 
-/// Looks at one directory as a whole.
-pub fn scan_dir(disk: &dyn Disk, view: &dyn View, dir: NodeId, path: &RelPath) -> Read<io::Result<Scanned>> {
+/// Looks at one directory as a whole. Files that `doubt` is about are hashed whatever their metadata say.
+pub fn scan_dir(
+    disk: &dyn Disk,
+    view: &dyn View,
+    (dir, path): (NodeId, &RelPath),
+    doubt: Option<Doubt>,
+) -> Read<io::Result<Scanned>> {
     let mut rows: BTreeMap<Name, LocalRow> = view.locals(dir)?.into_iter().collect();
     let entries = match disk.list(path) {
         Ok(entries) => entries,
@@ -87,10 +92,16 @@ pub fn scan_dir(disk: &dyn Disk, view: &dyn View, dir: NodeId, path: &RelPath) -
             continue;
         }
         let row = rows.remove(&entry.name);
-        look(disk, dir, path, entry, row.as_ref(), false, &mut out);
+        let doubted = row.as_ref().zip(doubt).is_some_and(|(row, doubt)| is_doubted(row, doubt));
+        look(disk, dir, path, entry, row.as_ref(), doubted, &mut out);
     }
     out.absent.extend(rows.into_keys().map(|name| Position::new(dir, name)));
     Ok(Ok(out))
+}
+
+/// Whether the stamp of a row may be that of what somebody wrote just after.
+fn is_doubted(row: &LocalRow, doubt: Doubt) -> bool {
+    matches!(row.content, Content::File { .. }) && doubt.is_about(row.stamp.ctime)
 }
 
 /// Looks at one entry. With `force`, the content is hashed whatever the metadata say.

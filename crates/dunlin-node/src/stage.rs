@@ -193,6 +193,11 @@ impl Stage {
         }
     }
 
+    /// Whether a file is known to hold this.
+    pub fn is_held(&self, path: &RelPath, content: &ContentId) -> bool {
+        self.held(path).is_ok_and(|held| held.as_ref() == Some(content))
+    }
+
     fn whole(&self) -> std::sync::MutexGuard<'_, BTreeSet<ContentId>> {
         self.whole.lock().unwrap_or_else(PoisonError::into_inner)
     }

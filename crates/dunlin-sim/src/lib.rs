@@ -7,6 +7,7 @@
 
 mod braked;
 pub mod chance;
+mod crossings;
 pub mod device;
 pub mod disk;
 pub mod flock;

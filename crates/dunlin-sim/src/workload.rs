@@ -2,6 +2,7 @@
 //! seed its own choice of what goes wrong.
 
 use crate::chance::Chance;
+use crate::crossings;
 use crate::script::{Act, Script, Setup, What};
 
 const FILES: &[&str] = &["a", "b", "c.txt", "B", "e\u{301}", "\u{e9}"];
@@ -80,6 +81,7 @@ pub fn script_with(seed: u64, devices: usize) -> Script {
         acts: Vec::new(),
     };
     writer.write();
+    crossings::add(seed, devices, writer.faults.kills, &mut writer.acts);
     Script { setup: Setup { seed, devices, tick_ns, errors, skew_s }, acts: writer.acts }
 }
 

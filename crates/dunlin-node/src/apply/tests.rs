@@ -5,6 +5,7 @@ use crate::disk::posix::PosixDisk;
 use crate::disk::{Entry, FileTime, ReadFile, RootIdentity, Space, WriteFile};
 use dunlin_core::ids::{NodeId, ROOT};
 use dunlin_core::rows::Position;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -181,7 +182,9 @@ fn an_edit_in_the_last_moment_goes_back_where_it_was() {
     let racing = Racing {
         disk: s.disk.clone(),
         before_rename: move || {
-            std::fs::write(root.join("f"), b"edited meanwhile").unwrap();
+            if std::fs::read(root.join("f")).unwrap() == b"old" {
+                std::fs::write(root.join("f"), b"edited meanwhile").unwrap();
+            }
             if root.join("g").exists() {
                 std::fs::write(root.join("g"), b"edited too").unwrap();
             }
@@ -195,6 +198,30 @@ fn an_edit_in_the_last_moment_goes_back_where_it_was() {
     // The new version waits in the stage for the next plan.
     let Content::File { id, .. } = content(b"new") else { unreachable!() };
     assert!(s.stage.has(&id));
+}
+
+#[test]
+fn what_is_written_to_ours_before_it_goes_back_is_a_users() {
+    let s = scene();
+    s.write("f", b"old");
+    let stamp = s.row("f", content(b"old")).stamp;
+    let steps = [s.place("f", b"new", Some(stamp))];
+    let root = s.root.clone();
+    let racing = Racing {
+        disk: s.disk.clone(),
+        before_rename: move || {
+            let there = std::fs::read(root.join("f")).unwrap();
+            let edit: &[u8] = if there == b"new" { b"written to the new one" } else { b"edited meanwhile" };
+            std::fs::write(root.join("f"), edit).unwrap();
+        },
+    };
+    assert_eq!(apply(&racing, &s.stage, &steps), [Applied::Changed]);
+    assert_eq!(s.read("f"), b"edited meanwhile");
+    // It is not staged as what it was any more; it comes back as a version.
+    let file = |bytes| if let Content::File { id, .. } = content(bytes) { id } else { unreachable!() };
+    assert!(!s.stage.has(&file(b"new")));
+    let held: Vec<ContentId> = s.stage.stranded().unwrap().iter().map(|s| s.content).collect();
+    assert_eq!(held, [file(b"written to the new one")]);
 }
 
 #[test]

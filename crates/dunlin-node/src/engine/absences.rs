@@ -41,7 +41,9 @@ impl Engine {
 
     /// Something is there (again).
     pub(super) fn is_there(&mut self, at: &Position) {
-        self.braking.recount |= self.absent.remove(at).is_some();
+        let was_absent = self.absent.remove(at).is_some();
+        self.braking.recount |= was_absent;
+        self.replan |= was_absent;
     }
 
     /// What was found empty and still is was deleted, unless that is too much at once.
@@ -111,6 +113,7 @@ impl Engine {
     pub(super) fn still_absent(&mut self, found: Vec<Position>) -> Read<Vec<Observation>> {
         let snapshot = self.folder.store.snapshot()?;
         let mut gone = Vec::new();
+        self.replan |= !found.is_empty();
         for at in found {
             self.absent.remove(&at);
             if snapshot.local(&at)?.is_none() {

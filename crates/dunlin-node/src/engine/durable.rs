@@ -2,7 +2,7 @@
 //! an edit, and spread; or a file would be gone, look deleted, and be deleted everywhere.
 
 use super::Engine;
-use super::looking::is_gone;
+use crate::disk::is_gone;
 use crate::store::Snapshot;
 use dunlin_core::ids::NodeId;
 use dunlin_core::kv::Read;
@@ -44,12 +44,18 @@ impl Engine {
                 self.postpone(snapshot, seen, &e, |o| o.at == at)?;
             }
         }
+        let mut moved = false;
         for dir in dirs {
             let Some(names) = snapshot.disk_path(dir)? else { continue };
-            match self.folder.disk.sync_dir(&RelPath::from(names)) {
-                Ok(()) => {}
+            let path = RelPath::from(names);
+            match self.folder.disk.sync_dir(&path) {
+                // Users move directories at any moment: what was synced may be another one.
+                Ok(()) => moved |= !self.is_at(snapshot, dir, &path)?,
                 Err(e) => self.postpone(snapshot, seen, &e, |o| o.at.dir == dir)?,
             }
+        }
+        if moved && let Err(e) = self.folder.disk.sync_all() {
+            self.postpone(snapshot, seen, &e, |_| true)?;
         }
         Ok(())
     }

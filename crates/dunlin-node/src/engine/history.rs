@@ -96,6 +96,7 @@ impl Engine {
         for (at, (stamp, seen)) in &self.unseen {
             work.not_seen(at.clone(), *stamp, seen.clone());
         }
+        work.leave_in_doubt(self.doubts.all());
         let totals = work.tx.totals()?;
         if totals.seq <= self.clock.seq {
             return self.folder.commit(work);

@@ -1,6 +1,8 @@
 //! The engine's way from the disk into the index.
 
+use super::doubts::RACY_AGAIN;
 use super::{Engine, RESCAN, RESCAN_UNWATCHED};
+use crate::disk::is_gone;
 use crate::scan::{self, Hashed, Scanned, ToHash};
 use crate::watch::WatchError;
 use dunlin_core::ids::{NodeId, ROOT};
@@ -16,8 +18,6 @@ use std::time::Duration;
 /// So much is looked at in one round.
 const ENTRIES_PER_ROUND: usize = 1000;
 const BYTES_PER_ROUND: u64 = 64 << 20;
-/// A file that changed a moment ago is looked at once more after this.
-const RACY_AGAIN: Duration = Duration::from_millis(20);
 /// Larger files that never rest wait until they do.
 const RESTLESS_MAX: u64 = 256 << 20;
 /// What could not be read, listed or watched is tried again after this, then ever less often: it may
@@ -142,7 +142,7 @@ impl Engine {
             // Watched first, then listed: what happens in between is seen by one or the other.
             self.forget_problems_in(&path);
             self.watch(dir, &path);
-            match scan::scan_dir(self.folder.disk.as_ref(), &snapshot, dir, &path)? {
+            match scan::scan_dir(self.folder.disk.as_ref(), &snapshot, (dir, &path), self.doubts.left())? {
                 Ok(found) => {
                     if self.kept.contains(&dir) && !found.left_alone {
                         self.let_go.insert(dir);
@@ -196,7 +196,12 @@ impl Engine {
 
     /// Whether the directory at a path is the one that the index knows there: events come by
     /// directory, and a directory may have moved since the index was written.
-    fn is_at(&mut self, snapshot: &crate::store::Snapshot, dir: NodeId, path: &RelPath) -> Read<bool> {
+    pub(super) fn is_at(
+        &mut self,
+        snapshot: &crate::store::Snapshot,
+        dir: NodeId,
+        path: &RelPath,
+    ) -> Read<bool> {
         if dir == ROOT {
             return Ok(true);
         }
@@ -275,18 +280,20 @@ impl Engine {
         self.look_at_other_links(&seen)?;
         self.put_off_replacements(&self.folder.store.snapshot()?, &mut seen)?;
         seen.iter().for_each(|o| self.is_there(&o.at));
-        self.observe(seen)
+        self.observe(seen)?;
+        self.settle_doubts();
+        Ok(())
     }
 
     pub(super) fn hashed(&mut self, hashed: Hashed, seen: &mut Vec<Observation>) {
         match hashed {
             Hashed::Seen(o, bytes, young) => {
                 self.vain.remove(&o.at);
-                if young {
-                    self.mark(o.at.clone(), RACY_AGAIN, true);
-                }
-                if let (Some(bytes), Seen::File(id, ..)) = (bytes, &o.seen) {
-                    self.host.recent(*id, bytes);
+                if let Seen::File(id, _, stamp) = &o.seen {
+                    if young {
+                        self.doubt(&o.at, stamp);
+                    }
+                    bytes.into_iter().for_each(|bytes| self.host.recent(*id, bytes));
                 }
                 if let Some(rested) = self.restless.remove(&o.at) {
                     rested.kept.iter().for_each(|old| self.folder.stage.forget(old));
@@ -400,6 +407,7 @@ impl Engine {
     fn end_of_scan(&mut self) -> Read<()> {
         if self.scanning && self.halted.is_none() {
             self.scanning = false;
+            self.doubts.looked_through();
             self.unwatched = self.exhausted;
             self.replan = true;
             self.braking.watches = !self.uniting;
@@ -429,10 +437,4 @@ impl Engine {
         }
         Ok(())
     }
-}
-
-pub(super) fn is_gone(e: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{NotADirectory, NotFound};
-    matches!(e.kind(), NotFound | NotADirectory)
-        || e.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error())
 }

@@ -56,6 +56,7 @@ impl Engine {
         }
         let mut skip: BTreeSet<NodeId> = self.fetching.values().copied().collect();
         skip.extend(self.backoff.iter().filter(|(_, b)| b.until > now).map(|(n, _)| *n));
+        self.skip_absent(&snapshot, &mut skip)?;
         let folder = self.folder.clone();
         let staged = |id: &ContentId| is_empty(id) || folder.stage.has(id);
         let removals = self.may_remove(&totals)?;
@@ -74,11 +75,23 @@ impl Engine {
         Ok(())
     }
 
+    /// What was found gone, and is not believed yet, counts as there in the index: what is planned with it would be wrong.
+    fn skip_absent(&self, snapshot: &crate::store::Snapshot, skip: &mut BTreeSet<NodeId>) -> Read<()> {
+        if !self.braking.holds() {
+            for at in self.absent.keys() {
+                skip.extend(snapshot.local(at)?.map(|row| row.node));
+            }
+        }
+        Ok(())
+    }
+
     /// Whether a step is about something whose metadata may hide a user's write: it would be taken for what the
     /// index says it is, and put aside. It is looked at first.
     fn is_in_doubt(&self, step: &Step) -> bool {
         let in_doubt = |at| self.dirty.get(at).is_some_and(|d| d.force);
-        in_doubt(&step.at) || matches!(&step.action, Action::Move { from, .. } if in_doubt(from))
+        self.doubts.is_about(step)
+            || in_doubt(&step.at)
+            || matches!(&step.action, Action::Move { from, .. } if in_doubt(from))
     }
 
     /// All is in place: what is staged still was wanted for something that is gone, or is a copy for others. What
@@ -135,7 +148,6 @@ impl Engine {
         for (step, applied) in steps.iter().zip(applied) {
             match applied {
                 Applied::Ended(outcome) => {
-                    let outcome = doubted(step, outcome);
                     work.conclude(step, &outcome)?;
                     self.backoff.remove(&step.node);
                     self.troubles.remove(&step.node);
@@ -145,8 +157,8 @@ impl Engine {
                         changes.extend(deleted);
                         self.tell(step);
                     }
-                    if may_hide_a_write(step, &outcome) {
-                        self.mark(step.at.clone(), Duration::from_millis(20), true);
+                    if let Some(stamp) = may_hide_a_write(step, &outcome) {
+                        self.doubt(&step.at, stamp);
                     }
                     done = true;
                     if outcome == Outcome::Kept {
@@ -224,28 +236,19 @@ impl Engine {
     }
 }
 
-/// Whether the stamp that is recorded may be that of a user's write too: one just before the time was set is
+/// The stamp that is recorded, if it may be that of a user's write too: one just before the time was set is
 /// hidden by it, and one just after a file was placed if it got the time that the file has.
-fn may_hide_a_write(step: &Step, outcome: &Outcome) -> bool {
+fn may_hide_a_write<'a>(step: &Step, outcome: &'a Outcome) -> Option<&'a Stamp> {
     let ms = |t: Mtime| t.secs.saturating_mul(1000).saturating_add(i64::from(t.nanos / 1_000_000));
-    match (&step.action, outcome) {
-        (Action::Meta { row, .. }, _) => row.content != Content::Dir,
-        (Action::Place { content: Content::File { .. }, .. }, Outcome::Done(stamp, _)) => {
+    let Outcome::Done(stamp, _) = outcome else { return None };
+    let hides = match &step.action {
+        Action::Meta { row, .. } => row.content != Content::Dir,
+        Action::Place { content: Content::File { .. }, .. } => {
             ms(stamp.ctime).saturating_sub(ms(stamp.mtime)).saturating_abs() < RACY_MS
         }
         _ => false,
-    }
-}
-
-/// A stamp that may hide a user's write is not recorded as it is: should the program end before it looks again, the next
-/// start is to look.
-fn doubted(step: &Step, outcome: Outcome) -> Outcome {
-    match (&step.action, outcome) {
-        (Action::Meta { row, .. }, Outcome::Done(stamp, other)) if row.content != Content::Dir => {
-            Outcome::Done(Stamp { ctime: Mtime::default(), ..stamp }, other)
-        }
-        (_, outcome) => outcome,
-    }
+    };
+    hides.then_some(stamp)
 }
 
 /// The deletes that a step carried out, if they count at the brake.

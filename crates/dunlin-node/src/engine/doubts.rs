@@ -1,0 +1,72 @@
+//! Files whose recorded stamp another write may have as well: they are looked at once more, whatever their metadata say.
+//! Should the program end before that, the index tells the next start which they are.
+
+use super::Engine;
+use dunlin_core::kv::{Read, View};
+use dunlin_core::plan::{Action, Step};
+use dunlin_core::rows::{Doubt, Position, Rows, Stamp};
+use dunlin_core::state::{Content, Mtime};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// A file that changed a moment ago is looked at once more after this.
+pub(super) const RACY_AGAIN: Duration = Duration::from_millis(20);
+
+/// What is in doubt.
+pub(super) struct Doubts {
+    /// What the last run left, until everything was looked through.
+    left: Option<Doubt>,
+    /// When what was recorded of these positions was changed.
+    young: BTreeMap<Position, Mtime>,
+}
+
+impl Doubts {
+    pub(super) fn new(view: &dyn View) -> Read<Doubts> {
+        Ok(Doubts { left: view.doubt()?, young: BTreeMap::new() })
+    }
+
+    /// What the last run left in doubt.
+    pub(super) fn left(&self) -> Option<Doubt> {
+        self.left
+    }
+
+    /// Everything was looked through.
+    pub(super) fn looked_through(&mut self) {
+        self.left = None;
+    }
+
+    /// All that is in doubt, as the index keeps it.
+    pub(super) fn all(&self) -> Option<Doubt> {
+        self.young.values().copied().map(Doubt::from).chain(self.left).reduce(Doubt::and)
+    }
+
+    /// Whether a step is about a file of which the last run left in doubt what it holds.
+    pub(super) fn is_about(&self, step: &Step) -> bool {
+        let Some(left) = self.left else { return false };
+        match &step.action {
+            Action::Place { replaces: Some(stamp), .. } => left.is_about(stamp.ctime),
+            Action::Move { row, swap, .. } => {
+                let mut rows = swap.iter().chain([row]).filter(|row| row.content != Content::Dir);
+                rows.any(|row| left.is_about(row.stamp.ctime))
+            }
+            Action::Meta { row, .. } | Action::Remove { row, .. } => {
+                row.content != Content::Dir && left.is_about(row.stamp.ctime)
+            }
+            Action::Place { replaces: None, .. } | Action::MakeDir { .. } => false,
+        }
+    }
+}
+
+impl Engine {
+    /// What is recorded of a position with this stamp may be what somebody wrote just after.
+    pub(super) fn doubt(&mut self, at: &Position, stamp: &Stamp) {
+        self.doubts.young.insert(at.clone(), stamp.ctime);
+        self.mark(at.clone(), RACY_AGAIN, true);
+    }
+
+    /// What was looked at is in doubt no more.
+    pub(super) fn settle_doubts(&mut self) {
+        let dirty = &self.dirty;
+        self.doubts.young.retain(|at, _| dirty.get(at).is_some_and(|d| d.force));
+    }
+}

@@ -1,0 +1,62 @@
+//! Moments in which two devices do something to one file, so close that the step which carries out the one meets the
+//! other: a user writes between two of its calls. Random workloads meet them too seldom.
+
+use crate::chance::Chance;
+use crate::script::{Act, What};
+
+const FILES: &[&str] = &["a", "b", "c.txt"];
+/// Contents from here on are written in crossings alone.
+const FIRST_CONTENT: u32 = 1000;
+
+/// Adds crossings to the end of the scripts of some seeds, with kills if they have such. They draw from a stream of their own: other seeds stay as they
+/// were.
+pub fn add(seed: u64, devices: usize, kills: bool, acts: &mut Vec<Act>) {
+    let mut chance = Chance::new(seed, "crossings");
+    if !chance.one_in(6) {
+        return;
+    }
+    let mut now = acts.last().map_or(0, |act| act.at_ms);
+    let mut content = FIRST_CONTENT;
+    for _ in 0..2 + chance.below(4) {
+        let path = (*chance.pick(FILES)).to_owned();
+        let here = chance.below(devices as u64) as usize;
+        let there = (here + 1 + chance.below(devices as u64 - 1) as usize) % devices;
+        let mut fresh = || {
+            content += 1;
+            content
+        };
+        // There is something for both, mostly at rest.
+        now += 400 + chance.below(1200);
+        acts.push(Act {
+            at_ms: now,
+            device: here,
+            inside: 0,
+            what: What::Save { path: path.clone(), content: fresh() },
+        });
+        now += 600 + chance.below(600);
+        let one = match chance.below(6) {
+            0 | 1 => What::Touch { path: path.clone(), secs: 1_000_000 + chance.below(3) as i64 },
+            2 => What::Chmod { path: path.clone(), mode: *chance.pick(&[0o600, 0o644, 0o755]) },
+            3 | 4 => What::Remove { path: path.clone() },
+            _ => What::Save { path: path.clone(), content: fresh() },
+        };
+        // A delete is believed after 300 ms, the rest is told within some milliseconds.
+        let heard = if matches!(one, What::Remove { .. }) { 300 } else { 4 };
+        acts.push(Act { at_ms: now, device: here, inside: 0, what: one });
+        now += heard + chance.below(4);
+        let other = if chance.one_in(4) {
+            What::Append { path, content: fresh() }
+        } else {
+            What::Write { path, content: fresh() }
+        };
+        acts.push(Act { at_ms: now, device: there, inside: 1 + chance.below(14) as u32, what: other });
+        if chance.one_in(3) && kills {
+            acts.push(Act {
+                at_ms: now,
+                device: there,
+                inside: 8 + chance.below(14) as u32,
+                what: What::Kill,
+            });
+        }
+    }
+}
