@@ -399,14 +399,17 @@ impl Applier<'_> {
                 Err(e) => Err(e.into()),
             };
         }
-        let kept = self.writable(parent, || self.stage.keep(&step.path, name, row.holds()))?;
-        if !self.disk.stat(&kept).is_ok_and(|s| s.is_some_and(|s| is_it(row, &s))) {
-            // If its name was taken meanwhile, or the disk fails, it is brought back beside what is there.
-            if self.disk.rename(&kept, &step.path, Rename::NoReplace).is_err() {
-                let aside = self.stage.swap_path(None, &takes_out(step));
-                self.disk.rename(&kept, &aside, Rename::NoReplace)?;
-            }
-            return Err(Stop::Changed);
+        // By way of `swap`, whose names tell what was to come out: the program may end before it has looked.
+        let out = self.stage.swap_path(None, &takes_out(step));
+        self.writable(parent, || self.disk.rename(&step.path, &out, Rename::NoReplace))?;
+        let kept = match self.disk.stat(&out)? {
+            Some(s) if is_it(row, &s) => self.stage.keep(&out, name, row.holds()).map_err(Stop::Io),
+            _ => Err(Stop::Changed),
+        };
+        if let Err(stop) = kept {
+            // If its name was taken meanwhile, or the disk fails, it comes back from there as a version.
+            let _ = self.disk.rename(&out, &step.path, Rename::NoReplace);
+            return Err(stop);
         }
         self.dirs.changed(control(&["history"]));
         Ok(true)
