@@ -4,6 +4,8 @@
 //! Nothing is replaced blindly: a file is exchanged, and what came out is looked at. If it is not what
 //! was expected, somebody edited it in between, and it goes back.
 
+mod expected;
+
 use crate::disk::{Disk, FileKind, Rename, Stat, WriteFile, explain};
 use crate::stage::{Stage, control, takes_out};
 use dunlin_core::ids::ContentId;
@@ -11,6 +13,7 @@ use dunlin_core::path::{Name, RelPath};
 use dunlin_core::plan::{Action, Outcome, Step};
 use dunlin_core::rows::{LocalRow, Stamp};
 use dunlin_core::state::{Content, Mtime};
+use expected::{file_time, is_it, is_left_alone, same_bytes, wants_room};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
@@ -82,19 +85,6 @@ pub fn apply(disk: &dyn Disk, stage: &Stage, steps: &[Step]) -> Vec<Applied> {
     out
 }
 
-/// Whether a step needs its place free.
-fn wants_room(action: &Action) -> bool {
-    matches!(
-        action,
-        Action::MakeDir { .. } | Action::Place { replaces: None, .. } | Action::Move { swap: None, .. }
-    )
-}
-
-/// Whether an entry is of a kind that is not synced.
-fn is_left_alone(s: &Stat) -> bool {
-    matches!(s.kind, FileKind::Other | FileKind::Mount)
-}
-
 fn finish(
     disk: &dyn Disk,
     step: &Step,
@@ -134,7 +124,7 @@ fn stamps(disk: &dyn Disk, step: &Step, placed: Option<&Stamp>) -> io::Result<Ou
         Action::Meta { row, .. } if is_dir(row) => Outcome::Done(anything(&step.path)?, None),
         Action::Meta { row, mtime, .. } => {
             let expected = Stamp { mtime: mtime.unwrap_or(row.stamp.mtime), ..row.stamp };
-            Outcome::Done(ours(&step.path, &expected)?, None)
+            Outcome::Done(ours(&step.path, placed.unwrap_or(&expected))?, None)
         }
         Action::Move { from_path, row, swap, .. } => {
             let of = |path: &RelPath, row: &LocalRow| {
@@ -144,27 +134,6 @@ fn stamps(disk: &dyn Disk, step: &Step, placed: Option<&Stamp>) -> io::Result<Ou
             Outcome::Done(of(&step.path, row)?, there)
         }
     })
-}
-
-/// Whether `s` is the inode of `row`, not written to since.
-fn is_it(row: &LocalRow, s: &Stat) -> bool {
-    let now = s.stamp();
-    let kind = match row.content {
-        Content::Dir => s.kind == FileKind::Dir,
-        Content::File { .. } => s.kind == FileKind::File,
-        Content::Link(_) => s.kind == FileKind::Link,
-        Content::Unknown { .. } => false,
-    };
-    kind && now.is_same_inode(&row.stamp) && (row.content == Content::Dir || same_bytes(&row.stamp, &now))
-}
-
-/// A rename changes the ctime, so that it is no evidence afterwards.
-fn same_bytes(a: &Stamp, b: &Stamp) -> bool {
-    (a.ino, a.size, a.mtime) == (b.ino, b.size, b.mtime)
-}
-
-fn file_time(t: Mtime) -> crate::disk::FileTime {
-    crate::disk::FileTime { secs: t.secs, nanos: t.nanos }
 }
 
 impl Applier<'_> {
@@ -271,7 +240,9 @@ impl Applier<'_> {
 
     fn dress(&self, path: &RelPath, mode: u16, mtime: Mtime, sync: bool) -> io::Result<()> {
         let file = self.disk.open_write(path)?;
-        file.set_mode(mode)?;
+        if self.disk.keeps().modes {
+            file.set_mode(mode)?;
+        }
         file.set_mtime(file_time(mtime))?;
         if sync { file.sync_data() } else { Ok(()) }
     }
@@ -324,6 +295,11 @@ impl Applier<'_> {
                 }
                 if let Some(mtime) = mtime {
                     self.disk.set_mtime(&step.path, file_time(*mtime))?;
+                    if !self.disk.keeps().times() {
+                        // What the disk made of it. A write of this moment is found by the look that follows.
+                        let made = self.disk.stat(&step.path)?.map(|s| s.stamp());
+                        self.placed.extend(made.map(|made| (i, Stamp { mtime: made.mtime, ..row.stamp })));
+                    }
                 }
                 true
             }

@@ -16,6 +16,7 @@ pub mod kept;
 pub mod ledger;
 pub mod liar;
 pub mod links;
+pub mod odd;
 pub mod outbox;
 pub mod rest;
 pub mod script;

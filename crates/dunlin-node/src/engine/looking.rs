@@ -8,7 +8,7 @@ use dunlin_core::kv::Read;
 use dunlin_core::observe::{Observation, Seen, suspects};
 use dunlin_core::path::{Name, RelPath};
 use dunlin_core::rows::{Position, Rows};
-use dunlin_core::state::Content;
+use dunlin_core::state::{Content, Mtime};
 use dunlin_core::tree::Work;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -16,8 +16,6 @@ use std::time::Duration;
 /// So much is looked at in one round.
 const ENTRIES_PER_ROUND: usize = 1000;
 const BYTES_PER_ROUND: u64 = 64 << 20;
-/// A file that changed a moment ago is looked at once more after this.
-const RACY_AGAIN: Duration = Duration::from_millis(20);
 /// Larger files that never rest wait until they do.
 const RESTLESS_MAX: u64 = 256 << 20;
 /// What could not be read, listed or watched is tried again after this, then ever less often: it may
@@ -265,7 +263,7 @@ impl Engine {
         }
         self.hidden.extend(scanned.hidden);
         for at in scanned.again {
-            self.mark(at, RACY_AGAIN, false);
+            self.mark(at, Duration::from_millis(20), false);
         }
         scanned.absent.into_iter().for_each(|at| self.vanished(at));
         let mut seen = scanned.seen;
@@ -280,10 +278,15 @@ impl Engine {
 
     pub(super) fn hashed(&mut self, hashed: Hashed, seen: &mut Vec<Observation>) {
         match hashed {
-            Hashed::Seen(o, bytes, young) => {
+            Hashed::Seen(mut o, bytes, young) => {
                 self.vain.remove(&o.at);
                 if young {
-                    self.mark(o.at.clone(), RACY_AGAIN, true);
+                    if let (Seen::File(_, _, stamp), false) = (&mut o.seen, self.folder.disk.keeps().times())
+                    {
+                        // Long enough for the program to end and a user to write: the next start is to look.
+                        stamp.ctime = Mtime::default();
+                    }
+                    self.mark(o.at.clone(), self.racy_again(), true);
                 }
                 if let (Some(bytes), Seen::File(id, ..)) = (bytes, &o.seen) {
                     self.host.recent(*id, bytes);
@@ -357,7 +360,7 @@ impl Engine {
         let snapshot = self.folder.store.snapshot()?;
         self.add_suspects(&snapshot, &mut seen)?;
         self.make_durable(&snapshot, &mut seen)?;
-        let mut work = Work::new(&snapshot);
+        let mut work = Work::new(&snapshot).on(self.folder.disk.keeps());
         let observed = work.observe(&seen)?;
         seen.iter().for_each(|o| drop(self.unseen.remove(&o.at)));
         self.commit(work)?;
