@@ -2,12 +2,14 @@
 //! the others are not wanted here as long as it does. Nothing is renamed or deleted for that, and nobody is told.
 
 use super::Planner;
-use crate::decide::Lack;
+use crate::decide::{Lack, lacks_of};
 use crate::ids::NodeId;
 use crate::kv::Read;
 use crate::names::Wanted;
 use crate::path::{Name, RelPath};
 use crate::rows::{LocalRow, Position, Rows};
+use crate::state::Content;
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 /// Why something cannot be shown on this disk.
@@ -64,15 +66,34 @@ impl Planner<'_> {
 
     /// Whether something should leave for a name that it cannot have here. Others are not to wait for that.
     pub(super) fn leave_for_nothing(&self, leaving: &[(NodeId, Lack)]) -> Read<bool> {
-        for (_, lack) in leaving {
-            if let Lack::Move(from, _, w) = lack
-                && self.view.local(&w.at)?.is_none()
-                && let Some(twin) = self.twin(&w.at)?
-                && twin != *from
-                && self.leaving(&twin)?.is_empty()
-            {
+        for (_, lack) in leaving.iter().filter(|_| self.window.twin.is_some()) {
+            let Lack::Move(from, _, w) = lack else { continue };
+            if self.cannot_be(&w.at, Some(from))? || self.cannot_be_in(w.at.dir)? {
                 return Ok(true);
             }
+        }
+        Ok(false)
+    }
+
+    /// Whether a name is taken by one that is the same to this disk, and that stays.
+    fn cannot_be(&self, at: &Position, from: Option<&Position>) -> Read<bool> {
+        if !self.view.is_on_disk(at.dir)? || self.view.local(at)?.is_some() {
+            return Ok(false);
+        }
+        let Some(twin) = self.twin(at)? else { return Ok(false) };
+        Ok(Some(&twin) != from && self.leaving(&twin)?.is_empty())
+    }
+
+    /// Whether a directory cannot be shown, or one that it is to be in.
+    fn cannot_be_in(&self, mut dir: NodeId) -> Read<bool> {
+        let mut met = BTreeSet::new();
+        while !self.view.is_on_disk(dir)? && met.insert(dir) {
+            let brings = |l: &Lack| matches!(l, Lack::Create(w) if w.content == Content::Dir);
+            let Some(Lack::Create(w)) = lacks_of(self.view, dir)?.into_iter().find(brings) else { break };
+            if self.cannot_be(&w.at, None)? {
+                return Ok(true);
+            }
+            dir = w.at.dir;
         }
         Ok(false)
     }
