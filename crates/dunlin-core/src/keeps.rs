@@ -14,12 +14,14 @@ pub struct Keeps {
     pub forms: bool,
     /// Times, in steps of so many nanoseconds; 1 if they are kept as given.
     pub tick_ns: u64,
+    /// A name can be taken without replacing what has it, and two can change places.
+    pub renames: bool,
 }
 
 impl Default for Keeps {
     /// An ordinary file system keeps all of it.
     fn default() -> Keeps {
-        Keeps { modes: true, links: true, forms: true, tick_ns: 1 }
+        Keeps { modes: true, links: true, forms: true, tick_ns: 1, renames: true }
     }
 }
 

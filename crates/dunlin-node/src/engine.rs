@@ -452,6 +452,9 @@ impl Engine {
                        through the folder every 10 s";
             problems.insert(RelPath::root(), why.into());
         }
+        if !self.folder.disk.keeps().renames {
+            problems.insert(RelPath::root(), unshown::NO_RENAMES.into());
+        }
         if let Some((why, _)) = &self.braking.untold {
             problems.insert(RelPath::root(), format!("the others cannot be told what was accepted: {why}"));
         }

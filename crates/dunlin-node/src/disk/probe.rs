@@ -36,7 +36,9 @@ pub struct Abilities {
 impl Abilities {
     /// What of it says what is kept.
     pub fn keeps(&self) -> Keeps {
-        Keeps { modes: self.modes, links: self.symlinks, forms: self.forms, tick_ns: self.tick_ns }
+        let renames = self.rename_no_replace && self.rename_exchange;
+        let (links, forms, tick_ns) = (self.symlinks, self.forms, self.tick_ns);
+        Keeps { modes: self.modes, links, forms, tick_ns, renames }
     }
 }
 

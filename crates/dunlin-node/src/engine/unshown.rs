@@ -11,6 +11,8 @@ use std::time::Duration;
 
 /// A file that changed a moment ago is looked at once more after this.
 const RACY_AGAIN_MS: u64 = 20;
+/// What is said of a disk on which nothing can be replaced without a moment without it.
+pub(super) const NO_RENAMES: &str = "this file system cannot exchange two names (renameat2): what others change of a file that is here already cannot be put in place";
 /// What is said of a link.
 const NO_LINKS: &str = "a symbolic link, and this file system has none";
 

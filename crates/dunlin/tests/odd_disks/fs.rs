@@ -30,11 +30,19 @@ pub struct Oddity {
     pub no_links: bool,
     /// Times are kept in steps of two seconds.
     pub coarse: bool,
+    /// Names cannot change places.
+    pub no_exchange: bool,
 }
 
 /// As FAT.
-pub const FAT: Oddity =
-    Oddity { folds_case: true, decomposes: false, no_modes: true, no_links: true, coarse: true };
+pub const FAT: Oddity = Oddity {
+    folds_case: true,
+    decomposes: false,
+    no_modes: true,
+    no_links: true,
+    coarse: true,
+    no_exchange: false,
+};
 
 enum Body {
     File(Vec<u8>),
@@ -210,6 +218,9 @@ impl Disk {
     }
 
     fn move_to(&self, from: (u64, &[u8]), to: (u64, &[u8]), flags: RenameFlags) -> Done<()> {
+        if self.odd.no_exchange && flags.contains(RenameFlags::RENAME_EXCHANGE) {
+            return Err(Errno::EINVAL);
+        }
         let mut state = self.state();
         let (from_name, ino) = self.find(&state, from.0, from.1)?.ok_or(Errno::ENOENT)?;
         let there = self.find(&state, to.0, to.1)?;

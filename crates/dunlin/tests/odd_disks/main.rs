@@ -11,8 +11,14 @@ use std::ffi::OsString;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 
-const CASE: Oddity =
-    Oddity { folds_case: true, decomposes: false, no_modes: false, no_links: false, coarse: false };
+const CASE: Oddity = Oddity {
+    folds_case: true,
+    decomposes: false,
+    no_modes: false,
+    no_links: false,
+    coarse: false,
+    no_exchange: false,
+};
 const FORMS: Oddity = Oddity { folds_case: false, decomposes: true, ..CASE };
 const COMPOSED: &str = "caf\u{e9}";
 const DECOMPOSED: &str = "cafe\u{301}";
@@ -75,6 +81,7 @@ fn of_names_that_a_disk_takes_for_one_one_shows_and_all_stay() {
         std::fs::remove_file(entry.unwrap().path().join("index.redb")).unwrap();
     }
     b.run();
+    b.until_connected(1, PATIENCE);
     for other in ["README", "readme"] {
         until("it is named again", PATIENCE, || problem(&b, other).contains("\"Readme\""));
     }
@@ -195,4 +202,19 @@ fn what_a_disk_drops_is_not_spread() {
     until("it is named", PATIENCE, || problem(&b, "link").contains("symbolic link"));
     until("the rest comes", PATIENCE, || read(b.path("more")) == "more");
     assert_eq!(std::fs::read_link(a.path("link")).unwrap(), Path::new("plain"));
+}
+
+#[test]
+fn a_disk_that_cannot_exchange_names_is_named_and_all_else_goes_on() {
+    let Some((_temp, mut a, mut b, _disk)) = pair_on(Oddity { no_exchange: true, ..CASE }) else { return };
+    std::fs::create_dir(&a.dir).unwrap();
+    b.join(&a.share());
+    let says = |b: &Node| {
+        b.folder()["problems"].as_array().unwrap().iter().any(|p| p["why"].to_string().contains("renameat2"))
+    };
+    until("it is named", PATIENCE, || says(&b));
+    write(b.path("file"), "from b");
+    until("it travels", PATIENCE, || read(a.path("file")) == "from b");
+    write(a.path("new"), "from a");
+    until("what replaces nothing comes", PATIENCE, || read(b.path("new")) == "from a");
 }
