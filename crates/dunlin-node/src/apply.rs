@@ -6,7 +6,7 @@
 
 mod expected;
 
-use crate::disk::{Disk, FileKind, Rename, Stat, WriteFile, explain};
+use crate::disk::{Disk, Entry, FileKind, Rename, Stat, WriteFile, explain};
 use crate::stage::{Stage, control, takes_out};
 use dunlin_core::ids::ContentId;
 use dunlin_core::path::{Name, RelPath};
@@ -397,8 +397,9 @@ impl Applier<'_> {
                 Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => {
                     // Things that are left alone stay, and the directory with them; anything else
                     // is news.
-                    let stays = |e: &crate::disk::Entry| {
-                        let is_kept = |s: &Stat| s.kind == FileKind::Dir && kept.contains(&e.name);
+                    let stays = |e: &Entry| {
+                        let is_kept =
+                            |s: &Stat| s.kind == FileKind::Dir && self.is_among(&step.path, e, kept);
                         e.stat.as_ref().is_ok_and(|s| is_left_alone(s) || is_kept(s))
                     };
                     let all = self.disk.list(&step.path)?.iter().all(stays);
@@ -418,6 +419,13 @@ impl Applier<'_> {
         }
         self.dirs.insert(control(&["history"]));
         Ok(true)
+    }
+
+    /// Whether an entry is one of these, however the disk lists it.
+    fn is_among(&self, dir: &RelPath, entry: &Entry, names: &[Name]) -> bool {
+        let ino = |stat: &Stat| Some(stat.ino) == entry.stat.as_ref().ok().map(|s| s.ino);
+        let leads_there = |name| self.disk.stat(&dir.join(name)).is_ok_and(|s| s.as_ref().is_some_and(ino));
+        names.contains(&entry.name) || (!self.disk.keeps().forms && names.iter().any(leads_there))
     }
 
     /// Runs `change` in a directory, made writable for as long as that takes if it is ours and is not.
