@@ -118,6 +118,11 @@ fn a_name_of_which_only_the_case_changes_stays_one_file() {
     settle("renamed on b", &[&a, &b]);
     assert_eq!(names(&a.dir), ["DIR", "FOO"].map(OsString::from));
     assert_eq!((read(a.path("FOO")), read(a.path("DIR/x"))), ("content".into(), "in it".into()));
+    // What is written by another spelling is told of under that, and is of the same file.
+    write(b.path("fOo"), "by another spelling");
+    until("it is seen", PATIENCE, || read(a.path("FOO")) == "by another spelling");
+    settle("written by another spelling", &[&a, &b]);
+    assert_eq!(names(&a.dir), ["DIR", "FOO"].map(OsString::from));
 }
 
 #[test]
