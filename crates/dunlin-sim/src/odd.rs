@@ -211,6 +211,10 @@ impl Flock {
         }
         for path in &unshown.0 {
             let Some((dir, name)) = path.split_last() else { continue };
+            // In a directory that stays where it was, what is lacking is named by that.
+            if !dir.is_root() && !tree.contains_key(&dir) {
+                continue;
+            }
             let twin = |p: &RelPath| {
                 p != path && p.split_last().is_some_and(|(d, n)| d == dir && odd.names().same(n, name))
             };
