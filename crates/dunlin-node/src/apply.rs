@@ -17,6 +17,8 @@ use expected::{file_time, is_it, is_left_alone, same_bytes, wants_room};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
+/// What is said of a name that the file system makes another one of.
+const OTHER_NAME: &str = "this file system would give it another name";
 /// Up to so many files (or directories) each is synced by itself; beyond, the file system as a whole.
 const SYNC_EACH_MAX: usize = 8;
 
@@ -265,6 +267,7 @@ impl Applier<'_> {
         let done = match &step.action {
             Action::MakeDir { mode } => {
                 self.writable(&parent, || self.disk.mkdir(&step.path, *mode))?;
+                self.named_so(&step.path, || self.disk.rmdir(&step.path))?;
                 self.dirs.insert(step.path.clone());
                 true
             }
@@ -328,7 +331,8 @@ impl Applier<'_> {
         replaces: Option<(&Stamp, Option<ContentId>)>,
     ) -> Result<(), Stop> {
         let Some((expected, was)) = replaces else {
-            return Ok(self.writable(parent, || self.disk.rename(from, &step.path, Rename::NoReplace))?);
+            self.writable(parent, || self.disk.rename(from, &step.path, Rename::NoReplace))?;
+            return self.named_so(&step.path, || self.disk.rename(&step.path, from, Rename::NoReplace));
         };
         let now = self.disk.stat(&step.path)?.ok_or(Stop::Changed)?;
         if now.stamp() != *expected {
@@ -419,6 +423,16 @@ impl Applier<'_> {
         }
         self.dirs.insert(control(&["history"]));
         Ok(true)
+    }
+
+    /// What was just made has the name that it was given. Some file systems drop dots and spaces at the end of one: under the
+    /// name that is left it would be taken for something that a user renamed.
+    fn named_so(&self, path: &RelPath, undo: impl FnOnce() -> io::Result<()>) -> Result<(), Stop> {
+        if !self.disk.is_blind() || self.disk.stat(path)?.is_some() || self.disk.other_name(path)?.is_none() {
+            return Ok(());
+        }
+        undo()?;
+        Err(Stop::Io(io::Error::other(OTHER_NAME)))
     }
 
     /// Whether an entry is one of these, however the disk lists it.

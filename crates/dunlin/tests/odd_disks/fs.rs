@@ -30,6 +30,8 @@ pub struct Oddity {
     pub no_links: bool,
     /// Times are kept in steps of two seconds.
     pub coarse: bool,
+    /// Dots at the end of a name are dropped.
+    pub drops_dots: bool,
     /// Names cannot change places.
     pub no_exchange: bool,
 }
@@ -41,6 +43,7 @@ pub const FAT: Oddity = Oddity {
     no_modes: true,
     no_links: true,
     coarse: true,
+    drops_dots: true,
     no_exchange: false,
 };
 
@@ -102,9 +105,10 @@ fn folded(name: &[u8], odd: Oddity) -> Vec<u8> {
 
 /// The name under which an entry is stored.
 fn stored(name: &[u8], odd: Oddity) -> Vec<u8> {
-    match std::str::from_utf8(name) {
+    let kept = if odd.drops_dots { name.trim_ascii_end().strip_suffix(b".").unwrap_or(name) } else { name };
+    match std::str::from_utf8(kept) {
         Ok(text) if odd.decomposes => text.replace('\u{e9}', "e\u{301}").into_bytes(),
-        _ => name.to_vec(),
+        _ => kept.to_vec(),
     }
 }
 

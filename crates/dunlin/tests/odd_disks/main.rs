@@ -17,6 +17,7 @@ const CASE: Oddity = Oddity {
     no_modes: false,
     no_links: false,
     coarse: false,
+    drops_dots: false,
     no_exchange: false,
 };
 const FORMS: Oddity = Oddity { folds_case: false, decomposes: true, ..CASE };
@@ -201,6 +202,18 @@ fn what_a_disk_drops_is_not_spread() {
     both(&a, &b);
     assert_eq!(disk.changes() - before, 0, "at rest, and looked through anew");
     assert_eq!((of("plain").0, conflicts(&tree(&a.dir))), (0o700, Vec::<String>::new()));
+    // What is not kept of a name is no rename.
+    write(a.path("end."), "with a dot");
+    std::fs::create_dir(a.path("dir.")).unwrap();
+    for path in ["end.", "dir."] {
+        until("it is named", PATIENCE, || problem(&b, path).contains("another name"));
+        assert!(a.path(path).exists() && !b.path(path).exists());
+        std::fs::rename(a.path(path), a.path(path.replace('.', ""))).unwrap();
+    }
+    until("without a dot it comes", PATIENCE, || {
+        read(b.path("end")) == "with a dot" && b.path("dir").is_dir()
+    });
+    both(&a, &b);
     // A link is named, and all else goes on.
     symlink("plain", a.path("link")).unwrap();
     write(a.path("more"), "more");
