@@ -9,6 +9,7 @@ pub mod codec;
 pub mod decide;
 pub mod ids;
 pub mod journal;
+pub mod keeps;
 pub mod kv;
 pub mod life;
 pub mod members;

@@ -239,6 +239,25 @@ pub fn wanted(view: &dyn View, node: NodeId) -> Read<Vec<Wanted>> {
     Ok(group(view, &at)?.into_iter().filter(|(n, _)| *n == node).map(|(_, w)| w).collect())
 }
 
+/// The names that something of a directory has on this disk or is to have.
+pub fn names_in(view: &dyn View, dir: NodeId) -> Read<BTreeSet<Name>> {
+    let mut out: BTreeSet<Name> = view.locals(dir)?.into_iter().map(|(name, _)| name).collect();
+    let mut last: Option<(Name, NodeId)> = None;
+    loop {
+        let page = view.settled_in(dir, last.as_ref(), 64)?;
+        let mut settled: Vec<&Name> = page.iter().map(|(name, _)| name).collect();
+        settled.dedup();
+        for name in settled {
+            let shown = group(view, &Position::new(dir, name.clone()))?;
+            out.extend(shown.into_iter().map(|(_, w)| w.at.name));
+        }
+        match page.into_iter().next_back() {
+            Some(end) => last = Some(end),
+            None => return Ok(out),
+        }
+    }
+}
+
 /// What shows at a position.
 pub fn visible_at(view: &dyn View, at: &Position) -> Read<Option<(NodeId, Wanted)>> {
     let here = |all: Vec<(NodeId, Wanted)>| all.into_iter().find(|(_, w)| w.at == *at);

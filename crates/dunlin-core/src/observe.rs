@@ -6,6 +6,7 @@
 //! the inode, because editors save by renaming a new file over the old one.
 
 mod gone;
+mod kept;
 mod ours;
 mod stale;
 mod theirs;
@@ -264,11 +265,13 @@ impl Work<'_> {
     /// A version that lost its name becomes a node of its own, and leaves the old one.
     fn split(&mut self, row: &mut LocalRow, w: &Wanted, at: &Position, seen: &Seen) -> Read<()> {
         let (Some(dot), Some(content)) = (w.dot, seen.content()) else { return Ok(()) };
-        let (node, new) =
-            self.create(at, Some(NodeId::split(row.node, dot)), content.clone(), seen.attributes())?;
+        let (mode, mtime) = (self.mode_of(seen, row.mode), self.mtime_of(seen, row));
+        let attributes = Attributes { mode: seen.attributes().mode.and(Some(mode)), ..seen.attributes() };
+        let id = NodeId::split(row.node, dot);
+        let (node, new) = self.create(at, Some(id), content.clone(), attributes)?;
         self.take_version(row.node, &row.content, row.seen.as_ref())?;
         self.touch(row.node);
-        *row = LocalRow { node, dot: Some(new), ..LocalRow::of(seen, content) };
+        *row = LocalRow { node, dot: Some(new), mode, mtime, ..LocalRow::of(seen, content) };
         Ok(())
     }
 
@@ -277,7 +280,7 @@ impl Work<'_> {
             None => self.appear(at, seen, out),
             Some(row) if row.content == Content::Dir && is_same_dir(&row, seen) => {
                 // Another directory in its place; or one that perhaps could not be entered before.
-                if !row.stamp.is_same_inode(&seen.stamp()) || row.mode != seen.mode() {
+                if !row.stamp.is_same_inode(&seen.stamp()) || row.mode != self.mode_of(seen, row.mode) {
                     out.new_dirs.push(row.node);
                 }
                 self.attributes_changed(at, row, seen)
@@ -293,7 +296,9 @@ impl Work<'_> {
     /// Something is at a position where nothing of ours was.
     fn appear(&mut self, at: &Position, seen: &Seen, out: &mut Observed) -> Read<()> {
         let Some(content) = seen.content() else { return Ok(()) };
-        let mut row = LocalRow::of(seen, content.clone());
+        let mode = self.mode_of(seen, names::default_mode(&content));
+        let mut row = LocalRow { mode, ..LocalRow::of(seen, content.clone()) };
+        let attributes = self.attributes_of(seen);
         let visible = match names::visible_at(&self.tx, at)? {
             Some((node, w)) if !self.is_elsewhere(node, &w)? => Some((node, w)),
             _ => None,
@@ -306,13 +311,13 @@ impl Work<'_> {
             }
             Some((node, w)) if !w.copy && plain(&w.content) && plain(&content) => {
                 let rank = u64::from(!self.tx.totals()?.uniting);
-                let dot = self.add_version(node, content.clone(), seen.attributes(), rank)?;
+                let dot = self.add_version(node, content.clone(), attributes, rank)?;
                 let mut applied = Vector::default();
                 applied.add(dot);
                 (row.node, row.dot, row.seen) = (node, Some(dot), Some(applied));
             }
             _ => {
-                let (node, dot) = self.create(at, None, content.clone(), seen.attributes())?;
+                let (node, dot) = self.create(at, None, content.clone(), attributes)?;
                 (row.node, row.dot) = (node, Some(dot));
             }
         }
@@ -364,11 +369,12 @@ impl Work<'_> {
             self.split(&mut row, w, at, seen)?;
         } else if let Some(dot) = row.dot.filter(|_| twin) {
             let id = NodeId::split(row.node, dot);
-            let (node, new) = self.create(at, Some(id), content.clone(), seen.attributes())?;
+            let attributes = self.attributes_of(seen);
+            let (node, new) = self.create(at, Some(id), content.clone(), attributes)?;
             self.touch(row.node);
             (row.node, row.dot, row.seen) = (node, Some(new), None);
         } else {
-            let mut attributes = seen.attributes();
+            let mut attributes = self.attributes_of(seen);
             if seen.mode() == row.mode {
                 attributes.mode = None;
             }
@@ -376,7 +382,8 @@ impl Work<'_> {
             row.dot = Some(dot);
             note(&mut row.seen, dot);
         }
-        (row.content, row.mode, row.mtime, row.stamp) = (content, seen.mode(), seen.mtime(), seen.stamp());
+        (row.mode, row.mtime) = (self.mode_of(seen, row.mode), seen.mtime());
+        (row.content, row.stamp) = (content, seen.stamp());
         self.set_local(at, Some(&row))?;
         if taken_over && version.is_some_and(|w| w.copy && w.at != *at) {
             self.lose_nameless(&was)?;
@@ -386,7 +393,8 @@ impl Work<'_> {
 
     /// The content is as it was; mode and time may have been set.
     fn attributes_changed(&mut self, at: &Position, mut row: LocalRow, seen: &Seen) -> Read<()> {
-        let mut now = seen.attributes();
+        let mut now = self.attributes_of(seen);
+        now.mtime = now.mtime.and(Some(self.mtime_of(seen, &row)));
         if row.kept {
             // It should not be there any more: nobody is told of its mode.
             row.mode = now.mode.take().unwrap_or(row.mode);

@@ -4,6 +4,7 @@
 
 use crate::decide::{Lack, holds_more, lacks_of, phase};
 use crate::ids::{ContentId, Dot, NodeId, PARKED};
+use crate::keeps::Keeps;
 use crate::kv::{Read, View};
 use crate::names::Wanted;
 use crate::path::{Name, RelPath};
@@ -14,6 +15,9 @@ use alloc::format;
 use alloc::vec::Vec;
 
 mod conclude;
+mod shown;
+
+pub use shown::{Unshown, Why};
 
 /// One change of the disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,6 +114,8 @@ pub struct Plan {
     pub fetches: Vec<Fetch>,
     /// Nodes whose place is taken by a directory that is kept, with that place.
     pub blocked: Vec<(NodeId, RelPath)>,
+    /// What this disk cannot show.
+    pub unshown: Vec<Unshown>,
 }
 
 /// How a step ended.
@@ -123,6 +129,9 @@ pub enum Outcome {
     Undone,
 }
 
+/// Finds for a position and its path the other position that the path leads to.
+pub type Twins<'a> = &'a dyn Fn(&Position, &RelPath) -> Option<Position>;
+
 /// What the planner has to know besides the index.
 pub struct Window<'a> {
     /// Contents whose bytes are verified and staged.
@@ -133,6 +142,22 @@ pub struct Window<'a> {
     pub limit: usize,
     /// Whether files and directories may go. Not while the brake holds.
     pub removals: bool,
+    /// What the disk keeps.
+    pub keeps: Keeps,
+    /// Where the disk has what a path leads to, if that is under another name: it takes both for one. Not
+    /// asked of a disk that takes no two names for one.
+    pub twin: Option<Twins<'a>>,
+}
+
+impl<'a> Window<'a> {
+    /// Of so many steps, on an ordinary disk, with nothing held back.
+    pub fn new(
+        staged: &'a dyn Fn(&ContentId) -> bool,
+        skip: &'a BTreeSet<NodeId>,
+        limit: usize,
+    ) -> Window<'a> {
+        Window { staged, skip, limit, removals: true, keeps: Keeps::default(), twin: None }
+    }
 }
 
 struct Planner<'a> {
@@ -214,6 +239,9 @@ impl Planner<'_> {
         if let Some(there) = self.view.local(&w.at)? {
             return self.blocked(node, &w.at, &there);
         }
+        if let Some(twin) = self.twin(&w.at)? {
+            return self.yields(node, w, &twin);
+        }
         if w.content == Content::Dir {
             self.push(node, w.dot, &w.at, Action::MakeDir { mode: w.mode })
         } else {
@@ -222,6 +250,9 @@ impl Planner<'_> {
     }
 
     fn place(&mut self, node: NodeId, w: &Wanted, old: Option<&LocalRow>) -> Read<()> {
+        if matches!(w.content, Content::Link(_)) && !self.window.keeps.links {
+            return self.unshown(node, w, Why::NoLinks);
+        }
         if !self.is_here(node, w)? {
             return Ok(());
         }
@@ -302,7 +333,12 @@ impl Planner<'_> {
             return Ok(false);
         }
         let Some(x) = self.view.local(&w.at)? else {
-            return self.push_move(node, w.dot, from, l, w.at.clone(), None);
+            return match self.twin(&w.at)? {
+                // Only spelled otherwise: between two names that are one, nothing can be renamed at once.
+                Some(twin) if twin == *from => self.step_aside(node, from, l),
+                Some(twin) => self.yields(node, w, &twin).map(|()| false),
+                None => self.push_move(node, w.dot, from, l, w.at.clone(), None),
+            };
         };
         if self.leaving(&w.at)?.is_empty() {
             self.blocked(node, &w.at, &x)?;
@@ -348,9 +384,12 @@ impl Planner<'_> {
 
     fn untangle_one(&mut self, node: NodeId, lack: Lack) -> Read<bool> {
         let (Lack::Create(w) | Lack::Move(_, _, w)) = &lack else { return Ok(false) };
-        let (at, Some(x)) = (w.at.clone(), self.view.local(&w.at)?) else { return Ok(false) };
+        let Some((at, x)) = self.there(&w.at)? else { return Ok(false) };
         let me = (node, lack);
         let (mut todo, mut met) = (self.leaving(&at)?, Vec::new());
+        if self.leave_for_nothing(&todo)? {
+            return self.step_aside(x.node, &at, &x);
+        }
         while let Some(other) = todo.pop() {
             if other == me {
                 return self.step_aside(x.node, &at, &x);
@@ -372,9 +411,9 @@ impl Planner<'_> {
                 let lacks = lacks_of(self.view, w.at.dir)?.into_iter().filter(brings);
                 out.extend(lacks.map(|l| (w.at.dir, l)));
             }
-            Lack::Create(w) => out.extend(self.leaving(&w.at)?),
+            Lack::Create(w) => out.extend(self.leaving_from(&w.at)?),
             Lack::Move(_, l, w) => {
-                out.extend(self.leaving(&w.at)?);
+                out.extend(self.leaving_from(&w.at)?);
                 let mut up = if l.content == Content::Dir { Some(w.at.dir) } else { None };
                 while let Some(at) =
                     up.filter(|d| d != node).map(|d| self.view.dir_position(d)).transpose()?

@@ -7,6 +7,7 @@
 
 use crate::codec::encode_state;
 use crate::ids::{Dot, NodeId, ROOT, state_hash};
+use crate::keeps::Keeps;
 use crate::kv::{Changes, Read, Tx, View};
 use crate::names;
 use crate::rows::{Doubt, LocalRow, NodeRow, Position, Rows, Stamp};
@@ -18,6 +19,8 @@ use alloc::vec::Vec;
 pub struct Work<'v> {
     /// The rows being changed.
     pub tx: Tx<'v>,
+    /// What this disk keeps of what is observed on it.
+    pub(crate) keeps: Keeps,
     groups: BTreeSet<Position>,
     touched: BTreeSet<NodeId>,
     moved: BTreeSet<NodeId>,
@@ -29,7 +32,13 @@ impl<'v> Work<'v> {
     /// A batch without changes.
     pub fn new(base: &'v dyn View) -> Work<'v> {
         let (groups, touched, moved, unseen) = Default::default();
-        Work { tx: Tx::new(base), groups, touched, moved, unseen, doubt: None }
+        Work { tx: Tx::new(base), keeps: Keeps::default(), groups, touched, moved, unseen, doubt: None }
+    }
+
+    /// The same, on a disk that keeps this.
+    #[must_use]
+    pub fn on(self, keeps: Keeps) -> Work<'v> {
+        Work { keeps, ..self }
     }
 
     /// Cuts loops, derives what each touched node needs, and returns what is to be committed.

@@ -46,7 +46,7 @@ fn settle(d: &mut Device, contents: &Contents, removals: bool) {
     loop {
         let skip = BTreeSet::new();
         let staged = |c: &_| contents.contains_key(c);
-        let window = Window { staged: &staged, skip: &skip, limit: 7, removals };
+        let window = Window { removals, ..Window::new(&staged, &skip, 7) };
         let steps = plan(&d.index, &window).unwrap().steps;
         if steps.is_empty() {
             return;

@@ -5,9 +5,10 @@
 //! was expected, somebody edited it in between, and it goes back.
 
 mod dirs;
+mod expected;
 mod stamps;
 
-use crate::disk::{Disk, FileKind, Rename, Stat, WriteFile, explain};
+use crate::disk::{Disk, Entry, FileKind, Rename, Stat, WriteFile, explain};
 use crate::stage::{Stage, control, takes_out};
 use dirs::{Dirs, SYNC_EACH_MAX};
 use dunlin_core::ids::ContentId;
@@ -15,9 +16,13 @@ use dunlin_core::path::{Name, RelPath};
 use dunlin_core::plan::{Action, Outcome, Step};
 use dunlin_core::rows::{LocalRow, Stamp};
 use dunlin_core::state::{Content, Mtime};
+use expected::{file_time, is_left_alone, wants_room};
 use stamps::{is_it, same_bytes, stamps};
 use std::collections::BTreeMap;
 use std::io;
+
+/// What is said of a name that the file system makes another one of.
+const OTHER_NAME: &str = "this file system would give it another name";
 
 /// How one step ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -84,19 +89,6 @@ pub fn apply(disk: &dyn Disk, stage: &Stage, steps: &[Step]) -> Vec<Applied> {
     out
 }
 
-/// Whether a step needs its place free.
-fn wants_room(action: &Action) -> bool {
-    matches!(
-        action,
-        Action::MakeDir { .. } | Action::Place { replaces: None, .. } | Action::Move { swap: None, .. }
-    )
-}
-
-/// Whether an entry is of a kind that is not synced.
-fn is_left_alone(s: &Stat) -> bool {
-    matches!(s.kind, FileKind::Other | FileKind::Mount)
-}
-
 fn finish(
     disk: &dyn Disk,
     step: &Step,
@@ -116,10 +108,6 @@ fn finish(
         Ok(outcome) => Applied::Ended(outcome),
         Err(e) => Applied::Failed(explain(disk, &e)),
     }
-}
-
-fn file_time(t: Mtime) -> crate::disk::FileTime {
-    crate::disk::FileTime { secs: t.secs, nanos: t.nanos }
 }
 
 impl Applier<'_> {
@@ -226,7 +214,9 @@ impl Applier<'_> {
 
     fn dress(&self, path: &RelPath, mode: u16, mtime: Mtime, sync: bool) -> io::Result<()> {
         let file = self.disk.open_write(path)?;
-        file.set_mode(mode)?;
+        if self.disk.keeps().modes {
+            file.set_mode(mode)?;
+        }
         file.set_mtime(file_time(mtime))?;
         if sync { file.sync_data() } else { Ok(()) }
     }
@@ -250,6 +240,7 @@ impl Applier<'_> {
         let done = match &step.action {
             Action::MakeDir { mode } => {
                 self.writable(&parent, || self.disk.mkdir(&step.path, *mode))?;
+                self.named_so(&step.path, || self.disk.rmdir(&step.path))?;
                 let made = self.disk.stat(&step.path)?.ok_or(Stop::Changed)?;
                 self.placed.insert(i, made.stamp());
                 self.dirs.enter(self.disk, &step.path);
@@ -283,6 +274,11 @@ impl Applier<'_> {
                 }
                 if let Some(mtime) = mtime {
                     self.disk.set_mtime(&step.path, file_time(*mtime))?;
+                    if !self.disk.keeps().times() {
+                        // What the disk made of it. A write of this moment is found by the look that follows.
+                        let made = self.disk.stat(&step.path)?.map(|s| s.stamp());
+                        self.placed.extend(made.map(|made| (i, Stamp { mtime: made.mtime, ..row.stamp })));
+                    }
                 }
                 true
             }
@@ -311,7 +307,8 @@ impl Applier<'_> {
         replaces: Option<(&Stamp, Option<ContentId>)>,
     ) -> Result<(), Stop> {
         let Some((expected, was)) = replaces else {
-            return Ok(self.writable(parent, || self.disk.rename(from, &step.path, Rename::NoReplace))?);
+            self.writable(parent, || self.disk.rename(from, &step.path, Rename::NoReplace))?;
+            return self.named_so(&step.path, || self.disk.rename(&step.path, from, Rename::NoReplace));
         };
         let now = self.disk.stat(&step.path)?.ok_or(Stop::Changed)?;
         if now.stamp() != *expected {
@@ -389,8 +386,9 @@ impl Applier<'_> {
                 Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => {
                     // Things that are left alone stay, and the directory with them; anything else
                     // is news.
-                    let stays = |e: &crate::disk::Entry| {
-                        let is_kept = |s: &Stat| s.kind == FileKind::Dir && kept.contains(&e.name);
+                    let stays = |e: &Entry| {
+                        let is_kept =
+                            |s: &Stat| s.kind == FileKind::Dir && self.is_among(&step.path, e, kept);
                         e.stat.as_ref().is_ok_and(|s| is_left_alone(s) || is_kept(s))
                     };
                     let all = self.disk.list(&step.path)?.iter().all(stays);
@@ -413,6 +411,23 @@ impl Applier<'_> {
         }
         self.dirs.changed(control(&["history"]));
         Ok(true)
+    }
+
+    /// What was just made has the name that it was given. Some file systems drop dots and spaces at the end of one: under the
+    /// name that is left it would be taken for something that a user renamed.
+    fn named_so(&self, path: &RelPath, undo: impl FnOnce() -> io::Result<()>) -> Result<(), Stop> {
+        if !self.disk.is_blind() || self.disk.stat(path)?.is_some() || self.disk.other_name(path)?.is_none() {
+            return Ok(());
+        }
+        undo()?;
+        Err(Stop::Io(io::Error::other(OTHER_NAME)))
+    }
+
+    /// Whether an entry is one of these, however the disk lists it.
+    fn is_among(&self, dir: &RelPath, entry: &Entry, names: &[Name]) -> bool {
+        let ino = |stat: &Stat| Some(stat.ino) == entry.stat.as_ref().ok().map(|s| s.ino);
+        let leads_there = |name| self.disk.stat(&dir.join(name)).is_ok_and(|s| s.as_ref().is_some_and(ino));
+        names.contains(&entry.name) || (!self.disk.keeps().forms && names.iter().any(leads_there))
     }
 
     /// Runs `change` in a directory, made writable for as long as that takes if it is ours and is not.

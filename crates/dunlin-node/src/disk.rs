@@ -3,9 +3,11 @@
 //! Every path is relative to the folder's root and made of validated names. No call follows a link
 //! in any component or crosses into another mounted file system, and none leaves the root.
 
+pub mod known;
 pub mod posix;
 pub mod probe;
 
+use dunlin_core::keeps::Keeps;
 use dunlin_core::path::{Name, RelPath};
 use dunlin_core::rows::Stamp;
 use dunlin_core::state::Mtime;
@@ -174,6 +176,23 @@ pub trait Disk: Send + Sync {
     fn space(&self) -> io::Result<Space>;
     /// Device and inode of the root, and whether the root's path still leads to it.
     fn root_identity(&self) -> io::Result<RootIdentity>;
+    /// The names in a directory.
+    fn names(&self, dir: &RelPath) -> io::Result<Vec<Name>> {
+        Ok(self.list(dir)?.into_iter().map(|entry| entry.name).collect())
+    }
+    /// What is kept of what is given to it.
+    fn keeps(&self) -> Keeps {
+        Keeps::default()
+    }
+    /// Whether it may take different names for one.
+    fn is_blind(&self) -> bool {
+        false
+    }
+    /// The name under which the directory lists what `path` leads to, if that is another one.
+    fn other_name(&self, path: &RelPath) -> io::Result<Option<Name>> {
+        let _ = path;
+        Ok(None)
+    }
 }
 
 /// Which directory the root handle holds.

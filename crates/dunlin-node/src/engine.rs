@@ -17,6 +17,7 @@ mod left_alone;
 mod looking;
 mod planning;
 mod thread;
+mod unshown;
 
 pub use brake::{Decided, Undecided};
 pub(crate) use damage::ASKED;
@@ -117,6 +118,8 @@ pub struct Engine {
     let_go: BTreeSet<NodeId>,
     /// Places that something has which is not synced, and whose they should be.
     in_the_way: BTreeMap<Position, NodeId>,
+    /// What this disk cannot show, and why.
+    unshown: BTreeMap<RelPath, String>,
     /// Nodes with a damaged file here, as far as they were met.
     damaged: BTreeSet<NodeId>,
     /// Places over which another file system is mounted. Nothing tells when it goes.
@@ -191,6 +194,7 @@ impl Engine {
             kept: BTreeSet::new(),
             let_go: BTreeSet::new(),
             in_the_way: BTreeMap::new(),
+            unshown: BTreeMap::new(),
             damaged: BTreeSet::new(),
             hidden: BTreeSet::new(),
             barriers: Vec::new(),
@@ -362,6 +366,12 @@ impl Engine {
                     }
                 }
             }
+            // Of another form of a name than the disk lists nothing is told.
+            Hint::Entry { dir, name, .. }
+                if !self.folder.disk.keeps().forms && !name.as_bytes().is_ascii() =>
+            {
+                self.push_dir(NodeId(dir), false);
+            }
             Hint::Entry { dir, name, writing } => {
                 let wait = if writing { QUIET_WRITING } else { QUIET };
                 self.mark(Position::new(NodeId(dir), name), wait, false);
@@ -441,6 +451,7 @@ impl Engine {
         }
         let mut problems = self.unreadable.clone();
         problems.extend(self.troubles.values().cloned());
+        problems.extend(self.unshown.clone());
         self.name_kept(&mut problems)?;
         self.name_damaged(&mut problems)?;
         if self.unwatched {
@@ -448,13 +459,16 @@ impl Engine {
                        through the folder every 10 s";
             problems.insert(RelPath::root(), why.into());
         }
+        if !self.folder.disk.keeps().renames {
+            problems.insert(RelPath::root(), unshown::NO_RENAMES.into());
+        }
         if let Some((why, _)) = &self.braking.untold {
             problems.insert(RelPath::root(), format!("the others cannot be told what was accepted: {why}"));
         }
         if let Some((why, _)) = &self.halted {
             problems.insert(RelPath::root(), why.clone());
         }
-        let real = self.unreadable.len() + self.troubles.len();
+        let real = self.unreadable.len() + self.troubles.len() + self.unshown.len();
         let pulse = Pulse {
             totals,
             scanning: self.scanning,

@@ -4,6 +4,7 @@
 use crate::disk::{Disk, Entry, FileKind, FileTime, ReadFile, Stat};
 use dunlin_core::ids::{ContentId, NodeId, ROOT};
 use dunlin_core::kv::{Read, View};
+use dunlin_core::names::names_in;
 use dunlin_core::observe::{Observation, Seen};
 use dunlin_core::path::{CONTROL_DIR, Name, RelPath};
 use dunlin_core::rows::{Doubt, LocalRow, Position, Rows};
@@ -12,7 +13,7 @@ use std::collections::BTreeMap;
 use std::io;
 
 /// A time stamp younger than this when it was read may be that of a later change too.
-pub(crate) const RACY_MS: i64 = 12;
+pub(crate) const RACY_MS: u64 = 12;
 /// Small contents younger than this are kept in memory for a while.
 const RECENT_MS: i64 = 3000;
 /// What is said where another file system was mounted over something of the folder.
@@ -62,7 +63,7 @@ pub struct ToHash {
 }
 
 /// Whether the index's row may be trusted to tell the content of what is on the disk.
-fn unchanged(row: &LocalRow, s: &Stat) -> bool {
+fn unchanged(row: &LocalRow, s: &Stat, modes: bool) -> bool {
     let kind = matches!(
         (&row.content, s.kind),
         (Content::File { .. }, FileKind::File)
@@ -71,7 +72,7 @@ fn unchanged(row: &LocalRow, s: &Stat) -> bool {
     );
     let same =
         if s.kind == FileKind::Dir { row.stamp.is_same_inode(&s.stamp()) } else { row.stamp == s.stamp() };
-    kind && same && (s.kind == FileKind::Link || row.mode == s.mode & 0o777)
+    kind && same && (!modes || s.kind == FileKind::Link || row.mode == s.mode & 0o777)
 }
 
 /// Looks at one directory as a whole. Files that `doubt` is about are hashed whatever their metadata say.
@@ -91,7 +92,11 @@ pub fn scan_dir(
         if dir == ROOT && entry.name.as_bytes() == CONTROL_DIR {
             continue;
         }
-        let row = rows.remove(&entry.name);
+        let name = match shown_name(disk, view, dir, path, &entry)? {
+            Ok(name) => name,
+            Err(e) => return Ok(Err(e)),
+        };
+        let (row, entry) = (rows.remove(&name), Entry { name, ..entry });
         let doubted = row.as_ref().zip(doubt).is_some_and(|(row, doubt)| is_doubted(row, doubt));
         look(disk, dir, path, entry, row.as_ref(), doubted, &mut out);
     }
@@ -117,16 +122,82 @@ pub fn scan_entry(
         return Ok(());
     }
     let row = view.local(at)?;
-    match disk.stat(&dir_path.join(&at.name)) {
-        Ok(None) if row.is_some() => out.absent.push(at.clone()),
-        Ok(None) => {}
+    let path = dir_path.join(&at.name);
+    match stat_as(disk, view, at, &path)? {
+        Ok(None) => {
+            if row.is_some() {
+                out.absent.push(at.clone());
+            }
+            // Whatever happened there happened to what the disk takes for it.
+            match disk.other_name(&path) {
+                Ok(other) => out.again.extend(other.map(|name| Position::new(at.dir, name))),
+                Err(e) => out.problems.push((path, e.to_string())),
+            }
+        }
         Ok(Some(stat)) => {
             let entry = Entry { name: at.name.clone(), stat: Ok(stat) };
-            look(disk, at.dir, dir_path, entry, row.as_ref(), force, out);
+            match shown_name(disk, view, at.dir, dir_path, &entry)? {
+                Ok(name) if name == at.name => {
+                    look(disk, at.dir, dir_path, entry, row.as_ref(), force, out);
+                }
+                Ok(name) => out.again.push(Position::new(at.dir, name)),
+                Err(e) => out.problems.push((path, e.to_string())),
+            }
         }
-        Err(e) => out.problems.push((dir_path.join(&at.name), e.to_string())),
+        Err(e) => out.problems.push((path, e.to_string())),
     }
     Ok(())
+}
+
+/// What is at a position. On a disk that lists names in another form than they were given in, that is not what
+/// is known under the listed one.
+fn stat_as(
+    disk: &dyn Disk,
+    view: &dyn View,
+    at: &Position,
+    path: &RelPath,
+) -> Read<io::Result<Option<Stat>>> {
+    let found = disk.stat(path);
+    if disk.keeps().forms || at.name.as_bytes().is_ascii() {
+        return Ok(found);
+    }
+    match disk.other_name(path) {
+        Ok(Some(listed)) if view.local(&Position::new(at.dir, listed.clone()))?.is_some() => Ok(Ok(None)),
+        Ok(_) => Ok(found),
+        Err(e) => Ok(Err(e)),
+    }
+}
+
+/// The name under which the tree has an entry. It is the one that is listed, but on a disk that lists names in
+/// another form than they were given in: there it is the one of which the disk says that it leads to this entry.
+fn shown_name(
+    disk: &dyn Disk,
+    view: &dyn View,
+    dir: NodeId,
+    path: &RelPath,
+    entry: &Entry,
+) -> Read<io::Result<Name>> {
+    let listed = &entry.name;
+    let known = listed.as_bytes().is_ascii() || view.local(&Position::new(dir, listed.clone()))?.is_some();
+    let Some(stat) = entry.stat.as_ref().ok().filter(|_| !disk.keeps().forms && !known) else {
+        return Ok(Ok(listed.clone()));
+    };
+    let names = names_in(view, dir)?;
+    let (mut here, mut to_come) = (Vec::new(), Vec::new());
+    for name in names.iter().filter(|n| *n != listed && !n.as_bytes().is_ascii()) {
+        let is_here = view.local(&Position::new(dir, name.clone()))?.is_some();
+        if is_here { here.push(name) } else { to_come.push(name) }
+    }
+    // What is to come under just this name is meant before what is to come under another.
+    to_come.retain(|_| !names.contains(listed));
+    for name in here.into_iter().chain(to_come) {
+        match disk.stat(&path.join(name)) {
+            Ok(Some(s)) if (s.ino, s.kind) == (stat.ino, stat.kind) => return Ok(Ok(name.clone())),
+            Ok(_) => {}
+            Err(e) => return Ok(Err(e)),
+        }
+    }
+    Ok(Ok(listed.clone()))
 }
 
 fn look(
@@ -147,7 +218,7 @@ fn look(
             return;
         }
     };
-    if row.is_some_and(|r| unchanged(r, &stat)) && !force {
+    if row.is_some_and(|r| unchanged(r, &stat, disk.keeps().modes)) && !force {
         return;
     }
     match stat.kind {
@@ -219,7 +290,7 @@ fn try_hash(disk: &dyn Disk, file: &ToHash) -> io::Result<Hashed> {
     // A small file was read in one go: what was read is what any reader would have seen just then.
     let mut seen = before.stamp();
     seen.size = size;
-    let young = !rests || is_younger(disk, &after, RACY_MS);
+    let young = !rests || is_younger(disk, &after, racy_ms(disk));
     let keep = whole && (young || is_younger(disk, &after, RECENT_MS));
     let bytes = keep.then_some(bytes);
     let seen = Seen::File(id, before.mode & 0o777, seen);
@@ -280,6 +351,11 @@ fn read_large(file: &dyn ReadFile) -> io::Result<(ContentId, u64)> {
         hasher.update(&buffer[..n]);
         offset += n as u64;
     }
+}
+
+/// A time stamp younger than this may be that of a later change too.
+pub(crate) fn racy_ms(disk: &dyn Disk) -> i64 {
+    i64::try_from(disk.keeps().tick_ms(RACY_MS)).unwrap_or(i64::MAX)
 }
 
 /// Whether a time stamp is younger than this.

@@ -40,7 +40,7 @@ pub struct Stage {
 }
 
 /// A path below `.dunlin`; the parts are ours and always names.
-pub(crate) fn control(parts: &[&str]) -> RelPath {
+pub fn control(parts: &[&str]) -> RelPath {
     let names = std::iter::once(CONTROL_DIR).chain(parts.iter().map(|p| p.as_bytes()));
     RelPath::from(names.filter_map(|n| Name::new(n).ok()).collect::<Vec<_>>())
 }

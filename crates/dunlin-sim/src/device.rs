@@ -7,9 +7,12 @@ use crate::world::Shared;
 use dunlin_core::brake::Limits;
 use dunlin_core::ids::{DeviceId, DotRange, Incarnation, LifeId};
 use dunlin_core::journal::Kept;
+use dunlin_node::disk::Disk;
+use dunlin_node::disk::known::KnownDisk;
+use dunlin_node::disk::probe::probe;
 use dunlin_node::engine::{Engine, Start};
 use dunlin_node::site::Site;
-use dunlin_node::stage::{Stage, write_marker};
+use dunlin_node::stage::{Stage, control, write_marker};
 use dunlin_node::store::begin;
 use std::io;
 use std::sync::Arc;
@@ -48,6 +51,8 @@ pub struct Device {
     marked: bool,
     /// Its tree and the members' were united once.
     joined: bool,
+    /// Its disk is not an ordinary one.
+    pub odd: bool,
     /// By how much its wall clock is off, in seconds.
     pub skew_s: i64,
     /// When its brake trips.
@@ -76,6 +81,7 @@ impl Device {
             left: false,
             marked: false,
             joined: number == 0,
+            odd: false,
             skew_s,
             limits: Limits::default(),
             released: Vec::new(),
@@ -123,7 +129,12 @@ impl Device {
         random[8] = 1;
         begin(&handle, self.id, random).map_err(|e| io::Error::other(e.to_string()))?;
         let stage = Stage::open(Arc::new(disk.clone()))?;
-        let site = Arc::new(Site::new(Arc::new(disk.clone()), stage, Box::new(handle)));
+        let mut known: Arc<dyn Disk> = Arc::new(disk.clone());
+        if self.odd {
+            let found = probe(&disk, &control(&[]))?;
+            known = Arc::new(KnownDisk::new(known, &found));
+        }
+        let site = Arc::new(Site::new(known, stage, Box::new(handle)));
         let unused = |kind: u8| {
             let mut out = random;
             out[8] = kind;

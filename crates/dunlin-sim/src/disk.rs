@@ -47,6 +47,12 @@ pub struct Options {
     pub user_data_atomic: bool,
     /// Permission bits hinder nobody.
     pub as_root: bool,
+    /// Permission bits are kept as they are set.
+    pub modes: bool,
+    /// There are symbolic links.
+    pub links: bool,
+    /// Times that are set are rounded down to the granularity too.
+    pub rounds: bool,
 }
 
 impl Default for Options {
@@ -59,6 +65,9 @@ impl Default for Options {
             reuse_inodes: false,
             user_data_atomic: true,
             as_root: false,
+            modes: true,
+            links: true,
+            rounds: false,
         }
     }
 }

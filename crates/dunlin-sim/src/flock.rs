@@ -69,6 +69,8 @@ pub struct Flock {
     base: Instant,
     pub(crate) now: Time,
     pub(crate) devices: Vec<Device>,
+    /// What is odd about their disks.
+    pub(crate) odd: Vec<crate::odd::Odd>,
     pub(crate) links: Links,
     queue: BTreeMap<(Time, u64), Event>,
     queued: u64,
@@ -142,7 +144,8 @@ impl Flock {
                 reuse_inodes: setup.seed % 2 == 1,
                 ..Options::default()
             };
-            let disk = ModelDisk::new(options);
+            let odd = setup.disks.get(i).copied().unwrap_or_default();
+            let disk = ModelDisk::new(odd.options(options));
             if setup.errors > 0 {
                 disk.set_faults(Faults {
                     chance: Chance::new(setup.seed.wrapping_add(i as u64), "disk"),
@@ -158,11 +161,18 @@ impl Flock {
         let shared = Shared::new((0..setup.devices).map(machine).collect(), setup.seed);
         // What was put in place and could not be recorded may be seen as something new.
         shared.world().rough = setup.errors > 0;
-        let devices = (0..setup.devices).map(|i| Device::new(i, setup.skew_s * i as i64)).collect();
+        let odd = |i: usize| setup.disks.get(i).is_some_and(|odd| odd.any());
+        let device = |i: usize| {
+            let mut device = Device::new(i, setup.skew_s * i as i64);
+            device.odd = odd(i);
+            device
+        };
+        let devices = (0..setup.devices).map(device).collect();
         Flock {
             base: Instant::now(),
             now: 0,
             devices,
+            odd: setup.disks.clone(),
             links: Links::new(setup.devices, setup.seed),
             queue: BTreeMap::new(),
             queued: 0,

@@ -17,6 +17,7 @@ pub mod kept;
 pub mod ledger;
 pub mod liar;
 pub mod links;
+pub mod odd;
 pub mod outbox;
 pub mod rest;
 pub mod rolled;

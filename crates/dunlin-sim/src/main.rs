@@ -42,6 +42,9 @@ struct Arguments {
     /// Only this invariant counts as a failure; may be given several times.
     #[arg(long, value_name = "NAME")]
     by: Vec<String>,
+    /// All disks are ordinary ones.
+    #[arg(long)]
+    without_odd: bool,
     /// Among members that lie.
     #[arg(long)]
     hostile: bool,
@@ -62,6 +65,9 @@ fn main() -> ExitCode {
             Some(devices) => workload::script_with(seed, devices),
             None => workload::script(seed),
         };
+        if arguments.without_odd {
+            script.setup.disks.clear();
+        }
         script.acts.retain(|act| !arguments.without.iter().any(|word| word == act.what.word()));
         script
     };

@@ -1,5 +1,6 @@
 //! What happens in a run, as a list that can be printed, read back, and made shorter.
 
+use crate::odd::Odd;
 use std::fmt;
 use std::str::FromStr;
 
@@ -25,6 +26,8 @@ pub struct Setup {
     pub errors: u32,
     /// By how many seconds each device's clock is off: device `i` by `i` times this.
     pub skew_s: i64,
+    /// What is odd about the devices' disks; of those that are not listed nothing is.
+    pub disks: Vec<Odd>,
 }
 
 /// One thing that happens.
@@ -190,8 +193,10 @@ impl fmt::Display for Act {
 
 impl fmt::Display for Script {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Setup { seed, devices, tick_ns, errors, skew_s } = &self.setup;
-        writeln!(f, "flock {seed} {devices} {tick_ns} {errors} {skew_s}")?;
+        let Setup { seed, devices, tick_ns, errors, skew_s, disks } = &self.setup;
+        write!(f, "flock {seed} {devices} {tick_ns} {errors} {skew_s}")?;
+        disks.iter().try_for_each(|odd| write!(f, " {odd}"))?;
+        writeln!(f)?;
         self.acts.iter().try_for_each(|a| writeln!(f, "{a}"))
     }
 }
@@ -278,6 +283,7 @@ impl FromStr for Script {
             tick_ns: number(words.get(3), first)?,
             errors: number(words.get(4), first)?,
             skew_s: number(words.get(5), first)?,
+            disks: (6..words.len()).map(|i| number(words.get(i), first)).collect::<Result<_, _>>()?,
         };
         Ok(Script { setup, acts: lines.map(str::parse).collect::<Result<_, _>>()? })
     }

@@ -134,10 +134,13 @@ impl Hands<'_> {
     }
 
     fn move_to(&mut self, from: &RelPath, to: &RelPath) -> io::Result<()> {
-        if is_in(to, from) || is_in(from, to) {
+        let (stored, target) = (self.disk.stored(from), self.disk.stored(to));
+        let respelled = stored == target && from != to;
+        if (is_in(&target, &stored) || is_in(&stored, &target)) && !respelled {
             return Ok(());
         }
-        let (there, here) = (self.contents_at(to), self.contents_at(from));
+        let here = self.contents_at(from);
+        let there = if respelled { Vec::new() } else { self.contents_at(to) };
         self.disk.user().rename(from, to)?;
         there.into_iter().for_each(|c| self.ledger.destroyed(c));
         here.into_iter().for_each(|c| self.ledger.moved(c));
@@ -145,7 +148,7 @@ impl Hands<'_> {
     }
 
     fn contents_at(&self, p: &RelPath) -> Vec<ContentId> {
-        let all = self.disk.visible();
+        let (all, p) = (self.disk.visible(), &self.disk.stored(p));
         all.iter().filter(|(at, _)| is_in(at, p)).filter_map(|(_, t)| content_of(t)).collect()
     }
 }

@@ -85,7 +85,10 @@ pub fn script_with(seed: u64, devices: usize) -> Script {
     };
     writer.write();
     crossings::add(seed, devices, writer.faults.kills, &mut writer.acts);
-    Script { setup: Setup { seed, devices, tick_ns, errors, skew_s }, acts: writer.acts }
+    Script {
+        setup: Setup { seed, devices, tick_ns, errors, skew_s, disks: crate::odd::disks(seed, devices) },
+        acts: writer.acts,
+    }
 }
 
 impl Writer {

@@ -21,6 +21,7 @@ fn seeds() -> u64 {
 /// The usual script of a seed, with brakes, mass deletes, and decisions.
 fn script(seed: u64) -> Script {
     let mut script = workload::script_with(seed, 3);
+    script.setup.disks.clear();
     let mut chance = Chance::new(seed, "brake");
     let end = script.acts.last().map_or(1000, |a| a.at_ms);
     let mut acts = Vec::new();

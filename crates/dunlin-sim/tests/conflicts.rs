@@ -49,7 +49,7 @@ fn script(row: &Row, seed: u64) -> Script {
     let mut script: Script = text.parse().unwrap_or_else(|e| panic!("{e:?}: {text}"));
     let tick_ns = if seed % 4 < 2 { 1 } else { 4_000_000 };
     let skew_s = [0, -3600, 315_360_000][(seed % 3) as usize];
-    script.setup = Setup { seed, devices: DEVICES, tick_ns, errors: 0, skew_s };
+    script.setup = Setup { seed, devices: DEVICES, tick_ns, errors: 0, skew_s, disks: Vec::new() };
     script
 }
 

@@ -5,7 +5,8 @@ use super::{caught, hold};
 
 /// The modules of the core, the lowest first. A module may name those before it.
 const CORE: &[&str] = &[
-    "path", "ids", "state", "codec", // what is replicated, and its bytes
+    "path", "ids", "state", "keeps",
+    "codec", // what is replicated, and its bytes; what a disk keeps of it
     "message", "members", "ticket", // what devices say; they know no index
     "kv", "rows", "names", "decide", "tree", // the index and what is derived in it
     "journal", "merge", "life", "change", // what comes in

@@ -37,6 +37,7 @@ impl Work<'_> {
             node,
             dot: w.dot,
             seen: self.tx.node(node)?.map(|n| n.state.seen),
+            mode: self.mode_of(seen, names::default_mode(&content)),
             ..LocalRow::of(seen, content)
         }))
     }

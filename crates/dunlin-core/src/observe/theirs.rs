@@ -19,7 +19,7 @@ impl Work<'_> {
         if !matches!(seen, Seen::File(..)) || self.tx.totals()?.uniting {
             return Ok(false);
         }
-        if seen.mtime() != wanted.mtime {
+        if !self.keeps.may_be(seen.mtime(), wanted.mtime) {
             return Ok(true);
         }
         for at in self.tx.places_of_inode(seen.stamp().ino)? {

@@ -366,7 +366,7 @@ impl Device {
 
     pub fn plan(&self, staged: &dyn Fn(&ContentId) -> bool, limit: usize) -> Plan {
         let skip = BTreeSet::new();
-        plan::plan(&self.index, &Window { staged, skip: &skip, limit, removals: true }).unwrap()
+        plan::plan(&self.index, &Window::new(staged, &skip, limit)).unwrap()
     }
 
     /// Carries out one step on the disk, as the node's apply does.

@@ -28,7 +28,7 @@ pub(super) fn stamps(disk: &dyn Disk, step: &Step, placed: Option<&Stamp>) -> io
         Action::Meta { row, .. } if is_dir(row) => Outcome::Done(of_dir(&row.stamp)?, None),
         Action::Meta { row, mtime, .. } => {
             let expected = Stamp { mtime: mtime.unwrap_or(row.stamp.mtime), ..row.stamp };
-            Outcome::Done(ours(&step.path, &expected)?, None)
+            Outcome::Done(ours(&step.path, placed.unwrap_or(&expected))?, None)
         }
         Action::Move { from_path, row, swap, .. } => {
             let of = |path: &RelPath, row: &LocalRow| {

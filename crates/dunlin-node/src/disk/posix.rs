@@ -119,6 +119,24 @@ impl Disk for PosixDisk {
         Ok(entries)
     }
 
+    fn names(&self, dir: &RelPath) -> io::Result<Vec<Name>> {
+        let fd = self.open_quietly(dir, OFlags::DIRECTORY)?;
+        let mut buf = vec![MaybeUninit::uninit(); LIST_BUFFER];
+        let mut raw = RawDir::new(&fd, &mut buf);
+        let mut names = Vec::new();
+        while let Some(entry) = raw.next() {
+            match entry {
+                Err(Errno::INTR) => {}
+                Ok(entry) if matches!(entry.file_name().to_bytes(), b"." | b"..") => {}
+                entry => {
+                    let name = Name::new(entry?.file_name().to_bytes());
+                    names.push(name.map_err(|_| Errno::NAMETOOLONG)?);
+                }
+            }
+        }
+        Ok(names)
+    }
+
     /// `None` also where a parent is a link. Where a parent is another mounted file system this is an
     /// error (EXDEV): what the mount hides is not absent.
     fn stat(&self, path: &RelPath) -> io::Result<Option<Stat>> {

@@ -4,14 +4,18 @@
 //! option. So every start tries, inside the control directory.
 
 use super::{Disk, FileTime, Rename};
+use dunlin_core::keeps::Keeps;
 use dunlin_core::path::{Name, RelPath};
 use std::io;
 
 /// The directory, below the control directory, in which is tried.
 const DIR: &[u8] = b"probe";
 
+/// How names that are no text are refused where all have to be.
+const EILSEQ: i32 = rustix::io::Errno::ILSEQ.raw_os_error();
+
 /// What a folder's file system can do.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Abilities {
     /// A rename can refuse to replace what is there (renameat2 NOREPLACE).
     pub rename_no_replace: bool,
@@ -21,8 +25,21 @@ pub struct Abilities {
     pub symlinks: bool,
     /// Permission bits are kept as set. Not so on FAT and many network mounts.
     pub modes: bool,
-    /// Modification times are kept to the nanosecond. FAT keeps two seconds, HFS+ one.
-    pub mtime_nanos: bool,
+    /// Modification times are kept in steps of so many nanoseconds: 1, but two seconds on FAT, one on HFS+.
+    pub tick_ns: u64,
+    /// A name is listed in the form in which it was given. Not so on HFS+.
+    pub forms: bool,
+    /// Different names lead to one entry: names of another case, or of another Unicode form.
+    pub blind: bool,
+}
+
+impl Abilities {
+    /// What of it says what is kept.
+    pub fn keeps(&self) -> Keeps {
+        let renames = self.rename_no_replace && self.rename_exchange;
+        let (links, forms, tick_ns) = (self.symlinks, self.forms, self.tick_ns);
+        Keeps { modes: self.modes, links, forms, tick_ns, renames }
+    }
 }
 
 /// Finds out what works in the directory `control`, which must exist, and leaves nothing behind there.
@@ -47,12 +64,16 @@ fn run(disk: &dyn Disk, dir: &RelPath) -> io::Result<Abilities> {
     for (path, content) in [(&short, &b"1"[..]), (&long, b"22")] {
         disk.create(path)?.write_at(content, 0)?;
     }
+    let (forms, form_blind) = forms(disk, dir)?;
+    let upper = dir.join(&name(b"SHORT")?);
     Ok(Abilities {
         rename_no_replace: no_replace(disk, &short, &long, &fresh)?,
         rename_exchange: exchange(disk, &short, &long)?,
         symlinks: symlinks(disk, &link)?,
         modes: modes(disk, &short)?,
-        mtime_nanos: mtime_nanos(disk, &short)?,
+        tick_ns: tick_ns(disk, &short)?,
+        forms,
+        blind: form_blind || disk.stat(&upper)?.is_some(),
     })
 }
 
@@ -100,9 +121,33 @@ fn modes(disk: &dyn Disk, at: &RelPath) -> io::Result<bool> {
     Ok(true)
 }
 
-fn mtime_nanos(disk: &dyn Disk, at: &RelPath) -> io::Result<bool> {
+/// The steps in which times are kept; those of FAT where they cannot be told.
+fn tick_ns(disk: &dyn Disk, at: &RelPath) -> io::Result<u64> {
+    const FAT: u64 = 2_000_000_000;
     let time = FileTime { secs: 1_000_000_007, nanos: 123_456_789 };
-    Ok(able(disk.set_mtime(at, time))? && disk.stat(at)?.is_some_and(|s| s.mtime == time))
+    if !able(disk.set_mtime(at, time))? {
+        return Ok(FAT);
+    }
+    let kept = disk.stat(at)?.map_or(FileTime::default(), |s| s.mtime);
+    let steps = std::iter::successors(Some(1_000_000_000), |step| Some(step / 10)).take(10);
+    let is_step = |step: &u32| kept.nanos.is_multiple_of(*step) && kept.nanos.abs_diff(time.nanos) < *step;
+    let step = steps.filter(|_| kept.secs == time.secs).find(is_step);
+    Ok(step.map_or(FAT, u64::from))
+}
+
+/// Whether a name keeps its form, and whether another form leads to it too. A file system that takes
+/// neither has nothing to say.
+fn forms(disk: &dyn Disk, dir: &RelPath) -> io::Result<(bool, bool)> {
+    let (composed, decomposed) = (name("fo\u{e9}".as_bytes())?, name("foe\u{301}".as_bytes())?);
+    match disk.create(&dir.join(&composed)) {
+        Ok(_) => {}
+        Err(e) if e.kind() == io::ErrorKind::InvalidInput || e.raw_os_error() == Some(EILSEQ) => {
+            return Ok((true, false));
+        }
+        Err(e) => return Err(e),
+    }
+    let listed = disk.names(dir)?.contains(&composed);
+    Ok((listed, !listed || disk.stat(&dir.join(&decomposed))?.is_some()))
 }
 
 fn size(disk: &dyn Disk, path: &RelPath) -> io::Result<Option<u64>> {
@@ -158,7 +203,9 @@ mod tests {
                 rename_exchange: true,
                 symlinks: true,
                 modes: true,
-                mtime_nanos: true,
+                tick_ns: 1,
+                forms: true,
+                blind: false,
             };
             assert_eq!(probe(&disk, &control).unwrap(), all);
             assert!(disk.list(&control).unwrap().is_empty());

@@ -230,7 +230,7 @@ impl Engine {
             &self.braking.brake,
             gone.iter().map(|o| &o.at).filter(|at| asked.contains(at)),
         )?;
-        let mut work = Work::new(&snapshot);
+        let mut work = Work::new(&snapshot).on(self.folder.disk.keeps());
         let before = snapshot.totals()?;
         let observed = work.observe(&gone)?;
         let last = work.tx.totals()?.counter;

@@ -7,10 +7,6 @@ use dunlin_core::plan::{Action, Step};
 use dunlin_core::rows::{Doubt, Position, Rows, Stamp};
 use dunlin_core::state::{Content, Mtime};
 use std::collections::BTreeMap;
-use std::time::Duration;
-
-/// A file that changed a moment ago is looked at once more after this.
-pub(super) const RACY_AGAIN: Duration = Duration::from_millis(20);
 
 /// What is in doubt.
 pub(super) struct Doubts {
@@ -61,7 +57,7 @@ impl Engine {
     /// What is recorded of a position with this stamp may be what somebody wrote just after.
     pub(super) fn doubt(&mut self, at: &Position, stamp: &Stamp) {
         self.doubts.young.insert(at.clone(), stamp.ctime);
-        self.mark(at.clone(), RACY_AGAIN, true);
+        self.mark(at.clone(), self.racy_again(), true);
     }
 
     /// What was looked at is in doubt no more.

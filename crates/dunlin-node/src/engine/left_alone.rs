@@ -21,6 +21,8 @@ impl Engine {
         if self.kept.contains(&at.dir) {
             self.let_go.insert(at.dir);
         }
+        // What had the name of something that is not shown may have gone.
+        self.replan |= !self.unshown.is_empty();
         if let Some(node) = self.in_the_way.remove(at) {
             self.backoff.remove(&node);
             self.replan = true;

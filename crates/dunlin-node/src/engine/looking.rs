@@ -1,6 +1,5 @@
 //! The engine's way from the disk into the index.
 
-use super::doubts::RACY_AGAIN;
 use super::{Engine, RESCAN, RESCAN_UNWATCHED};
 use crate::disk::is_gone;
 use crate::scan::{self, Hashed, Scanned, ToHash};
@@ -270,7 +269,7 @@ impl Engine {
         }
         self.hidden.extend(scanned.hidden);
         for at in scanned.again {
-            self.mark(at, RACY_AGAIN, false);
+            self.mark(at, Duration::from_millis(20), false);
         }
         scanned.absent.into_iter().for_each(|at| self.vanished(at));
         let mut seen = scanned.seen;
@@ -364,7 +363,7 @@ impl Engine {
         let snapshot = self.folder.store.snapshot()?;
         self.add_suspects(&snapshot, &mut seen)?;
         self.make_durable(&snapshot, &mut seen)?;
-        let mut work = Work::new(&snapshot);
+        let mut work = Work::new(&snapshot).on(self.folder.disk.keeps());
         let observed = work.observe(&seen)?;
         seen.iter().for_each(|o| drop(self.unseen.remove(&o.at)));
         self.commit(work)?;

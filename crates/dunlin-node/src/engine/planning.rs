@@ -2,16 +2,17 @@
 
 use super::Engine;
 use super::left_alone::{IN_THE_WAY, KEPT_IN_THE_WAY};
+use super::unshown::twin;
 use crate::apply::{Applied, apply};
 use crate::control::Change;
 use crate::disk::{DISK_FULL, NO_INODES};
-use crate::scan::RACY_MS;
+use crate::scan::racy_ms;
 use dunlin_core::brake::{Brake, counts};
 use dunlin_core::ids::{ContentId, DotRange, NodeId, ROOT};
 use dunlin_core::kv::{Read, View};
 use dunlin_core::path::RelPath;
 use dunlin_core::plan::{Action, Fetch, Outcome, Plan, Step, Window, plan};
-use dunlin_core::rows::{Rows, Stamp};
+use dunlin_core::rows::{Position, Rows, Stamp};
 use dunlin_core::state::{Content, Mtime};
 use dunlin_core::tree::Work;
 use std::collections::BTreeSet;
@@ -52,6 +53,7 @@ impl Engine {
             self.troubles.clear();
             self.backoff.clear();
             self.in_the_way.clear();
+            self.cannot_show(Vec::new());
             return self.clear_stage();
         }
         let mut skip: BTreeSet<NodeId> = self.fetching.values().copied().collect();
@@ -60,14 +62,32 @@ impl Engine {
         let folder = self.folder.clone();
         let staged = |id: &ContentId| is_empty(id) || folder.stage.has(id);
         let removals = self.may_remove(&totals)?;
-        let window = Window { staged: &staged, skip: &skip, limit: STEPS_MAX, removals };
-        let Plan { mut steps, fetches, blocked } = plan(&snapshot, &window)?;
+        let twin = |at: &Position, path: &RelPath| twin(folder.disk.as_ref(), &snapshot, at, path);
+        let window = Window {
+            removals,
+            keeps: folder.disk.keeps(),
+            twin: if folder.disk.is_blind() { Some(&twin) } else { None },
+            ..Window::new(&staged, &skip, STEPS_MAX)
+        };
+        let Plan { mut steps, fetches, blocked, unshown } = plan(&snapshot, &window)?;
         drop(snapshot);
+        let stuck = steps.is_empty() && fetches.is_empty() && !unshown.is_empty();
+        self.cannot_show(unshown);
         steps.retain(|step| !self.is_in_doubt(step));
         // What still cannot be planned waits for something else to change, and not for the time.
         self.backoff.values_mut().filter(|b| b.until <= now).for_each(|b| b.offered = true);
+        let stuck = stuck && !self.waits_for_more();
+        if stuck {
+            // Nothing else is lacking: what stood in the way of it does no more.
+            self.troubles.clear();
+            self.backoff.clear();
+        }
         for (node, path) in blocked {
             self.trouble(node, path, KEPT_IN_THE_WAY.into());
+        }
+        if stuck {
+            self.replan = false;
+            return self.clear_stage();
         }
         let asked = self.ask(fetches);
         let worked = self.apply(bounded(steps))?;
@@ -109,7 +129,8 @@ impl Engine {
             let mut work = Work::new(&snapshot);
             for s in stranded {
                 let content = Content::File { id: s.content, size: s.stat.size };
-                work.bring_back(s.node, content, s.stat.mode & 0o777, s.stat.stamp().mtime)?;
+                let mode = if self.folder.disk.keeps().modes { s.stat.mode & 0o777 } else { 0o644 };
+                work.bring_back(s.node, content, mode, s.stat.stamp().mtime)?;
             }
             self.commit(work)?;
             self.replan = true;
@@ -141,7 +162,9 @@ impl Engine {
         if steps.is_empty() || !self.check_root() {
             return Ok(false);
         }
-        let applied = apply(self.folder.disk.as_ref(), &self.folder.stage, &steps);
+        let disk = self.folder.disk.as_ref();
+        let racy_ms = racy_ms(disk);
+        let applied = apply(disk, &self.folder.stage, &steps);
         let snapshot = self.folder.store.snapshot()?;
         let mut work = Work::new(&snapshot);
         let (mut done, mut removed, mut changes) = (false, 0, Vec::new());
@@ -157,7 +180,7 @@ impl Engine {
                         changes.extend(deleted);
                         self.tell(step);
                     }
-                    if let Some(stamp) = may_hide_a_write(step, &outcome) {
+                    if let Some(stamp) = may_hide_a_write(step, &outcome, racy_ms) {
                         self.doubt(&step.at, stamp);
                     }
                     done = true;
@@ -238,13 +261,13 @@ impl Engine {
 
 /// The stamp that is recorded, if it may be that of a user's write too: one just before the time was set is
 /// hidden by it, and one just after a file was placed if it got the time that the file has.
-fn may_hide_a_write<'a>(step: &Step, outcome: &'a Outcome) -> Option<&'a Stamp> {
+fn may_hide_a_write<'a>(step: &Step, outcome: &'a Outcome, racy_ms: i64) -> Option<&'a Stamp> {
     let ms = |t: Mtime| t.secs.saturating_mul(1000).saturating_add(i64::from(t.nanos / 1_000_000));
     let Outcome::Done(stamp, _) = outcome else { return None };
     let hides = match &step.action {
         Action::Meta { row, .. } => row.content != Content::Dir,
         Action::Place { content: Content::File { .. }, .. } => {
-            ms(stamp.ctime).saturating_sub(ms(stamp.mtime)).saturating_abs() < RACY_MS
+            ms(stamp.ctime).saturating_sub(ms(stamp.mtime)).saturating_abs() < racy_ms
         }
         _ => false,
     };

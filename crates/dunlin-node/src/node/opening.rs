@@ -3,12 +3,14 @@
 use super::{Open, Shared, Unopened, cannot};
 use crate::config::Config;
 use crate::control::{ApiError, Event};
+use crate::disk::known::KnownDisk;
 use crate::disk::posix::PosixDisk;
+use crate::disk::probe::probe;
 use crate::engine::{Engine, Input, Pulse, Start, note_damage};
 use crate::folder::{Folder, known, lock, ranges, verify};
 use crate::home::{random_bytes, write_atomic};
 use crate::site::Site;
-use crate::stage::{Stage, root_trouble, write_marker};
+use crate::stage::{Stage, control, root_trouble, write_marker};
 use crate::store::{OpenError, Store, begin};
 use crate::watch::{Watched, Watcher};
 use dunlin_core::ids::{DeviceId, FolderId, Incarnation, LifeId};
@@ -206,13 +208,17 @@ impl Drop for Made {
 fn open(shared: &Arc<Shared>, config: Config, dir: PathBuf) -> Result<Arc<Folder>, ApiError> {
     let path = config.path.clone();
     let what = format!("open the folder {}", shown(&path));
-    let disk = Arc::new(PosixDisk::open(&path).map_err(|e| cannot(&what, e))?);
+    let posix = Arc::new(PosixDisk::open(&path).map_err(|e| cannot(&what, e))?);
+    let disk = posix.clone();
     if let Some(why) = root_trouble(disk.as_ref(), &config.marker()) {
         let hint = "bring the right folder back, or remove and share it anew";
         return Err(ApiError::failed(format!("{}: {why}", shown(&path)), hint));
     }
     let held = hold(&path)?;
     let stage = Stage::open(disk.clone()).map_err(|e| cannot(&what, e))?;
+    // What it drops must never be taken for a change: nothing begins before that is known.
+    let found = probe(disk.as_ref(), &control(&[])).map_err(|e| cannot(&what, e))?;
+    let disk = Arc::new(KnownDisk::new(disk, &found));
     let store = open_index(shared, &dir).map_err(|e| {
         ApiError::failed(format!("cannot {what}: {e}"), "see docs/on-disk.md on rebuilding an index")
     })?;
@@ -249,7 +255,8 @@ fn open(shared: &Arc<Shared>, config: Config, dir: PathBuf) -> Result<Arc<Folder
         peers_changed: watch::channel(0).0,
     });
     let fresh = (shared.device, random_16(&what)?);
-    let engine = engine(&folder, Watched { watcher: watcher.clone(), disk }, fresh).map_err(|e| {
+    let watched = Watched { watcher: watcher.clone(), disk: posix };
+    let engine = engine(&folder, watched, fresh).map_err(|e| {
         note_damage(&folder.dir, &e);
         cannot(&what, e)
     })?;

@@ -141,6 +141,7 @@ impl Tree {
             self.next_ino - 1
         });
         let now = self.stamp();
+        let mode = self.kept_mode(&node, mode);
         let inode = Inode {
             ino,
             mode,
@@ -278,8 +279,18 @@ impl Tree {
         Ok(())
     }
 
+    /// Where modes are not kept, all files and all directories have one.
+    fn kept_mode(&self, node: &Node, mode: u16) -> u16 {
+        match node {
+            _ if self.options.modes => mode,
+            Node::Dir(_) => 0o755,
+            _ => 0o644,
+        }
+    }
+
     pub(super) fn set_mode(&mut self, id: Id, mode: u16) {
         let now = self.stamp();
+        let mode = self.kept_mode(&self.inodes[id].node, mode);
         let inode = &mut self.inodes[id];
         (inode.mode, inode.ctime) = (mode, now);
         self.note(id, Who::Program, || Changed::Mode(mode));
@@ -296,6 +307,7 @@ impl Tree {
 
     pub(super) fn set_mtime(&mut self, id: Id, mtime: FileTime) {
         let now = self.stamp();
+        let mtime = if self.options.rounds { self.rounded(mtime) } else { mtime };
         let inode = &mut self.inodes[id];
         (inode.mtime, inode.ctime) = (mtime, now);
         self.note(id, Who::Program, || Changed::Mtime);

@@ -1,8 +1,9 @@
 //! When two names are one to a file system.
 
 use dunlin_core::path::Name;
+use std::borrow::Cow;
 
-/// How a file system looks names up. What it stores is always the name as it was given.
+/// How a file system looks names up. What it stores is the name as it was given, but where it decomposes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Names {
     /// Byte by byte, as on Linux.
@@ -13,11 +14,13 @@ pub enum Names {
     /// Without regard to whether accents are composed with their letters (for what is in a table of
     /// common Latin letters).
     NfdBlind,
+    /// The same, and what is stored is decomposed, as on HFS+.
+    Decomposes,
 }
 
 impl Names {
     /// Whether both name the same entry.
-    pub(super) fn same(self, a: &Name, b: &Name) -> bool {
+    pub fn same(self, a: &Name, b: &Name) -> bool {
         if self == Names::Exact || a == b {
             return a == b;
         }
@@ -28,6 +31,20 @@ impl Names {
             (Ok(a), Ok(b)) => a.chars().flat_map(decompose).eq(b.chars().flat_map(decompose)),
             // What is no text has no letters.
             _ => false,
+        }
+    }
+}
+
+impl Names {
+    /// The name under which an entry is stored.
+    pub fn stored(self, name: &Name) -> Cow<'_, Name> {
+        match std::str::from_utf8(name.as_bytes()) {
+            Ok(text) if self == Names::Decomposes && !text.is_ascii() => {
+                let text: String = text.chars().flat_map(decompose).collect();
+                // Longer than a name may be it is kept as it is: no name of a workload is.
+                Name::new(text.as_bytes()).map_or(Cow::Borrowed(name), Cow::Owned)
+            }
+            _ => Cow::Borrowed(name),
         }
     }
 }

@@ -266,8 +266,7 @@ impl WriteFile for Handle {
 impl ModelDisk {
     /// The tree, if this handle's life goes on.
     fn alive(&self) -> io::Result<MutexGuard<'_, Tree>> {
-        let tree = self.tree();
-        if tree.alive == Some(self.life) { Ok(tree) } else { Err(Errno::IO.into()) }
+        Some(self.tree()).filter(|tree| tree.alive == Some(self.life)).ok_or(Errno::IO.into())
     }
 
     fn handle(&self, path: &RelPath, number: u64) -> Box<Handle> {
@@ -330,10 +329,11 @@ impl Disk for ModelDisk {
         tree.counts.creates += 1;
         tree.trouble(Trouble::Grow)?;
         let (dir, name) = tree.parent(tree.held, path.names())?;
-        let id = tree.create(dir, name, Node::File(Default::default()), 0o600)?;
-        tree.tell(dir, name, What::Attrib);
+        let name = tree.options.names.stored(name).into_owned();
+        let id = tree.create(dir, &name, Node::File(Default::default()), 0o600)?;
+        tree.tell(dir, &name, What::Attrib);
         tree.inodes[id].opens += 1;
-        let entry = Some((dir, name.clone()));
+        let entry = Some((dir, name));
         let number = tree.handles.add(Open { id, entry, unlinked: false, writes: true, program: true });
         Ok(self.handle(path, number))
     }
@@ -492,6 +492,7 @@ impl Tree {
         match text.len() {
             0 => Err(Errno::NOENT),
             1..=LINK_MAX if text.contains(&0) => Err(Errno::INVAL),
+            _ if !self.options.links => Err(Errno::PERM),
             1..=LINK_MAX => self.create(dir, name, Node::Link(text.into()), 0o777).map(drop),
             _ => Err(Errno::NAMETOOLONG),
         }

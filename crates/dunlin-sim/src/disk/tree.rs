@@ -158,8 +158,13 @@ impl Tree {
 
     /// The clock as inodes are stamped by it.
     pub(super) fn stamp(&self) -> FileTime {
+        self.rounded(self.now)
+    }
+
+    /// A time as far as it is kept.
+    pub(super) fn rounded(&self, time: FileTime) -> FileTime {
         let tick = i128::from(self.options.tick_ns.max(1));
-        let ns = i128::from(self.now.secs) * 1_000_000_000 + i128::from(self.now.nanos);
+        let ns = i128::from(time.secs) * 1_000_000_000 + i128::from(time.nanos);
         let ns = ns.div_euclid(tick) * tick;
         let (secs, nanos) = (ns.div_euclid(1_000_000_000), ns.rem_euclid(1_000_000_000));
         FileTime { secs: secs as i64, nanos: nanos as u32 }
@@ -299,6 +304,7 @@ impl Tree {
 
     /// Makes an entry for a new inode.
     pub(super) fn create(&mut self, dir: Id, name: &Name, node: Node, mode: u16) -> Result<Id> {
+        let name = &*self.options.names.stored(name);
         match self.step(dir, name) {
             Err(Errno::NOENT) => {}
             Err(e) => return Err(e),
@@ -322,6 +328,7 @@ impl Tree {
 
     /// Another entry for a file or link.
     pub(super) fn link(&mut self, id: Id, dir: Id, name: &Name) -> Result<()> {
+        let name = &*self.options.names.stored(name);
         match self.step(dir, name) {
             Err(Errno::NOENT) => {}
             Err(e) => return Err(e),
@@ -378,6 +385,7 @@ impl Tree {
     /// Renames; `how` is `None` for what POSIX does: replace what is there.
     pub(super) fn rename(&mut self, from: (Id, &Name), to: (Id, &Name), how: Option<Rename>) -> Result<()> {
         let ((from_dir, from_name), (to_dir, to_name)) = (from, to);
+        let to_name = &*self.options.names.stored(to_name);
         self.may(from_dir, May::Search)?;
         self.may(to_dir, May::Search)?;
         let id = self.step(from_dir, from_name)?;

@@ -306,6 +306,7 @@ impl Tree {
 
     fn create_whole(&mut self, dir: Id, name: &Name, bytes: &[u8]) -> Result<Id> {
         self.must_have_room(bytes.len())?;
+        let name = &*self.options.names.stored(name);
         let id = self.create(dir, name, Node::File(Default::default()), FILE_MODE)?;
         if !bytes.is_empty() {
             self.write(id, bytes, 0, Who::User)?;

@@ -85,6 +85,19 @@ impl ModelDisk {
         found.map(|id| tree.thing(id))
     }
 
+    /// A path with the names of what is there as they are stored.
+    pub fn stored(&self, path: &RelPath) -> RelPath {
+        let tree = self.tree();
+        let (mut at, mut out) = (Some(tree.place), RelPath::root());
+        for name in path.names() {
+            let found = at.and_then(|at| tree.find(at, name));
+            let stored = tree.options.names.stored(name);
+            out = out.join(found.as_ref().map_or(&*stored, |f| &f.0));
+            at = found.map(|f| f.1);
+        }
+        out
+    }
+
     /// Everything in the folder that is away, with its `.dunlin`.
     pub fn away(&self) -> BTreeMap<RelPath, Thing> {
         let tree = self.tree();

@@ -223,8 +223,9 @@ impl Flock {
     }
 
     fn compare(&self, expected: &Expected) {
+        let first = self.tree(self.staying()[0]);
         for device in self.staying() {
-            let mut found = contents(&self.tree(device));
+            let mut found = contents(&self.named_as(device, &first, &Default::default()));
             let mut both = Vec::new();
             if let Some(path) = &expected.conflict {
                 let split = path.rsplit_once('.').filter(|(_, extension)| !extension.contains('/'));

@@ -49,6 +49,7 @@ const GROWS_ANYWAY: u64 = 400 << 10;
 pub fn script(seed: u64) -> Script {
     let mut script = workload::script_with(seed, 3);
     script.setup.errors = 0;
+    script.setup.disks.clear();
     script.acts.retain(|act| !LEFT_OUT.contains(&act.what.word()));
     script
 }

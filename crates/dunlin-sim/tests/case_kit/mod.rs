@@ -37,7 +37,7 @@ pub fn cases(seeds: u64, devices: usize, acts: impl Fn(u64) -> String, check: im
         let mut script: Script = text.parse().unwrap_or_else(|e| panic!("{e:?}"));
         let tick_ns = if seed % 2 == 0 { 1 } else { 4_000_000 };
         let skew_s = [0, 0, -3600, 315_360_000][(seed % 4) as usize];
-        script.setup = Setup { seed, devices, tick_ns, errors: 0, skew_s };
+        script.setup = Setup { seed, devices, tick_ns, errors: 0, skew_s, disks: Vec::new() };
         let telling = Telling(&script);
         let rest = rest::run(&script);
         assert_eq!(rest.outcome.broken, None, "seed {seed}");
