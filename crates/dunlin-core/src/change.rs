@@ -21,11 +21,8 @@ pub struct Attributes {
 impl Work<'_> {
     /// Applies `change` under a new dot, which is returned.
     pub(crate) fn write(&mut self, node: NodeId, change: impl FnOnce(&mut State, Dot)) -> Read<Dot> {
-        let mut totals = self.tx.totals()?;
-        totals.counter += 1;
-        let dot = Dot { inc: totals.inc, counter: totals.counter };
-        self.tx.put_totals(&totals);
         let mut state = self.tx.node(node)?.unwrap_or_default().state;
+        let dot = self.next_dot(&state)?;
         change(&mut state, dot);
         state.seen.add(dot);
         self.put_state(node, state, 0)?;

@@ -4,18 +4,26 @@
 //! Numbers that were given once must not be given again: others hold what they stood for. So each life
 //! has an id, kept in the index and beside the folder, and peers say in which life they heard what they
 //! have. An index that does not know that life, or not that much of it, is an older one; it goes on
-//! as a new incarnation, which unites with what the others know.
+//! as a new incarnation.
+//!
+//! Until it is known, nobody can tell: a disk that was brought back whole, index and folder, looks as it did. So
+//! changes are made under an incarnation that belongs to this life alone, until every other member was met in it and
+//! none of them knows more of the index than it does itself. Then it is *confirmed*, and the one of the index does.
 
-use crate::ids::{Incarnation, LifeId};
+use crate::ids::{Dot, Incarnation, LifeId};
 use crate::kv::{Read, View};
+use crate::merge::SEEN_MAX;
 use crate::rows::{Rows, Table, after, decode, encode, key};
 use crate::state::State;
 use crate::tree::Work;
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use minicbor::{Decode, Encode};
 
 /// So many lives are remembered. Who heard something in an earlier one only, is told everything again.
 const LIVES_MAX: usize = 256;
+/// A node that so many incarnations changed is changed under no further ones of lives.
+const LIVES_OF_ONE: usize = SEEN_MAX / 2;
 
 #[derive(Encode, Decode)]
 struct LifeRow {
@@ -23,14 +31,29 @@ struct LifeRow {
     seq: u64,
     #[n(1)]
     life: LifeId,
+    /// The incarnation of its changes; zeros if there were none before it was confirmed.
+    #[cbor(n(2), default)]
+    inc: Incarnation,
+}
+
+fn rows(view: &dyn View) -> Read<Vec<(Vec<u8>, LifeRow)>> {
+    let prefix = [Table::Life as u8];
+    let pairs = view.range(&prefix, &after(&prefix), usize::MAX)?;
+    pairs.into_iter().map(|(k, v)| decode(&v, "life").map(|row| (k, row))).collect()
 }
 
 /// The lives of this device's program with an index, in order: the last sequence number when each began, and the
 /// life.
 pub fn lives(view: &dyn View) -> Read<Vec<(u64, LifeId)>> {
-    let prefix = [Table::Life as u8];
-    let pairs = view.range(&prefix, &after(&prefix), usize::MAX)?;
-    pairs.iter().map(|(_, v)| decode::<LifeRow>(v, "life").map(|l| (l.seq, l.life))).collect()
+    Ok(rows(view)?.into_iter().map(|(_, row)| (row.seq, row.life)).collect())
+}
+
+/// The incarnations under which this device makes changes, or made them in lives that are remembered.
+pub fn own(view: &dyn View) -> Read<BTreeSet<Incarnation>> {
+    let totals = view.totals()?;
+    let lives = rows(view)?.into_iter().map(|(_, row)| row.inc);
+    let all = lives.chain([totals.inc, totals.index]);
+    Ok(all.filter(|inc| *inc != Incarnation::default()).collect())
 }
 
 /// What a peer says it has of this index.
@@ -47,7 +70,7 @@ pub struct Heard {
 /// Whether this index is the one that a peer heard, or one that came of it, as far as can be told.
 pub fn vouches(view: &dyn View, heard: &Heard) -> Read<bool> {
     let totals = view.totals()?;
-    if heard.of != totals.inc || heard.received == 0 {
+    if heard.of != totals.of_index().0 || heard.received == 0 {
         return Ok(true);
     }
     let lives = lives(view)?;
@@ -68,32 +91,75 @@ pub fn remembers(view: &dyn View, noted: LifeId, seq: u64) -> Read<bool> {
 }
 
 impl Work<'_> {
-    /// A life begins. Counters up to `given` may have been given, and are not given again; returns the one
-    /// that was given last.
-    pub fn begin_life(&mut self, life: LifeId, given: u64) -> Read<u64> {
+    /// A life begins, in which changes are made under `inc` until it is confirmed. Counters of the index up to `given`
+    /// may have been given, and are not given again; returns the one that was given last.
+    pub fn begin_life(&mut self, life: LifeId, inc: Incarnation, given: u64) -> Read<u64> {
+        self.drop_unused()?;
         let mut totals = self.tx.totals()?;
-        if given > totals.counter {
-            // Each start leaves out what was reserved and not given; there are 2^53.
-            totals.counter = given;
-            self.tx.put_totals(&totals);
-        }
-        let prefix = [Table::Life as u8];
-        let pairs = self.tx.range(&prefix, &after(&prefix), usize::MAX)?;
-        let last = pairs.last().and_then(|(k, _)| k.get(1..9)?.try_into().ok()).map_or(0, u64::from_be_bytes);
-        for (old, _) in pairs.iter().take((pairs.len() + 1).saturating_sub(LIVES_MAX)) {
+        let (index, counter) = totals.of_index();
+        // Each start leaves out what was reserved and not given; there are 2^53.
+        (totals.index, totals.index_counter) = (index, counter.max(given));
+        (totals.inc, totals.counter) = (inc, 0);
+        self.tx.put_totals(&totals);
+        let rows = rows(&self.tx)?;
+        let last = rows.last().and_then(|(k, _)| k.get(1..9)?.try_into().ok()).map_or(0, u64::from_be_bytes);
+        for (old, _) in rows.iter().take((rows.len() + 1).saturating_sub(LIVES_MAX)) {
             self.tx.remove(old.clone());
         }
-        let row = LifeRow { seq: totals.seq, life };
+        let row = LifeRow { seq: totals.seq, life, inc };
         self.tx.put(key(Table::Life, &[&(last + 1).to_be_bytes()]), encode(&row));
-        Ok(totals.counter)
+        Ok(totals.index_counter)
     }
 
-    /// The index turned out to be rolled back: it goes on as another incarnation. What is on the disk
-    /// is then older than all that is known, until both were united.
-    pub fn renew(&mut self, inc: Incarnation) -> Read<()> {
+    /// Nobody knows more of this index than it does itself: changes are made under its own incarnation from now on.
+    pub fn confirm(&mut self) -> Read<()> {
+        self.drop_unused()?;
         let mut totals = self.tx.totals()?;
-        totals.inc = inc;
-        totals.uniting = true;
+        (totals.inc, totals.counter) = totals.of_index();
+        (totals.index, totals.index_counter) = Default::default();
+        self.tx.put_totals(&totals);
+        Ok(())
+    }
+
+    /// An incarnation under which nothing was changed is told to nobody.
+    fn drop_unused(&mut self) -> Read<()> {
+        let totals = self.tx.totals()?;
+        if totals.is_confirmed() || totals.counter > 0 {
+            return Ok(());
+        }
+        if let Some((key, row)) = rows(&self.tx)?.pop().filter(|(_, row)| row.inc == totals.inc) {
+            self.tx.put(key, encode(&LifeRow { inc: Incarnation::default(), ..row }));
+        }
+        Ok(())
+    }
+
+    /// The dot of the next change of a node in this state. One that was changed in too many lives has no room for yet
+    /// another: there the index's own incarnation has to do.
+    pub(crate) fn next_dot(&mut self, state: &State) -> Read<Dot> {
+        let mut totals = self.tx.totals()?;
+        let full = state.seen.entries().len() >= LIVES_OF_ONE && state.seen.get(totals.inc) == 0;
+        let dot = if full && !totals.is_confirmed() {
+            totals.index_counter += 1;
+            Dot { inc: totals.index, counter: totals.index_counter }
+        } else {
+            totals.counter += 1;
+            Dot { inc: totals.inc, counter: totals.counter }
+        };
+        self.tx.put_totals(&totals);
+        Ok(dot)
+    }
+
+    /// The index turned out to be rolled back: it goes on as another incarnation. If what is on the disk did not go
+    /// back with it, that says nothing any more until both were united with what others know.
+    pub fn renew(&mut self, inc: Incarnation, unites: bool) -> Read<()> {
+        let mut totals = self.tx.totals()?;
+        (totals.inc, totals.counter) = (inc, 0);
+        (totals.index, totals.index_counter) = Default::default();
+        if unites {
+            totals.uniting = true;
+            // What was recorded in them is no evidence.
+            rows(&self.tx)?.into_iter().for_each(|(key, _)| self.tx.remove(key));
+        }
         self.tx.put_totals(&totals);
         Ok(())
     }
@@ -102,7 +168,8 @@ impl Work<'_> {
     /// it was rolled back, or somebody lies. Changes of mine under those numbers would count for nothing.
     pub(crate) fn foretells(&self, state: &State) -> Read<bool> {
         let totals = self.tx.totals()?;
-        Ok(state.seen.get(totals.inc) > totals.counter)
+        let (index, counter) = totals.of_index();
+        Ok(state.seen.get(index) > counter || state.seen.get(totals.inc) > totals.counter)
     }
 }
 
@@ -126,7 +193,8 @@ mod tests {
             (totals.inc, totals.seq) = (INC, *at);
             work.tx.put_totals(&totals);
             if i < began.len() {
-                work.begin_life(life((i % 250) as u8 + 1), 0).unwrap();
+                work.begin_life(life((i % 250) as u8 + 1), INC, 0).unwrap();
+                work.confirm().unwrap();
             }
             let changes = work.finish().unwrap();
             index.apply(changes);
@@ -150,6 +218,68 @@ mod tests {
         let known = |n: u8, seq: u64| remembers(&index, life(n), seq).unwrap();
         assert!(known(2, 12) && !known(4, 1) && !known(3, 13));
         assert!(remembers(&Memory::default(), life(4), 9).unwrap());
+    }
+
+    fn changed(index: &mut Memory, change: impl FnOnce(&mut Work<'_>)) {
+        let mut work = Work::new(index);
+        change(&mut work);
+        let changes = work.finish().unwrap();
+        index.apply(changes);
+    }
+
+    fn made(index: &mut Memory, seen: &State) -> Dot {
+        let mut dot = None;
+        changed(index, |work| dot = Some(work.next_dot(seen).unwrap()));
+        dot.unwrap()
+    }
+
+    #[test]
+    fn until_a_life_is_confirmed_its_changes_are_its_own() {
+        let own_of = |n: u8| Incarnation([100 + n; 16]);
+        let dot = |inc, counter| Dot { inc, counter };
+        let mut index = index(&[0], 7);
+        let fresh = State::default();
+        assert_eq!(made(&mut index, &fresh), dot(INC, 1));
+        for n in 2..=4 {
+            changed(&mut index, |work| assert_eq!(work.begin_life(life(n), own_of(n), 50).unwrap(), 50));
+            if n != 3 {
+                assert_eq!(made(&mut index, &fresh), dot(own_of(n), 1));
+                assert_eq!(made(&mut index, &fresh), dot(own_of(n), 2));
+            }
+        }
+        // Others know the index as what it was, and of the lives those in which something was changed.
+        assert_eq!(index.totals().unwrap().of_index(), (INC, 50));
+        assert_eq!(own(&index).unwrap(), [INC, own_of(2), own_of(4)].into());
+        changed(&mut index, |work| work.confirm().unwrap());
+        assert_eq!(made(&mut index, &fresh), dot(INC, 51));
+        assert_eq!(own(&index).unwrap(), [INC, own_of(2), own_of(4)].into());
+    }
+
+    #[test]
+    fn what_was_changed_in_too_many_lives_is_changed_by_the_index() {
+        let mut index = index(&[0], 7);
+        changed(&mut index, |work| assert_eq!(work.begin_life(life(9), Incarnation([9; 16]), 0).unwrap(), 0));
+        let mut state = State::default();
+        for n in 0..LIVES_OF_ONE {
+            assert_eq!(made(&mut index, &state).inc, Incarnation([9; 16]));
+            let mut inc = [7; 16];
+            inc[..8].copy_from_slice(&(n as u64).to_le_bytes());
+            state.seen.add(Dot { inc: Incarnation(inc), counter: 1 });
+        }
+        assert_eq!(made(&mut index, &state), Dot { inc: INC, counter: 1 });
+        state.seen.add(Dot { inc: Incarnation([9; 16]), counter: 1 });
+        assert_eq!(made(&mut index, &state).inc, Incarnation([9; 16]));
+    }
+
+    #[test]
+    fn a_renewed_index_goes_on_as_another_and_only_a_disk_that_did_not_go_back_unites() {
+        for unites in [false, true] {
+            let mut index = index(&[0, 5], 7);
+            changed(&mut index, |work| work.renew(Incarnation([8; 16]), unites).unwrap());
+            let totals = index.totals().unwrap();
+            assert_eq!((totals.of_index(), totals.uniting), ((Incarnation([8; 16]), 0), unites));
+            assert_eq!(lives(&index).unwrap().len(), if unites { 0 } else { 2 });
+        }
     }
 
     #[test]

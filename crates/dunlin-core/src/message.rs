@@ -72,7 +72,7 @@ pub enum Message {
         /// The folder.
         #[n(0)]
         folder: FolderId,
-        /// The sender's incarnation: its sequence numbers belong to it.
+        /// The incarnation of the sender's index: its sequence numbers belong to it.
         #[n(1)]
         inc: Incarnation,
         /// The incarnation of the receiver whose rows the sender has …
@@ -87,6 +87,9 @@ pub enum Message {
         /// The life of the receiver's program in which the sender got the last of those rows.
         #[cbor(n(5), default)]
         heard_in: LifeId,
+        /// Other incarnations under which the sender makes changes, or did.
+        #[cbor(n(6), default)]
+        own: Vec<Incarnation>,
     },
     /// The signed membership statements known to the sender.
     #[n(2)]

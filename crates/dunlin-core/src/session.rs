@@ -4,7 +4,7 @@
 use crate::codec::{Malformed, decode_state, encode_state};
 use crate::ids::{DeviceId, FolderId, Incarnation, LifeId, NodeId, PARKED, ROOT};
 use crate::kv::{Read, View};
-use crate::life::{Heard, lives};
+use crate::life::{Heard, lives, own};
 use crate::message::{Message, ROWS_BYTES, RowBytes};
 use crate::rows::{PeerRow, Rows};
 use crate::tree::Work;
@@ -49,9 +49,10 @@ impl Known {
 /// The first message of the exchange of a folder with a device.
 pub fn opening(view: &dyn View, folder: FolderId, device: DeviceId) -> Read<Message> {
     let peer = view.peer(device)?.unwrap_or_default();
-    let inc = view.totals()?.inc;
+    let inc = view.totals()?.of_index().0;
     let life = lives(view)?.last().map_or(LifeId::default(), |(_, life)| *life);
-    Ok(Message::Open { folder, inc, of: peer.inc, received: peer.received, life, heard_in: peer.life })
+    let own = own(view)?.into_iter().filter(|own| *own != inc).collect();
+    Ok(Message::Open { folder, inc, of: peer.inc, received: peer.received, life, heard_in: peer.life, own })
 }
 
 /// Who speaks: a device, with its index and the life of its program.
@@ -81,7 +82,7 @@ pub struct Outgoing {
 impl Outgoing {
     /// After a peer's opening message, which says what it has.
     pub fn new(view: &dyn View, folder: FolderId, to: Speaker, heard: &Heard) -> Read<Self> {
-        let cursor = if view.totals()?.inc == heard.of { heard.received } else { 0 };
+        let cursor = if view.totals()?.of_index().0 == heard.of { heard.received } else { 0 };
         Ok(Outgoing { folder, to, cursor, opened: false, said: None })
     }
 
@@ -172,6 +173,7 @@ impl Work<'_> {
     ) -> Read<Result<Taken, Malformed>> {
         let mut peer = self.opened(from)?;
         let mut taken = Taken::default();
+        let mut states = Vec::with_capacity(rows.len());
         for row in rows {
             if row.node == ROOT || row.node == PARKED {
                 return Ok(Err(Malformed("a row of a node that has none")));
@@ -182,10 +184,15 @@ impl Work<'_> {
             };
             if self.foretells(&state)? {
                 taken.foretold = true;
-                continue;
+            } else {
+                states.push((row.node, state));
             }
-            if self.hear(row.node, &state, peer.number)? {
-                taken.news.push(row.node);
+        }
+        // What is to come again is not known to be the peer's: should it be rolled back before, it is told that too.
+        let number = if taken.foretold || again { 0 } else { peer.number };
+        for (node, state) in states {
+            if self.hear(node, &state, number)? {
+                taken.news.push(node);
             }
         }
         if upto >= peer.received && !taken.foretold && !again {

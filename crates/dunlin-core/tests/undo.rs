@@ -245,7 +245,7 @@ fn the_last_mass_change_is_told_from_what_went_on_beside_it() {
     d.disk.remove(&p("f1"));
     known_at(&mut d, 500);
     let burst = last_burst(&d.index, 10, 60, None).unwrap().unwrap();
-    assert_eq!((burst.count, burst.by), (15, inc(&d)));
+    assert_eq!((burst.count, burst.selection.by.clone()), (15, Some([inc(&d)].into())));
     let undo = select(&d.index, &burst.selection).unwrap();
     assert!(undo.back.iter().all(|b| b.kind == Kind::Deleted) && undo.back.len() == 15);
     assert!(undo.back.iter().all(|b| b.content.is_some()), "each needs its bytes");

@@ -24,7 +24,7 @@ pub use history::{Again, Remade, Thing};
 pub use host::{Fetched, Host, Input, Passed, Pulse, Start};
 pub(crate) use thread::{note_damage, run};
 
-use exchange::Renewals;
+use exchange::{Met, Renewals};
 use planning::Backoff;
 
 use crate::disk::is_full;
@@ -137,6 +137,7 @@ pub struct Engine {
     /// What a new incarnation is made of, should this index turn out to be rolled back.
     fresh: (DeviceId, [u8; 16]),
     renewals: Renewals,
+    met: Met,
     /// The sequence number that is noted beside the index, and when the next one is.
     noted: u64,
     note_at: Option<Instant>,
@@ -204,6 +205,7 @@ impl Engine {
             uniting: totals.uniting,
             fresh,
             renewals: Renewals::default(),
+            met: Met::default(),
             noted: totals.seq,
             note_at: None,
             clock,
@@ -328,9 +330,9 @@ impl Engine {
         self.now = now;
         match input {
             Input::Hints(hints) => hints.into_iter().for_each(|h| self.hint(h)),
-            Input::Open { from, heard } => self.open(&from, &heard)?,
+            Input::Open { from, heard, own } => self.open(&from, &heard, &own)?,
             Input::Rows { from, upto, last, rows } => {
-                self.rows(&from, upto, &rows)?;
+                self.rows(&from, upto, last, &rows)?;
                 if last {
                     self.waits_for_tree = None;
                 }

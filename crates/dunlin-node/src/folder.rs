@@ -17,7 +17,7 @@ use dunlin_core::message::Message;
 use dunlin_core::path::{Escaped, RelPath};
 use dunlin_core::plan::Fetch;
 use dunlin_core::session::Known;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -152,6 +152,11 @@ impl Host for Folder {
 
     fn is_alone(&self) -> bool {
         lock(&self.peers).is_empty()
+    }
+
+    fn is_everybody(&self, met: &BTreeSet<DeviceId>) -> bool {
+        let me = DeviceId(*self.secret.public().as_bytes());
+        self.members.borrow().keys().all(|member| *member == me || met.contains(member))
     }
 
     fn renewed(&self) {

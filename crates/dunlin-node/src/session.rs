@@ -308,10 +308,10 @@ impl Session {
         };
         let folder = exchange.folder.clone();
         match message {
-            Message::Open { inc, of, received, life, heard_in, .. } => {
+            Message::Open { inc, of, received, life, heard_in, own, .. } => {
                 let from = Speaker { device: self.peer.device, inc, life };
                 let heard = Heard { of, received, life: heard_in };
-                folder.tell(Input::Open { from, heard }).await;
+                folder.tell(Input::Open { from, heard, own }).await;
                 let again = exchange.from.replace(from).is_some();
                 if let (true, Some(old)) = (again, exchange.sender.take()) {
                     old.abort();

@@ -35,22 +35,22 @@ impl Site {
         Site { disk, stage, store, life: Mutex::default() }
     }
 
-    /// A life of the program begins here. The index is renewed as `fresh` if it was rolled back: then it does
+    /// A life of the program begins here, with `own` for its changes until it is confirmed. The index is renewed as `fresh` if it was rolled back: then it does
     /// not know the life that was noted in the folder last. In any case it goes on above all counters that may
     /// have been given. Tells whether it was rolled back.
     ///
     /// # Errors
     /// Those of the disk; a [`Fault`] of the index within.
-    pub fn begin_life(&self, life: LifeId, fresh: Incarnation) -> io::Result<bool> {
+    pub fn begin_life(&self, life: LifeId, own: Incarnation, fresh: Incarnation) -> io::Result<bool> {
         let before = noted(self.disk.as_ref())?;
         let begin = || {
             let snapshot = self.store.snapshot()?;
             let mut work = Work::new(&snapshot);
             let known = before.map_or(Ok(true), |noted| remembers(&snapshot, noted.life, noted.seq))?;
             if !known {
-                work.renew(fresh)?;
+                work.renew(fresh, true)?;
             }
-            let counter = work.begin_life(life, before.map_or(0, |noted| noted.reserved))?;
+            let counter = work.begin_life(life, own, before.map_or(0, |noted| noted.reserved))?;
             let seq = work.tx.totals()?.seq;
             // In the index first: what is noted, the index must know.
             self.store.commit(work.finish()?)?;

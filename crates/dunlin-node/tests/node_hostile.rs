@@ -147,7 +147,15 @@ impl Rogue {
     fn open(&self) -> Message {
         let of = Incarnation::default();
         let (life, heard_in) = Default::default();
-        Message::Open { folder: self.folder, inc: self.inc(), of, received: 0, life, heard_in }
+        Message::Open {
+            folder: self.folder,
+            inc: self.inc(),
+            of,
+            received: 0,
+            life,
+            heard_in,
+            own: Vec::new(),
+        }
     }
 
     /// A file in the root, as a row.

@@ -67,9 +67,8 @@ pub struct Device {
 impl Device {
     /// A device that never ran.
     pub fn new(number: usize, skew_s: i64) -> Device {
-        let number_byte = u8::try_from(number + 1).unwrap_or(u8::MAX);
         Device {
-            id: DeviceId([number_byte; 32]),
+            id: device_id(number),
             number,
             life: None,
             lives: 0,
@@ -130,9 +129,12 @@ impl Device {
             out[8] = kind;
             out
         };
-        site.begin_life(LifeId(unused(2)), Incarnation::new(self.id, unused(3)))?;
+        let own = Incarnation::new(self.id, unused(2));
+        site.begin_life(LifeId(unused(2)), own, Incarnation::new(self.id, unused(3)))?;
         let host = Arc::new(Outbox::default());
         host.told().alone = true;
+        let machines = shared.world().machines.len();
+        host.told().others = (0..machines).filter(|other| *other != number).map(device_id).collect();
         host.told().pulse.scanning = true;
         let start = Start {
             marker: MARKER.into(),
@@ -161,6 +163,10 @@ impl Device {
         self.turn_at = None;
         self.hints_at = None;
     }
+}
+
+fn device_id(number: usize) -> DeviceId {
+    DeviceId([u8::try_from(number + 1).unwrap_or(u8::MAX); 32])
 }
 
 fn hook(disk: &ModelDisk, shared: &Shared, device: usize) {

@@ -9,6 +9,7 @@ mod errno;
 mod events;
 mod file;
 mod handles;
+mod image;
 mod journal;
 mod names;
 mod program;
@@ -23,6 +24,7 @@ use dunlin_node::watch::Hint;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tree::Tree;
 
+pub use image::Image;
 pub use names::Names;
 pub use user::{User, UserFile};
 pub use view::Thing;

@@ -120,6 +120,11 @@ impl ModelIndex {
         self.inner().kept.clone()
     }
 
+    /// Is again what it was.
+    pub fn bring_back(&self, rows: Arc<Stored>) {
+        self.inner().rows = rows;
+    }
+
     /// Goes back to the backup, if there is one.
     pub fn roll_back(&self) -> bool {
         let mut inner = self.inner();

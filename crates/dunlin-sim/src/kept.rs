@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 type File = (u64, ContentId);
 
 /// What the program did to files of users on one machine.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Taken {
     /// Files that were visible, and lie in the program's own directory.
     out: BTreeSet<File>,

@@ -19,9 +19,11 @@ pub mod liar;
 pub mod links;
 pub mod outbox;
 pub mod rest;
+pub mod rolled;
 pub mod script;
 pub mod shrink;
 pub mod users;
+mod whole;
 pub mod workload;
 pub mod world;
 

@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use dunlin_sim::script::Script;
-use dunlin_sim::{flock, run_caught, run_hostile, shrink, workload};
+use dunlin_sim::{flock, rolled, run_caught, run_hostile, shrink, workload};
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -45,6 +45,9 @@ struct Arguments {
     /// Among members that lie.
     #[arg(long)]
     hostile: bool,
+    /// With a machine that goes back in time.
+    #[arg(long)]
+    rolled: bool,
     /// Leaves out the acts with these words, as scripts have them (roll-back).
     #[arg(long, value_name = "WORDS", value_delimiter = ',')]
     without: Vec<String>,
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
     let make = |seed| {
         let mut script = match arguments.devices {
             _ if arguments.hostile => flock::hostile::script(seed),
+            devices if arguments.rolled => rolled::script(seed, devices.unwrap_or(3)),
             Some(devices) => workload::script_with(seed, devices),
             None => workload::script(seed),
         };

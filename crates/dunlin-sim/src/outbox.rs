@@ -6,7 +6,7 @@ use dunlin_core::path::RelPath;
 use dunlin_core::plan::Fetch;
 use dunlin_node::control::Change;
 use dunlin_node::engine::{Host, Pulse};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Small contents that are remembered to be served after the file changed again.
@@ -33,6 +33,8 @@ pub struct Told {
     pub recent: VecDeque<(ContentId, Vec<u8>)>,
     /// Whether no peer is connected.
     pub alone: bool,
+    /// The other members.
+    pub others: BTreeSet<DeviceId>,
     /// The index goes on as another incarnation.
     pub renewed: bool,
     /// Deletes that a person accepted here.
@@ -90,6 +92,10 @@ impl Host for Outbox {
 
     fn is_alone(&self) -> bool {
         self.told().alone
+    }
+
+    fn is_everybody(&self, met: &BTreeSet<DeviceId>) -> bool {
+        self.told().others.is_subset(met)
     }
 
     fn braked(&self, _: Option<&Held>) {}

@@ -83,6 +83,10 @@ pub enum What {
     KeepIndex,
     /// The index is replaced by the backup; the program is restarted.
     RollBack,
+    /// The whole machine is kept as it is now: its index, its folder and the notes in it.
+    KeepAll,
+    /// The whole machine is again what was kept; it is started a moment later.
+    RollBackAll,
     /// The wall clock jumps by so many seconds.
     Jump { secs: i64 },
     /// The disk of the folder is not there any more.
@@ -136,6 +140,8 @@ impl What {
             What::LoseIndex => "lose-index",
             What::KeepIndex => "keep-index",
             What::RollBack => "roll-back",
+            What::KeepAll => "keep-all",
+            What::RollBackAll => "roll-back-all",
             What::Jump { .. } => "jump",
             What::LoseRoot => "lose-root",
             What::BringRoot => "bring-root",
@@ -233,6 +239,8 @@ impl FromStr for Act {
             "lose-index" => What::LoseIndex,
             "keep-index" => What::KeepIndex,
             "roll-back" => What::RollBack,
+            "keep-all" => What::KeepAll,
+            "roll-back-all" => What::RollBackAll,
             "jump" => What::Jump { secs: number(words.get(3), line)? },
             "lose-root" => What::LoseRoot,
             "bring-root" => What::BringRoot,

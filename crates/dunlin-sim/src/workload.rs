@@ -23,6 +23,7 @@ struct Faults {
     leaves: bool,
     network: bool,
     inside: bool,
+    machines: bool,
 }
 
 struct Writer {
@@ -53,7 +54,7 @@ pub fn script_with(seed: u64, devices: usize) -> Script {
     let mut faulty = Chance::new(seed, "faults");
     let mut may = |one_in| faulty.one_in(one_in);
     let calm = may(4);
-    let faults = Faults {
+    let mut faults = Faults {
         kills: !calm && may(2),
         cuts_of_power: !calm && may(3),
         stops: !calm && may(2),
@@ -66,10 +67,12 @@ pub fn script_with(seed: u64, devices: usize) -> Script {
         leaves: !calm && may(8),
         network: !calm && may(2),
         inside: may(2),
+        machines: false,
     };
     let errors = if !calm && may(6) { 50 + faulty.below(200) as u32 } else { 0 };
     let tick_ns = *faulty.pick(&[1, 1, 1_000_000, 4_000_000, 10_000_000]);
     let skew_s = if faulty.one_in(4) { *faulty.pick(&[-315_360_000, -3600, 5, 315_360_000]) } else { 0 };
+    faults.machines = !calm && faulty.one_in(5);
     let workload = Chance::new(seed, "workload");
     let mut writer = Writer {
         workload,
@@ -114,8 +117,12 @@ impl Writer {
             };
             match what {
                 Some(what) => {
-                    let inside =
-                        if matches!(what, What::Kill | What::Refuse | What::PowerCut) { inside } else { 0 };
+                    let inside = if matches!(what, What::Kill | What::Refuse | What::PowerCut | What::KeepAll)
+                    {
+                        inside
+                    } else {
+                        0
+                    };
                     self.push(device, inside, what);
                 }
                 None => {
@@ -244,6 +251,7 @@ impl Writer {
         add(f.stops, &[What::Stop, What::Start]);
         add(f.indexes, &[What::LoseIndex]);
         add(f.roll_backs, &[What::KeepIndex, What::RollBack]);
+        add(f.machines, &[What::KeepAll, What::RollBackAll]);
         add(f.clocks, &[What::Jump { secs: [-86_400, 3_600, 315_360_000][with % 3] }]);
         add(f.roots, &[What::LoseRoot, What::BringRoot]);
         add(f.full, &[What::Full, What::Room]);

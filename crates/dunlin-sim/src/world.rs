@@ -9,6 +9,7 @@ use crate::ledger::{Ledger, id_of};
 use crate::links::Time;
 use crate::script::{Act, What};
 use crate::users::{Hands, content_of};
+use crate::whole::Whole;
 use dunlin_core::ids::{ContentId, Dot, NodeId};
 use dunlin_core::kv::{Changes, Read, Tx, View};
 use dunlin_core::path::{Name, RelPath};
@@ -48,6 +49,8 @@ pub struct Machine {
     pub(crate) brake: Option<u64>,
     /// Which files were deleted, and when, in this life of its program.
     pub(crate) deletes: VecDeque<(Time, NodeId)>,
+    /// What was kept of all of it.
+    pub(crate) whole: Option<Whole>,
     /// When files appeared on it that are young still, in this life of its program.
     pub(crate) made: BTreeMap<NodeId, Time>,
 }
@@ -61,7 +64,7 @@ pub struct World {
     /// The first invariant that broke.
     pub broken: Option<Broken>,
     /// What survives a power cut.
-    power: Chance,
+    pub(crate) power: Chance,
     /// The time, in nanoseconds.
     pub(crate) now: Time,
     /// Power was cut, or an index lost: names may then double.
@@ -94,6 +97,7 @@ impl Shared {
                 taken: Taken::default(),
                 brake: None,
                 deletes: VecDeque::new(),
+                whole: None,
                 made: BTreeMap::new(),
             })
             .collect();
@@ -185,6 +189,7 @@ impl World {
                 self.machines[device].died = true;
             }
             What::PowerCut => self.cut_power(device),
+            What::KeepAll => self.keep_all(device),
             _ if self.machines[device].away => {}
             what => {
                 if matches!(
@@ -209,7 +214,7 @@ impl World {
 
     /// Contents that are anywhere on a machine, with what users cannot see: the program's own, and a folder that is
     /// away. An empty file there is no content of a user's: a power cut may have emptied it.
-    fn contents(&self, device: usize) -> BTreeSet<ContentId> {
+    pub(crate) fn contents(&self, device: usize) -> BTreeSet<ContentId> {
         let disk = &self.machines[device].disk;
         let visible = disk.visible().into_values();
         let holds = |t: &Thing| !matches!(t, Thing::File { bytes, .. } if bytes.is_empty());

@@ -70,7 +70,7 @@ fn an_index_is_not_renewed_as_often_as_somebody_says_it_must() {
         let now = begun + Duration::from_secs(s);
         let of = life.site.store.snapshot().unwrap().totals().unwrap().inc;
         let heard = Heard { of, received: 1 << 40, life: LifeId([9; 16]) };
-        life.engine.handle(Input::Open { from, heard }, now).unwrap();
+        life.engine.handle(Input::Open { from, heard, own: Vec::new() }, now).unwrap();
         life.engine.turn(now).unwrap();
         if std::mem::take(&mut life.host.told().renewed) {
             renewed.push(s);

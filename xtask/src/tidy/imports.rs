@@ -8,8 +8,8 @@ const CORE: &[&str] = &[
     "path", "ids", "state", "codec", // what is replicated, and its bytes
     "message", "members", "ticket", // what devices say; they know no index
     "kv", "rows", "names", "decide", "tree", // the index and what is derived in it
-    "journal", "merge", "change", "observe", "revert", "plan", "brake",
-    "life",    // what comes in, and what follows
+    "journal", "merge", "life", "change", // what comes in
+    "observe", "revert", "plan", "brake",   // what follows
     "session", // what is said of it to whom
     "runs",    // who said hello
 ];

@@ -2,6 +2,7 @@
 
 use super::Observation;
 use crate::kv::Read;
+use crate::life::own;
 use crate::rows::Rows;
 use crate::tree::Work;
 use alloc::vec::Vec;
@@ -10,13 +11,13 @@ impl Work<'_> {
     /// While an index that was rolled back unites, what it says of the disk may be long past: where that is not so any
     /// more, it is no evidence of an edit, a move or a delete. What is there is then met as for the first time.
     pub(super) fn forget_stale(&mut self, batch: &[Observation]) -> Read<()> {
-        let totals = self.tx.totals()?;
-        if !totals.uniting {
+        if !self.tx.totals()?.uniting {
             return Ok(());
         }
+        let incs = own(&self.tx)?;
         for o in batch {
             let Some(row) = self.tx.local(&o.at)? else { continue };
-            let own = row.dot.is_some_and(|dot| dot.inc == totals.inc);
+            let own = row.dot.is_some_and(|dot| incs.contains(&dot.inc));
             if own || o.seen.content().is_some_and(|content| content == row.content) {
                 continue;
             }

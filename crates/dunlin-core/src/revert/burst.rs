@@ -1,7 +1,7 @@
 //! The last mass change: what `undo` means when it is told nothing else.
 
 use super::Selection;
-use crate::ids::Incarnation;
+use crate::ids::{DeviceId, Incarnation};
 use crate::journal::{Journal, Kind, Moment};
 use crate::kv::{Read, View};
 use crate::rows::Rows;
@@ -20,8 +20,6 @@ const WINDOW: u64 = 1024;
 pub struct Burst {
     /// The changes.
     pub selection: Selection,
-    /// Who made them.
-    pub by: Incarnation,
     /// How many there are.
     pub count: usize,
 }
@@ -35,8 +33,8 @@ struct Run {
     reaches: Moment,
 }
 
-/// Who, and what.
-type Sort = (Incarnation, Kind);
+/// Who, and what. A device makes changes under several incarnations; of one that nobody knows, that is who.
+type Sort = (Result<DeviceId, Incarnation>, Kind);
 
 /// The newest run of changes of one kind by one device, with at most `gap` seconds between one and the next, that
 /// took away, brought back or altered at least `least` things; with the runs of other kinds, as large, that it
@@ -52,16 +50,22 @@ pub fn last_burst(
         let i = moments.partition_point(|(last, _)| *last < seq);
         moments.get(i).or(moments.last()).map_or(Moment::default(), |(_, m)| *m)
     };
+    let mut authors: BTreeMap<Incarnation, Result<DeviceId, Incarnation>> = BTreeMap::new();
     let mut runs: BTreeMap<Sort, Run> = BTreeMap::new();
     let mut done: Vec<(Sort, Run)> = Vec::new();
     let mut end = view.totals()?.seq + 1;
     while end > 0 {
         let start = end.saturating_sub(WINDOW);
         for (seq, row) in view.changes(start, end, usize::MAX)?.into_iter().rev() {
-            let sort = (row.by.inc, row.kind);
-            if row.kind == Kind::Created || by.is_some_and(|who| !who.contains(&sort.0)) {
+            let inc = row.by.inc;
+            if row.kind == Kind::Created || by.is_some_and(|who| !who.contains(&inc)) {
                 continue;
             }
+            let who = match authors.get(&inc) {
+                Some(who) => *who,
+                None => *authors.entry(inc).or_insert(view.device_of(inc)?.ok_or(inc)),
+            };
+            let sort = (who, row.kind);
             let now = moment(seq);
             match runs.get_mut(&sort) {
                 Some(run) if run.reaches.running.saturating_sub(now.running) <= gap => {
@@ -82,18 +86,17 @@ pub fn last_burst(
         }
     }
     done.extend(runs);
-    let Some(((inc, _), first)) = newest(&done, least).cloned() else { return Ok(None) };
+    let Some(((who, _), first)) = newest(&done, least).cloned() else { return Ok(None) };
     let among = |(sort, run): &&(Sort, Run)| {
-        sort.0 == inc && run.count >= least && run.from < first.to && first.from < run.to
+        sort.0 == who && run.count >= least && run.from < first.to && first.from < run.to
     };
     let mut burst = Burst {
         selection: Selection {
             from: first.from,
             to: first.to,
-            by: Some(BTreeSet::from([inc])),
+            by: Some(authors.iter().filter(|(_, its)| **its == who).map(|(inc, _)| *inc).collect()),
             kinds: Some(BTreeSet::new()),
         },
-        by: inc,
         count: 0,
     };
     for ((_, kind), run) in done.iter().filter(among) {

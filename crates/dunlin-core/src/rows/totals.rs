@@ -29,10 +29,10 @@ pub struct Totals {
     /// The last sequence number given to a row.
     #[n(0)]
     pub seq: u64,
-    /// The last counter given to a dot.
+    /// The last counter given to a dot of this incarnation.
     #[n(1)]
     pub counter: u64,
-    /// The incarnation that counts.
+    /// The incarnation under which changes are made.
     #[n(2)]
     pub inc: Incarnation,
     /// The sum of the hashes of all states.
@@ -60,6 +60,24 @@ pub struct Totals {
     /// The sum of what nodes have to be removed for (`NeedRow::removals`).
     #[cbor(n(10), default)]
     pub removals: u64,
+    /// The incarnation that the sequence numbers belong to, if that is not the one under which changes are made.
+    #[cbor(n(11), default)]
+    pub index: Incarnation,
+    /// The last counter that was given under that one.
+    #[cbor(n(12), default)]
+    pub index_counter: u64,
+}
+
+impl Totals {
+    /// The incarnation that the sequence numbers belong to, and the last counter given under it.
+    pub fn of_index(&self) -> (Incarnation, u64) {
+        if self.is_confirmed() { (self.inc, self.counter) } else { (self.index, self.index_counter) }
+    }
+
+    /// Whether changes are made under the incarnation that the sequence numbers belong to.
+    pub fn is_confirmed(&self) -> bool {
+        self.index == Incarnation::default()
+    }
 }
 
 impl Tx<'_> {
@@ -110,7 +128,9 @@ mod tests {
         let need: NeedRow = super::super::decode(&[0x83, 3, 0xf6, 7], "need").unwrap();
         assert_eq!(need, NeedRow { phase: 3, waits: None, bytes: 7, removals: 0 });
         let mut old = encode(&Totals { files: 5, uniting: true, ..Totals::default() });
-        assert_eq!((old[0], old.pop()), (0x80 | 11, Some(0)));
+        assert_eq!(old[0], 0x80 | 13);
+        // [… removals, an incarnation of 16 bytes, its counter]
+        old.truncate(old.len() - 1 - 17 - 1);
         old[0] = 0x80 | 10;
         let totals: Totals = super::super::decode(&old, "totals").unwrap();
         assert_eq!((totals.files, totals.uniting, totals.removals), (5, true, 0));

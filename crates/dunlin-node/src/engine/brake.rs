@@ -6,6 +6,7 @@ use super::Engine;
 use super::history::NOTE_AGAIN;
 use dunlin_core::brake::{Brake, Count, Held, Limits, Patience, absent_files, held, pending};
 use dunlin_core::ids::DotRange;
+use dunlin_core::journal::Journal;
 use dunlin_core::kv::{Read, View};
 use dunlin_core::rows::{Position, Rows, Totals};
 use dunlin_core::tree::Work;
@@ -152,9 +153,12 @@ impl Engine {
         }
         let Count { deletes, of, done } = count;
         let most = pending(&snapshot)?.into_iter().max_by_key(|(_, files)| *files);
-        let by = most.filter(|(range, files)| *files > here && range.inc != totals.inc);
-        let peers = snapshot.peers()?;
-        let device = by.and_then(|(range, _)| peers.iter().find(|(_, p)| p.inc == range.inc).map(|p| p.0));
+        let by = match most.filter(|(_, files)| *files > here) {
+            Some((range, _)) if range.inc != totals.inc => Some(snapshot.device_of(range.inc)?),
+            _ => None,
+        };
+        let by = by.filter(|device| *device != Some(self.fresh.0));
+        let device = by.flatten();
         let changes = self.braking.brake.changes(now);
         let held = Held { by: device, here: by.is_none(), deletes, of, done, changes, accepted: Vec::new() };
         let mut work = Work::new(&snapshot);

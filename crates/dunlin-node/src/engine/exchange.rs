@@ -3,7 +3,8 @@
 use super::Engine;
 use crate::store::Snapshot;
 use dunlin_core::decide::locals_of;
-use dunlin_core::ids::{Incarnation, NodeId, ROOT};
+use dunlin_core::ids::{DeviceId, Incarnation, NodeId};
+use dunlin_core::journal::Journal;
 use dunlin_core::kv::Read;
 use dunlin_core::life::{Heard, vouches};
 use dunlin_core::message::RowBytes;
@@ -12,10 +13,11 @@ use dunlin_core::rows::Rows;
 use dunlin_core::session::Speaker;
 use dunlin_core::state::Content;
 use dunlin_core::tree::Work;
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-/// How long the tree of the others is waited for before an index that was rolled back looks at its disk.
-const WAIT_FOR_OTHERS: Duration = Duration::from_secs(3);
+/// So many incarnations are taken from one message.
+const OWN_MAX: usize = 300;
 
 /// How long after the first renewal in a life of the program there may be another; it doubles with each.
 const RENEW_AGAIN: Duration = Duration::from_secs(8);
@@ -38,14 +40,45 @@ impl Renewals {
     }
 }
 
+/// Which devices were met in this life of the program.
+#[derive(Default)]
+pub(super) struct Met {
+    /// They have nothing of this index that it does not know.
+    vouched: BTreeSet<DeviceId>,
+    /// They told all they know besides, and there was nothing of that kind.
+    whole: BTreeSet<DeviceId>,
+}
+
 impl Engine {
-    pub(super) fn open(&mut self, from: &Speaker, heard: &Heard) -> Read<()> {
+    pub(super) fn open(&mut self, from: &Speaker, heard: &Heard, own: &[Incarnation]) -> Read<()> {
         let snapshot = self.folder.store.snapshot()?;
         let mut work = Work::new(&snapshot);
         work.opened(from)?;
+        for inc in own.iter().take(OWN_MAX) {
+            // Who says it first is believed: others may lie.
+            if snapshot.device_of(*inc)?.is_none() {
+                work.record_author(*inc, from.device)?;
+            }
+        }
         let rolled_back = !vouches(&snapshot, heard)?;
         self.commit(work)?;
-        if rolled_back { self.ask_to_renew() } else { Ok(()) }
+        if rolled_back {
+            self.met.vouched.remove(&from.device);
+            return self.ask_to_renew();
+        }
+        self.met.vouched.insert(from.device);
+        Ok(())
+    }
+
+    /// A peer told all it knows. Once every other member has, and none of them knows more of this index than it does
+    /// itself, nobody does.
+    fn was_met(&mut self, work: &mut Work<'_>, from: DeviceId) -> Read<()> {
+        if self.renewals.due.is_some() || !self.met.vouched.contains(&from) {
+            return Ok(());
+        }
+        self.met.whole.insert(from);
+        let confirmed = work.tx.totals()?.is_confirmed();
+        if confirmed || !self.host.is_everybody(&self.met.whole) { Ok(()) } else { work.confirm() }
     }
 
     fn ask_to_renew(&mut self) -> Read<()> {
@@ -57,8 +90,8 @@ impl Engine {
         if self.renewals.due.is_some_and(|at| self.now >= at) { self.renew() } else { Ok(()) }
     }
 
-    /// Others know more of this index than it does itself. What is on the disk may be older than what they
-    /// know, so both are united again.
+    /// Others know more of this index than it does itself: the disk that it is on was brought back, and the folder
+    /// with it, or the note there would have told so at the start. So what the index says of the folder is true.
     fn renew(&mut self) -> Read<()> {
         let count = self.renewals.count + 1;
         self.renewals = Renewals { count, last: Some(self.now), due: None };
@@ -66,12 +99,9 @@ impl Engine {
         random.iter_mut().zip(u64::from(count).to_le_bytes()).for_each(|(r, n)| *r ^= n);
         let snapshot = self.folder.store.snapshot()?;
         let mut work = Work::new(&snapshot);
-        work.renew(Incarnation::new(self.fresh.0, random))?;
+        work.renew(Incarnation::new(self.fresh.0, random), false)?;
         self.commit(work)?;
-        self.uniting = true;
-        self.braking.watches = false;
-        self.waits_for_tree = Some(self.now + WAIT_FOR_OTHERS);
-        self.push_dir(ROOT, true);
+        self.met = Met::default();
         self.host.renewed();
         Ok(())
     }
@@ -101,7 +131,7 @@ impl Engine {
         Ok(())
     }
 
-    pub(super) fn rows(&mut self, from: &Speaker, upto: u64, rows: &[RowBytes]) -> Read<()> {
+    pub(super) fn rows(&mut self, from: &Speaker, upto: u64, last: bool, rows: &[RowBytes]) -> Read<()> {
         let snapshot = self.folder.store.snapshot()?;
         let mut work = Work::new(&snapshot);
         let Ok(taken) = work.take_rows(from, upto, rows, self.renewals.due.is_some())? else {
@@ -114,6 +144,9 @@ impl Engine {
             return self.renew();
         }
         self.hold_back(&snapshot, &taken.news)?;
+        if last && !taken.foretold {
+            self.was_met(&mut work, from.device)?;
+        }
         self.commit(work)?;
         self.note_new(&snapshot, &taken.news)?;
         self.replan |= !taken.news.is_empty();

@@ -5,7 +5,7 @@ use super::history::{Again, Remade};
 use crate::control::Change;
 use crate::watch::Hint;
 use dunlin_core::brake::{Held, Limits};
-use dunlin_core::ids::{ContentId, DeviceId, DotRange};
+use dunlin_core::ids::{ContentId, DeviceId, DotRange, Incarnation};
 use dunlin_core::journal::Kept;
 use dunlin_core::life::Heard;
 use dunlin_core::message::RowBytes;
@@ -13,7 +13,7 @@ use dunlin_core::path::RelPath;
 use dunlin_core::plan::Fetch;
 use dunlin_core::rows::{Position, Stamp, Totals};
 use dunlin_core::session::{Speaker, Standing};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 /// How a folder stands on this device.
@@ -80,6 +80,8 @@ pub enum Input {
         from: Speaker,
         /// What it says it has of this index.
         heard: Heard,
+        /// Other incarnations of it.
+        own: Vec<Incarnation>,
     },
     /// Rows of a peer.
     Rows {
@@ -142,6 +144,8 @@ pub trait Host: Send + Sync {
     fn refuse(&self, device: DeviceId, why: &str);
     /// Whether no peer is connected.
     fn is_alone(&self) -> bool;
+    /// Whether these are all other members.
+    fn is_everybody(&self, met: &BTreeSet<DeviceId>) -> bool;
     /// The tree of this disk and the members' are one now.
     fn united(&self);
     /// Deletes are held from now on; or none are any more.

@@ -219,7 +219,8 @@ fn open(shared: &Arc<Shared>, config: Config, dir: PathBuf) -> Result<Arc<Folder
     let watcher = Arc::new(Watcher::new().map_err(|e| cannot("watch for changes", e))?);
     let site = Arc::new(Site::new(disk.clone(), stage, Box::new(store)));
     let (life, fresh) = (random_16(&what)?, random_16(&what)?);
-    site.begin_life(LifeId(life), Incarnation::new(shared.device, fresh)).map_err(|e| {
+    let own = Incarnation::new(shared.device, life);
+    site.begin_life(LifeId(life), own, Incarnation::new(shared.device, fresh)).map_err(|e| {
         if let Some(fault) = e.get_ref().and_then(|e| e.downcast_ref::<Fault>()) {
             note_damage(&dir, fault);
         }

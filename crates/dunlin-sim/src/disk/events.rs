@@ -33,7 +33,7 @@ enum Event {
 }
 
 /// The watches of the running program and what they saw.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Events {
     next: Wd,
     by_wd: HashMap<Wd, DirKey>,

@@ -19,7 +19,7 @@ const CHANGES_MAX: usize = 32;
 const SLOTS: usize = 1024;
 
 /// The content of a file.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct File {
     pub(super) data: Arc<[u8]>,
     /// A bit for each block that is allocated.

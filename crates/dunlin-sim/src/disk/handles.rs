@@ -5,7 +5,7 @@ use dunlin_core::path::Name;
 use std::collections::BTreeMap;
 
 /// An open file.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Open {
     pub(super) id: Id,
     /// The entry it was opened by, wherever that was moved.
@@ -19,7 +19,7 @@ pub(super) struct Open {
 }
 
 /// All open files.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Handles {
     next: u64,
     open: BTreeMap<u64, Open>,

@@ -25,7 +25,7 @@ const PARTS_MAX: usize = 256;
 const PARTS_BACK: usize = 64;
 
 /// One change of one entry.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Part {
     dir: Id,
     name: Name,
@@ -44,7 +44,7 @@ impl Part {
 }
 
 /// The changes of entries that are not durable, in order.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Journal {
     first: Seq,
     parts: VecDeque<Part>,

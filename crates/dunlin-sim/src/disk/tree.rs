@@ -18,7 +18,7 @@ pub(super) type Id = usize;
 pub(super) const DEV: u64 = 77;
 
 /// What an inode is.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Node {
     File(File),
     Dir(Dir),
@@ -27,7 +27,7 @@ pub(super) enum Node {
 }
 
 /// A directory.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Dir {
     pub(super) entries: BTreeMap<Name, Id>,
     /// What the worst crash would leave of the entries.
@@ -42,7 +42,7 @@ pub(super) struct Dir {
 }
 
 /// An inode.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Inode {
     pub(super) ino: u64,
     pub(super) node: Node,
@@ -81,7 +81,7 @@ impl Inode {
 }
 
 /// Everything of one disk.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Tree {
     pub(super) options: Options,
     pub(super) now: FileTime,

@@ -117,10 +117,10 @@ impl Flock {
         let device = self.devices[from].id;
         self.note(|| format!("{from} tells {to}: {}", brief(&message)));
         match message {
-            Message::Open { inc, of, received, life, heard_in, .. } => {
+            Message::Open { inc, of, received, life, heard_in, own, .. } => {
                 let speaker = Speaker { device, inc, life };
                 let heard = Heard { of, received, life: heard_in };
-                self.input(to, Input::Open { from: speaker, heard });
+                self.input(to, Input::Open { from: speaker, heard, own });
                 let Some(life) = &self.devices[to].life else { return };
                 let begun =
                     life.site.store.snapshot().and_then(|s| Outgoing::new(&s, FOLDER, speaker, &heard));

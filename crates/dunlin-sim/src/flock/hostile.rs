@@ -125,7 +125,7 @@ impl Flock {
         let Ok(totals) = life.site.store.snapshot().and_then(|s| s.totals()) else { return false };
         let (speaker, heard) = self.liars[liar].opening(totals.inc, totals.seq);
         self.note(|| format!("liar {liar} opens to {to}: {speaker:?} {heard:?}"));
-        self.input(to, Input::Open { from: speaker, heard });
+        self.input(to, Input::Open { from: speaker, heard, own: Vec::new() });
         let Some(life) = self.devices[to].life.as_ref().filter(|l| l.number == number) else { return false };
         let begun = life.site.store.snapshot().and_then(|s| Outgoing::new(&s, FOLDER, speaker, &heard));
         let Ok(outgoing) = begun else { return false };

@@ -29,16 +29,7 @@ impl Flock {
                 }
             }
             What::LoseIndex => self.lose_index(device),
-            // A backup of a moment ago leaves no trace, and is no backup that anybody keeps.
-            What::RollBack if !self.shared.world().is_noted_beyond(device) => {}
-            What::RollBack => {
-                self.stop(device);
-                let mut world = self.shared.world();
-                world.rough = true;
-                world.machines[device].index.roll_back();
-                drop(world);
-                self.start_soon(device);
-            }
+            what @ (What::RollBack | What::RollBackAll) => self.go_back(device, &what),
             What::KeepIndex => self.shared.world().machines[device].index.keep(),
             What::Jump { secs } => self.devices[device].skew_s += secs,
             // Each is refused where it is so already.
@@ -79,6 +70,30 @@ impl Flock {
             _ => self.shared.world().carry_out(&act),
         }
         self.after_hands(device);
+    }
+
+    /// A device's index, or all of its machine, is again what was kept of it.
+    fn go_back(&mut self, device: usize, what: &What) {
+        let whole = *what == What::RollBackAll;
+        let possible = {
+            let world = self.shared.world();
+            // A backup of a moment ago leaves no trace, and is no backup that anybody keeps.
+            if whole { world.is_kept(device) } else { world.is_noted_beyond(device) }
+        };
+        if !possible {
+            return;
+        }
+        self.stop(device);
+        {
+            let mut world = self.shared.world();
+            if whole {
+                world.bring_back(device);
+            } else {
+                world.rough = true;
+                world.machines[device].index.roll_back();
+            }
+        }
+        self.start_soon(device);
     }
 
     /// A device's index is lost while it is stopped.

@@ -1,0 +1,80 @@
+//! A machine with all that is on it, kept at one moment and brought back later.
+
+use crate::disk::{Image, Thing};
+use crate::index::Stored;
+use crate::kept::Taken;
+use crate::users::content_of;
+use crate::world::World;
+use dunlin_core::ids::ContentId;
+use dunlin_core::path::RelPath;
+use dunlin_core::plan::path_of;
+use dunlin_core::rows::Rows;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// A machine at a moment.
+pub struct Whole {
+    disk: Image,
+    index: Arc<Stored>,
+    taken: Taken,
+}
+
+impl World {
+    /// Keeps a machine as it is; one that was never set up is not worth it.
+    pub(crate) fn keep_all(&mut self, device: usize) {
+        let machine = &mut self.machines[device];
+        let index = machine.index.rows();
+        let control = machine.disk.control_tree();
+        let is_set_up = control.keys().any(|path| path.to_bytes().ends_with(b".dunlin/life"));
+        if machine.away || !is_set_up || !index.totals().is_ok_and(|t| t.seq > 0) {
+            return;
+        }
+        let disk = machine.disk.image();
+        machine.whole = Some(Whole { disk, index, taken: machine.taken.clone() });
+    }
+
+    /// Whether a machine can be brought back as it was.
+    pub(crate) fn is_kept(&self, device: usize) -> bool {
+        let machine = &self.machines[device];
+        machine.whole.is_some() && !machine.away
+    }
+
+    /// A machine is again what it was. What its user wrote since was let go of with it, as far as nobody else has it.
+    pub(crate) fn bring_back(&mut self, device: usize) {
+        let before = self.contents(device);
+        // What stood somewhere and was not recorded there yet, nobody was told: a move, half of which was, say.
+        let untold = self.unrecorded(device);
+        let torn = self.power.one_in(2);
+        self.rough |= torn;
+        let machine = &mut self.machines[device];
+        let Some(whole) = &machine.whole else { return };
+        machine.disk.bring_back(&whole.disk, torn.then_some(&mut self.power));
+        machine.index.bring_back(whole.index.clone());
+        machine.taken = whole.taken.clone();
+        let after = self.contents(device);
+        let elsewhere: BTreeSet<ContentId> = (0..self.machines.len())
+            .filter(|other| *other != device)
+            .flat_map(|other| {
+                let disk = &self.machines[other].disk;
+                disk.visible().into_values().chain(disk.away().into_values())
+            })
+            .filter_map(|thing| content_of(&thing))
+            .collect();
+        let lost = before.difference(&after).filter(|id| !elsewhere.contains(id));
+        for lost in lost.copied().chain(untold).collect::<Vec<_>>() {
+            self.ledger.excuse(lost);
+        }
+    }
+
+    fn unrecorded(&self, device: usize) -> Vec<ContentId> {
+        let rows = self.machines[device].index.rows();
+        let recorded = |path: &RelPath, id: &ContentId| {
+            let holders = rows.holders(*id).unwrap_or_default();
+            holders.iter().any(|at| path_of(rows.as_ref(), at).ok().flatten().as_ref() == Some(path))
+        };
+        let visible = self.machines[device].disk.visible();
+        let files = visible.iter().filter(|(_, thing)| matches!(thing, Thing::File { .. }));
+        let contents = files.filter_map(|(path, thing)| Some((path, content_of(thing)?)));
+        contents.filter(|(path, id)| !recorded(path, id)).map(|(_, id)| id).collect()
+    }
+}

@@ -1,0 +1,155 @@
+//! Devices whose disk goes back in time: state directory and folder together, as with a virtual machine, or the
+//! folder alone, from a backup.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use dunlin_testkit::*;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+fn copy(from: &Path, to: &Path) {
+    assert!(Command::new("cp").arg("-a").args([from, to]).status().unwrap().success());
+}
+
+/// A copy of all that a stopped device has.
+fn keep(node: &Node, backup: &Path) {
+    fs::create_dir(backup).unwrap();
+    copy(&node.home, &backup.join("state"));
+    copy(&node.dir, &backup.join("folder"));
+}
+
+fn bring_back(node: &Node, backup: &Path) {
+    fs::remove_dir_all(&node.home).unwrap();
+    fs::remove_dir_all(&node.dir).unwrap();
+    copy(&backup.join("state"), &node.home);
+    copy(&backup.join("folder"), &node.dir);
+}
+
+fn named(text: &str) -> Vec<u8> {
+    text.as_bytes().to_vec()
+}
+
+fn conflict_copies(all: &Tree) -> Vec<String> {
+    let names = all.keys().map(|p| p.escape_ascii().to_string());
+    names.filter(|p| p.contains("~conflict-")).collect()
+}
+
+/// Three devices; the first was kept as it was, and then it and the others went on and are in sync.
+fn went_on() -> (tempfile::TempDir, [Node; 3], Tree) {
+    let (temp, a, b) = pair();
+    let base = temp.path().canonicalize().unwrap();
+    let (mut a, mut c) = (a, Node::new(&base, "c"));
+    for name in ["kept", "theirs", "own", "gone", "moved"] {
+        write(a.path(name), format!("{name}, old"));
+    }
+    c.join(&b.invite());
+    settle("before", &[&a, &b, &c]);
+    a.stop();
+    keep(&a, &base.join("backup"));
+    a.run();
+    a.until_connected(2, PATIENCE);
+    write(a.path("own"), "own, newer");
+    write(a.path("made"), "made");
+    fs::remove_file(a.path("gone")).unwrap();
+    settle("by itself", &[&a, &b, &c]);
+    write(b.path("theirs"), "theirs, newer");
+    fs::rename(c.path("moved"), c.path("moved away")).unwrap();
+    let newer = settle("went on", &[&a, &b, &c]);
+    a.stop();
+    (temp, [a, b, c], newer)
+}
+
+#[test]
+fn a_machine_that_went_back_takes_what_is_newer_and_brings_nothing_old() {
+    let (temp, [mut a, b, c], newer) = went_on();
+    bring_back(&a, &temp.path().join("backup"));
+    a.run();
+    a.until_connected(2, PATIENCE);
+    let all = settle("back", &[&a, &b, &c]);
+    assert_eq!(differences(&newer, &all), Vec::<String>::new());
+    // And it goes on as any other.
+    write(a.path("own"), "own, after that");
+    let all = settle("after that", &[&a, &b, &c]);
+    assert_eq!(fs::read(b.path("own")).unwrap(), b"own, after that");
+    assert_eq!(conflict_copies(&all), Vec::<String>::new());
+}
+
+#[test]
+fn what_is_changed_on_a_machine_that_went_back_before_it_meets_others_is_kept_with_what_they_have() {
+    let (temp, [mut a, mut b, mut c], newer) = went_on();
+    b.stop();
+    c.stop();
+    bring_back(&a, &temp.path().join("backup"));
+    a.run();
+    write(a.path("kept"), "kept, edited");
+    write(a.path("own"), "own, edited");
+    write(a.path("alone"), "alone");
+    a.wait();
+    b.run();
+    c.run();
+    [&a, &b, &c].iter().for_each(|node| drop(node.until_connected(2, PATIENCE)));
+    let all = settle("met", &[&a, &b, &c]);
+    for (name, text) in [("kept", "kept, edited"), ("alone", "alone"), ("theirs", "theirs, newer")] {
+        assert_eq!(fs::read_to_string(b.path(name)).unwrap(), text);
+    }
+    let copies = conflict_copies(&all);
+    assert!(copies.len() == 1 && copies[0].starts_with("own~conflict-"), "{copies:?}");
+    let both = [fs::read_to_string(c.path("own")).unwrap(), fs::read_to_string(c.path(&copies[0])).unwrap()];
+    assert!(both.contains(&"own, newer".to_owned()) && both.contains(&"own, edited".to_owned()), "{both:?}");
+    for name in ["made", "moved away"] {
+        assert_eq!(all.get(&named(name)), newer.get(&named(name)), "{name}");
+    }
+    assert!(!all.contains_key(&named("gone")) && !all.contains_key(&named("moved")));
+}
+
+/// As of `rsync -a --delete backup/ folder/`, without the program's own directory.
+fn restore(node: &Node, backup: &Path) {
+    for entry in fs::read_dir(&node.dir).unwrap().map(Result::unwrap).filter(|e| e.file_name() != ".dunlin") {
+        if entry.file_type().unwrap().is_dir() {
+            fs::remove_dir_all(entry.path()).unwrap();
+        } else {
+            fs::remove_file(entry.path()).unwrap();
+        }
+    }
+    for entry in fs::read_dir(backup).unwrap().map(Result::unwrap).filter(|e| e.file_name() != ".dunlin") {
+        copy(&entry.path(), &node.dir);
+    }
+}
+
+#[test]
+fn an_old_backup_over_one_folder_is_taken_back_everywhere_with_one_command() {
+    for running in [false, true] {
+        let (temp, a, b) = pair();
+        let base = temp.path().canonicalize().unwrap();
+        let (mut a, mut c) = (a, Node::new(&base, "c"));
+        c.join(&b.invite());
+        for i in 0..40 {
+            write(a.path(format!("f{i}")), format!("file {i}, old"));
+        }
+        settle("an hour ago", &[&a, &b, &c]);
+        let backup = base.join("backup");
+        copy(&a.dir, &backup);
+        // Since then most were edited, and some made.
+        for i in 0..30 {
+            write(b.path(format!("f{i}")), format!("file {i}, newer"));
+            write(c.path(format!("new{i}")), format!("made {i}"));
+        }
+        let newer = settle("now", &[&a, &b, &c]);
+        if running {
+            restore(&a, &backup);
+        } else {
+            a.stop();
+            restore(&a, &backup);
+            a.run();
+            a.until_connected(2, PATIENCE);
+        }
+        let old = settle("restored", &[&a, &b, &c]);
+        assert_eq!(old.len(), 40, "running: {running}");
+        assert_eq!(fs::read(c.path("f7")).unwrap(), b"file 7, old");
+        let (code, out, err) = b.asks(&["undo"]);
+        assert_eq!(code, 0, "running: {running}: {out}{err}");
+        let all = settle("undone", &[&a, &b, &c]);
+        assert_eq!(differences(&newer, &all), Vec::<String>::new(), "running: {running}");
+    }
+}
