@@ -79,7 +79,7 @@ fn what_is_changed_before_it_meets_anybody_counts_beside_what_it_forgot() {
         let apart = "17000 0 cut 1\n17000 0 cut 2\n18000 0 roll-back-all\n";
         let alone = "19000 0 save kept 40\n19000 0 save own 41\n19100 0 write alone 42\n19200 0 remove d/e\n";
         let met = "23000 0 heal 1\n23000 0 heal 2\n";
-        let restart = if seed % 3 == 0 { "20000 0 kill\n" } else { "" };
+        let restart = if seed.is_multiple_of(3) { "20000 0 kill\n" } else { "" };
         sorted(&format!("{BEFORE}{SINCE}{}{apart}{alone}{restart}{met}", restarts(seed)))
     };
     cases(SEEDS, 3, acts, |_, rest| {
@@ -100,7 +100,7 @@ fn whom_it_meets_first_may_be_behind_too() {
         let apart = "17000 0 cut 1\n17000 1 cut 2\n18000 2 start\n18000 0 roll-back-all\n";
         let both = "21000 0 save own 41\n21000 0 write alone 42\n22000 2 save kept 43\n";
         // What was done meanwhile reaches the one that knows more by way of the other, or by itself.
-        let met = if seed % 2 == 0 {
+        let met = if seed.is_multiple_of(2) {
             "25000 1 heal 2\n27000 0 heal 1\n"
         } else {
             "25000 0 heal 1\n27000 1 heal 2\n"
