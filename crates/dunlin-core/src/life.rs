@@ -13,7 +13,7 @@
 use crate::ids::{Dot, Incarnation, LifeId};
 use crate::kv::{Read, View};
 use crate::merge::SEEN_MAX;
-use crate::rows::{Rows, Table, after, decode, encode, key};
+use crate::rows::{PeerRow, Rows, Table, after, decode, encode, key};
 use crate::state::State;
 use crate::tree::Work;
 use alloc::collections::BTreeSet;
@@ -161,6 +161,10 @@ impl Work<'_> {
             rows(&self.tx)?.into_iter().for_each(|(key, _)| self.tx.remove(key));
         }
         self.tx.put_totals(&totals);
+        // What came from here before was left out of what others told since.
+        for (device, peer) in self.tx.peers()? {
+            self.tx.put_peer(device, &PeerRow { received: 0, ..peer });
+        }
         Ok(())
     }
 

@@ -335,8 +335,8 @@ impl Engine {
         match input {
             Input::Hints(hints) => hints.into_iter().for_each(|h| self.hint(h)),
             Input::Open { from, heard, own } => self.open(&from, &heard, &own)?,
-            Input::Rows { from, upto, last, rows } => {
-                self.rows(&from, upto, last, &rows)?;
+            Input::Rows { from, told, upto, last, rows } => {
+                self.rows((&from, told), upto, last, &rows)?;
                 if last {
                     self.waits_for_tree = None;
                 }

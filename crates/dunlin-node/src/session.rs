@@ -7,7 +7,7 @@ use crate::folder::{Folder, PeerFolder, lock};
 use crate::net::connection::{Closed, Connection, RecvStream, SendStream};
 use crate::node::Shared;
 use crate::transfer::{StreamError, read_frame, send_frame};
-use dunlin_core::ids::{DeviceId, FolderId};
+use dunlin_core::ids::{DeviceId, FolderId, Incarnation};
 use dunlin_core::life::Heard;
 use dunlin_core::message::{DeviceAddress, Message, VERSION, read_message};
 use dunlin_core::session::{Link, Outgoing, Speaker, Standing, old_stays, opening};
@@ -195,6 +195,8 @@ async fn serve_streams(shared: Arc<Shared>, peer: Arc<Peer>) {
 struct Exchange {
     folder: Arc<Folder>,
     peer: Arc<PeerFolder>,
+    /// The incarnation of this index that the peer is told.
+    told: Incarnation,
     /// The peer, once it opened the exchange.
     from: Option<Speaker>,
     sender: Option<tokio::task::JoinHandle<()>>,
@@ -258,6 +260,7 @@ impl Session {
             let mine =
                 block_in_place(|| opening(&folder.site.store.snapshot()?, folder.id, self.peer.device));
             let Ok(opening) = mine else { continue };
+            let Message::Open { inc: told, .. } = opening else { continue };
             let statements = folder.statements();
             let peer = Arc::new(PeerFolder {
                 device: self.peer.device,
@@ -278,7 +281,7 @@ impl Session {
             folder.raise();
             folder.tell(Input::Peers).await;
             let id = folder.id;
-            self.folders.insert(id, Exchange { folder, peer, from: None, sender: None });
+            self.folders.insert(id, Exchange { folder, peer, told, from: None, sender: None });
             for message in statements {
                 self.say(message).await?;
             }
@@ -322,7 +325,8 @@ impl Session {
             Message::Rows { upto, last, rows, .. } => {
                 let from =
                     exchange.from.ok_or(StreamError::Protocol("rows before the exchange was opened"))?;
-                folder.tell(Input::Rows { from, upto, last, rows }).await;
+                let told = exchange.told;
+                folder.tell(Input::Rows { from, told, upto, last, rows }).await;
             }
             Message::Ack { received, .. } => {
                 lock(&exchange.peer.known).acked = received;

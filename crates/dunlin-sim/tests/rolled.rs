@@ -75,11 +75,11 @@ fn it_may_go_back_again_and_again() {
 /// Edits before it meets anybody are made beside what it forgot, not on top of it, as often as it does that.
 #[test]
 fn what_is_changed_before_it_meets_anybody_counts_beside_what_it_forgot() {
-    let acts = |seed| {
+    let acts = |seed: u64| {
         let apart = "17000 0 cut 1\n17000 0 cut 2\n18000 0 roll-back-all\n";
         let alone = "19000 0 save kept 40\n19000 0 save own 41\n19100 0 write alone 42\n19200 0 remove d/e\n";
         let met = "23000 0 heal 1\n23000 0 heal 2\n";
-        let restart = if seed % 3 == 0 { "20000 0 kill\n" } else { "" };
+        let restart = if seed.is_multiple_of(3) { "20000 0 kill\n" } else { "" };
         sorted(&format!("{BEFORE}{SINCE}{}{apart}{alone}{restart}{met}", restarts(seed)))
     };
     cases(SEEDS, 3, acts, |_, rest| {

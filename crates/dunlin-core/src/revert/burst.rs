@@ -31,14 +31,24 @@ struct Run {
     count: usize,
     /// When the oldest change of it that was met so far was recorded.
     reaches: Moment,
+    /// When its newest was.
+    ends: Moment,
+}
+
+impl Run {
+    /// Whether no more than `gap` seconds lie between the two.
+    fn is_near(&self, other: &Run, gap: u64) -> bool {
+        self.reaches.running <= other.ends.running.saturating_add(gap)
+            && other.reaches.running <= self.ends.running.saturating_add(gap)
+    }
 }
 
 /// Who, and what. A device makes changes under several incarnations; of one that nobody knows, that is who.
 type Sort = (Result<DeviceId, Incarnation>, Kind);
 
 /// The newest run of changes of one kind by one device, with at most `gap` seconds between one and the next, that
-/// took away, brought back or altered at least `least` things; with the runs of other kinds, as large, that it
-/// went on among. Whoever is not in `by` is left out. What was merely added does not count, and is no part of it.
+/// took away, brought back or altered at least `least` things; with the runs of other kinds, as large, that are no
+/// further from it: edits are found at once, and deletes a moment later. Whoever is not in `by` is left out. What was merely added does not count, and is no part of it.
 pub fn last_burst(
     view: &dyn View,
     least: usize,
@@ -73,7 +83,7 @@ pub fn last_burst(
                     run.count += 1;
                 }
                 _ => {
-                    let fresh = Run { from: seq, to: seq + 1, count: 1, reaches: now };
+                    let fresh = Run { from: seq, to: seq + 1, count: 1, reaches: now, ends: now };
                     done.extend(runs.insert(sort, fresh).map(|old| (sort, old)));
                 }
             }
@@ -87,9 +97,7 @@ pub fn last_burst(
     }
     done.extend(runs);
     let Some(((who, _), first)) = newest(&done, least).cloned() else { return Ok(None) };
-    let among = |(sort, run): &&(Sort, Run)| {
-        sort.0 == who && run.count >= least && run.from < first.to && first.from < run.to
-    };
+    let among = |(sort, run): &&(Sort, Run)| sort.0 == who && run.count >= least && run.is_near(&first, gap);
     let mut burst = Burst {
         selection: Selection {
             from: first.from,

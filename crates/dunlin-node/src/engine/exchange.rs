@@ -131,8 +131,18 @@ impl Engine {
         Ok(())
     }
 
-    pub(super) fn rows(&mut self, from: &Speaker, upto: u64, last: bool, rows: &[RowBytes]) -> Read<()> {
+    pub(super) fn rows(
+        &mut self,
+        (from, told): (&Speaker, Incarnation),
+        upto: u64,
+        last: bool,
+        rows: &[RowBytes],
+    ) -> Read<()> {
         let snapshot = self.folder.store.snapshot()?;
+        if snapshot.totals()?.of_index().0 != told {
+            // Meant for the index before it was renewed, and without what came from that. All come again.
+            return Ok(());
+        }
         let mut work = Work::new(&snapshot);
         let Ok(taken) = work.take_rows(from, upto, rows, self.renewals.due.is_some())? else {
             self.host.refuse(from.device, "a row cannot be read");

@@ -87,6 +87,8 @@ pub enum Input {
     Rows {
         /// Whose.
         from: Speaker,
+        /// The incarnation of this index that it was told when the exchange was opened.
+        told: Incarnation,
         /// How far they reach in its sequence.
         upto: u64,
         /// Whether nothing more was there.

@@ -6,6 +6,7 @@ use crate::links::MS;
 use dunlin_core::life::Heard;
 use dunlin_core::message::Message;
 use dunlin_core::plan::Fetch;
+use dunlin_core::rows::Rows;
 use dunlin_core::session::{Outgoing, Speaker, Standing, opening};
 use dunlin_node::engine::Input;
 
@@ -137,7 +138,11 @@ impl Flock {
                 if self.liars.is_empty() {
                     self.shared.world().check_rows(&rows);
                 }
-                self.input(to, Input::Rows { from: speaker, upto, last, rows });
+                let Some(life) = &self.devices[to].life else { return };
+                // Messages of earlier connections do not arrive here.
+                let told = life.site.store.snapshot().and_then(|s| s.totals()).unwrap_or_default();
+                let told = told.of_index().0;
+                self.input(to, Input::Rows { from: speaker, told, upto, last, rows });
             }
             Message::Statements { statements, .. } => self.hear_releases(to, &statements),
             Message::Ack { received, .. } => self.links.end(to, from).known.acked = received,

@@ -116,7 +116,9 @@ impl Flock {
             let nodes: Vec<String> = rows.iter().map(|r| format!("{:?}:{}", r.node, r.state.len())).collect();
             format!("liar {liar} tells {to}: {}", nodes.join(" "))
         });
-        self.input(to, Input::Rows { from, upto, last, rows });
+        let Some(life) = &self.devices[to].life else { return };
+        let told = life.site.store.snapshot().and_then(|s| s.totals()).unwrap_or_default().of_index().0;
+        self.input(to, Input::Rows { from, told, upto, last, rows });
     }
 
     /// A liar opens the exchange, or opens it anew; `false` if the device is gone by then.
