@@ -158,7 +158,7 @@ impl Engine {
             self.was_met(&mut work, from.device)?;
         }
         self.commit(work)?;
-        self.note_new(&snapshot, &taken.news)?;
+        self.braking.brake.heard(self.braking.time(self.now), &snapshot, &taken.news)?;
         self.replan |= !taken.news.is_empty();
         for node in &taken.news {
             // That nobody had its old content says nothing of the new one.
