@@ -58,6 +58,11 @@ impl<'v> Work<'v> {
         Ok(self.tx.into_changes())
     }
 
+    /// Writes what is in doubt though nothing else changes.
+    pub fn settle_doubt(&mut self, doubt: Option<Doubt>) -> Read<()> {
+        self.tx.put_doubt(doubt)
+    }
+
     /// What is in doubt once this batch is committed.
     pub fn leave_in_doubt(&mut self, doubt: Option<Doubt>) {
         self.doubt = Some(doubt);

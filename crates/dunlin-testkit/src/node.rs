@@ -154,6 +154,16 @@ impl Node {
         self.start(&["run".as_ref()]);
     }
 
+    /// The same, until it answers.
+    pub fn run_until_it_answers(&mut self) {
+        self.run();
+        let begun = Instant::now();
+        while self.asks(&["status"]).0 != 0 {
+            assert!(begun.elapsed() < PATIENCE, "{} does not answer", self.name);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// The process; of the wrapper, if there is one.
     pub fn pid(&self) -> u32 {
         self.child.as_ref().unwrap().id()

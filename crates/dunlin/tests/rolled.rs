@@ -81,7 +81,7 @@ fn what_is_changed_on_a_machine_that_went_back_before_it_meets_others_is_kept_wi
     b.stop();
     c.stop();
     bring_back(&a, &temp.path().join("backup"));
-    a.run();
+    a.run_until_it_answers();
     write(a.path("kept"), "kept, edited");
     write(a.path("own"), "own, edited");
     write(a.path("alone"), "alone");

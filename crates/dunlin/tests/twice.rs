@@ -45,8 +45,8 @@ fn has_stopped(node: &Node) -> bool {
 }
 
 fn both_stop(a: &mut Node, b: &Node, twin: &mut Node) {
-    a.run();
-    twin.run();
+    a.run_until_it_answers();
+    twin.run_until_it_answers();
     until("both stop", PATIENCE, || has_stopped(a) && has_stopped(twin));
     // What is done there now goes nowhere, and nothing new comes.
     write(a.path("at a"), b"a");

@@ -76,11 +76,11 @@ impl Work<'_> {
             }
             if there.node == row.node {
                 let wanted = self.wanted_version(row, at)?;
-                let moved = deleted && wanted.is_some_and(|w| !w.copy && w.at == *at);
-                if moved {
+                if deleted && wanted.is_some_and(|w| !w.copy && w.at == *at) {
                     self.relocate(row.node, &to, row.seen.as_ref())?;
                 }
-                return Ok(moved);
+                // A version that lost its name gets it again by a step.
+                return Ok(true);
             }
             if self.is_superseded(&to, &there)? {
                 // Of the one that it replaced, others made something else meanwhile.

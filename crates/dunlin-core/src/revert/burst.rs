@@ -36,6 +36,13 @@ struct Run {
 }
 
 impl Run {
+    /// Whether the two were one go. Edits and deletes of one are recorded apart: a delete is believed only after a while.
+    fn goes_with(&self, its: Kind, other: &Run, kind: Kind, gap: u64) -> bool {
+        let mass = |kind: Kind| matches!(kind, Kind::Changed | Kind::Deleted);
+        let at_once = self.from < other.to && other.from < self.to;
+        at_once || (mass(its) && mass(kind) && self.is_near(other, gap))
+    }
+
     /// Whether no more than `gap` seconds lie between the two.
     fn is_near(&self, other: &Run, gap: u64) -> bool {
         self.reaches.running <= other.ends.running.saturating_add(gap)
@@ -96,8 +103,10 @@ pub fn last_burst(
         }
     }
     done.extend(runs);
-    let Some(((who, _), first)) = newest(&done, least).cloned() else { return Ok(None) };
-    let among = |(sort, run): &&(Sort, Run)| sort.0 == who && run.count >= least && run.is_near(&first, gap);
+    let Some(((who, kind), first)) = newest(&done, least).cloned() else { return Ok(None) };
+    let among = |((whose, its), run): &&(Sort, Run)| {
+        *whose == who && run.count >= least && run.goes_with(*its, &first, kind, gap)
+    };
     let mut burst = Burst {
         selection: Selection {
             from: first.from,

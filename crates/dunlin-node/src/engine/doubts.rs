@@ -6,6 +6,7 @@ use dunlin_core::kv::{Read, View};
 use dunlin_core::plan::{Action, Step};
 use dunlin_core::rows::{Doubt, Position, Rows, Stamp};
 use dunlin_core::state::{Content, Mtime};
+use dunlin_core::tree::Work;
 use std::collections::BTreeMap;
 
 /// What is in doubt.
@@ -58,6 +59,26 @@ impl Engine {
     pub(super) fn doubt(&mut self, at: &Position, stamp: &Stamp) {
         self.doubts.young.insert(at.clone(), stamp.ctime);
         self.mark(at.clone(), self.racy_again(), true);
+    }
+
+    /// What is in doubt no more is not left so for long: what the disk damages meanwhile would be taken for an edit.
+    pub(super) fn clear_doubts(&mut self) -> Read<()> {
+        let snapshot = self.folder.store.snapshot()?;
+        let doubt = self.doubts.all();
+        if snapshot.doubt()? == doubt {
+            return Ok(());
+        }
+        let mut work = Work::new(&snapshot);
+        work.settle_doubt(doubt)?;
+        self.folder.commit(work)
+    }
+
+    /// The program ends.
+    ///
+    /// # Errors
+    /// When the index cannot be read or written.
+    pub fn stop(&mut self) -> Read<()> {
+        self.clear_doubts()
     }
 
     /// What was looked at is in doubt no more.

@@ -76,6 +76,7 @@ impl Engine {
         if self.note_at.is_none_or(|at| self.now < at) {
             return Ok(());
         }
+        self.clear_doubts()?;
         let seq = self.folder.store.snapshot()?.totals()?.seq;
         let done = self.folder.note(seq).is_ok();
         self.note_at = if done { None } else { Some(self.now + NOTE_AGAIN) };

@@ -95,11 +95,16 @@ impl Engine {
         Ok(())
     }
 
-    /// What was found gone, and is not believed yet, counts as there in the index: what is planned with it would be wrong.
+    /// What was found gone, and is not believed yet, counts as there in the index: what is planned with it would be wrong,
+    /// and so would be what is planned with where it was moved to.
     fn skip_absent(&self, snapshot: &crate::store::Snapshot, skip: &mut BTreeSet<NodeId>) -> Read<()> {
         if !self.braking.holds() {
             for at in self.absent.keys() {
-                skip.extend(snapshot.local(at)?.map(|row| row.node));
+                let Some(row) = snapshot.local(at)? else { continue };
+                skip.insert(row.node);
+                for other in snapshot.places_of_inode(row.stamp.ino)? {
+                    skip.extend(snapshot.local(&other)?.map(|row| row.node));
+                }
             }
         }
         Ok(())

@@ -63,7 +63,7 @@ impl Driver {
             let mut input = self.receive(wait);
             for _ in 0..TOGETHER {
                 match input {
-                    Some(Input::Stop) => return Ok(()),
+                    Some(Input::Stop) => return self.engine.stop(),
                     Some(i) => self.engine.handle(i, Instant::now())?,
                     None => break,
                 }
@@ -71,7 +71,7 @@ impl Driver {
             }
             if let Some(i) = input {
                 if matches!(i, Input::Stop) {
-                    return Ok(());
+                    return self.engine.stop();
                 }
                 self.engine.handle(i, Instant::now())?;
             }

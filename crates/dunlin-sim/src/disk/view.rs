@@ -85,6 +85,13 @@ impl ModelDisk {
         found.map(|id| tree.thing(id))
     }
 
+    /// How many names what is at `path` has: a power cut may bring back one that it had before.
+    pub fn names_of(&self, path: &RelPath) -> u32 {
+        let tree = self.tree();
+        let found = path.names().iter().try_fold(tree.place, |at, name| tree.find(at, name).map(|f| f.1));
+        found.map_or(0, |id| tree.inodes[id].nlink)
+    }
+
     /// A path with the names of what is there as they are stored.
     pub fn stored(&self, path: &RelPath) -> RelPath {
         let tree = self.tree();

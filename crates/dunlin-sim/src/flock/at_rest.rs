@@ -64,7 +64,7 @@ impl Flock {
         };
     }
 
-    /// A file whose path can be told to users, with no conflict copy beside it or a directory it is in: one that was
+    /// A file whose path can be told to users, of one name (else a move is no move), with no conflict copy beside it or a directory it is in: one that was
     /// deleted and stays only for the file goes with it, and what had to yield its name to it takes that.
     fn plain_file(&mut self, tree: &Tree) -> Option<String> {
         let file = |(path, shape): &(&RelPath, &Shape)| {
@@ -76,7 +76,10 @@ impl Flock {
                 };
                 !other.split_last().is_some_and(beside)
             };
-            matches!(shape, Shape::File(..)) && plain && tree.keys().all(free)
+            let world = self.shared.world();
+            let names = |device: &usize| world.machines[*device].disk.names_of(path);
+            let single = self.staying().iter().all(|device| names(device) < 2);
+            matches!(shape, Shape::File(..)) && plain && single && tree.keys().all(free)
         };
         let files: Vec<String> = tree.iter().filter(file).map(|(p, _)| p.to_string()).collect();
         if files.is_empty() { None } else { Some(self.schedule.pick(&files).clone()) }
