@@ -39,7 +39,9 @@ impl Ext4 {
     fn damage(&self, name: &str) {
         let path = self.at.join(name);
         let (bytes, ino) = (fs::read(&path).unwrap(), fs::metadata(&path).unwrap().ino());
-        self.run("umount", &[&self.at]);
+        // A process that another test is just starting may hold for a moment what was open here as it was forked.
+        let gone = || Command::new("umount").arg(&self.at).status().unwrap().success();
+        until("the disk is not in use", PATIENCE, gone);
         let asked =
             Command::new("debugfs").args(["-R", &format!("bmap <{ino}> 0")]).arg(&self.image).output();
         let block: u64 = String::from_utf8(asked.unwrap().stdout).unwrap().trim().parse().unwrap();
