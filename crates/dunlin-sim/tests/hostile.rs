@@ -68,7 +68,7 @@ fn an_index_is_not_renewed_as_often_as_somebody_says_it_must() {
     let mut renewed = Vec::new();
     for s in 1..=600 {
         let now = begun + Duration::from_secs(s);
-        let of = life.site.store.snapshot().unwrap().totals().unwrap().inc;
+        let (of, _) = life.site.store.snapshot().unwrap().totals().unwrap().of_index();
         let heard = Heard { of, received: 1 << 40, life: LifeId([9; 16]) };
         life.engine.handle(Input::Open { from, heard, own: Vec::new() }, now).unwrap();
         life.engine.turn(now).unwrap();
