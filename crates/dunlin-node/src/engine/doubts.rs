@@ -8,6 +8,10 @@ use dunlin_core::rows::{Doubt, Position, Rows, Stamp};
 use dunlin_core::state::{Content, Mtime};
 use dunlin_core::tree::Work;
 use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// A file that changed a moment ago is looked at once more after this.
+const RACY_AGAIN_MS: u64 = 20;
 
 /// What is in doubt.
 pub(super) struct Doubts {
@@ -59,6 +63,11 @@ impl Engine {
     pub(super) fn doubt(&mut self, at: &Position, stamp: &Stamp) {
         self.doubts.young.insert(at.clone(), stamp.ctime);
         self.mark(at.clone(), self.racy_again(), true);
+    }
+
+    /// After this a file that changed a moment ago shows whether it changed again.
+    pub(super) fn racy_again(&self) -> Duration {
+        Duration::from_millis(self.folder.disk.keeps().tick_ms(RACY_AGAIN_MS))
     }
 
     /// What is in doubt no more is not left so for long: what the disk damages meanwhile would be taken for an edit.

@@ -7,10 +7,7 @@ use dunlin_core::path::{Name, RelPath};
 use dunlin_core::plan::{Unshown, Why};
 use dunlin_core::rows::{Position, Rows};
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-/// A file that changed a moment ago is looked at once more after this.
-const RACY_AGAIN_MS: u64 = 20;
 /// What is said of a disk on which nothing can be replaced without a moment without it.
 pub(super) const NO_RENAMES: &str = "this file system cannot exchange two names (renameat2): what others change of a file that is here already cannot be put in place";
 /// What is said of a link.
@@ -55,10 +52,5 @@ impl Engine {
     /// Whether something else is under way that a plan waits for.
     pub(super) fn waits_for_more(&self) -> bool {
         !self.fetching.is_empty() || self.backoff.values().any(|b| b.until > self.now) || self.braking.holds()
-    }
-
-    /// After this a file that changed a moment ago shows whether it changed again.
-    pub(super) fn racy_again(&self) -> Duration {
-        Duration::from_millis(self.folder.disk.keeps().tick_ms(RACY_AGAIN_MS))
     }
 }
