@@ -400,9 +400,10 @@ impl Applier<'_> {
         // By way of `swap`, whose names tell what was to come out: the program may end before it has looked.
         let out = self.stage.swap_path(None, &takes_out(step));
         self.writable(parent, || self.disk.rename(&step.path, &out, Rename::NoReplace))?;
-        let kept = match self.disk.stat(&out)? {
-            Some(s) if is_it(row, &s) => self.stage.keep(&out, name, row.holds()).map_err(Stop::Io),
-            _ => Err(Stop::Changed),
+        let kept = match self.disk.stat(&out) {
+            Ok(Some(s)) if is_it(row, &s) => self.stage.keep(&out, name, row.holds()).map_err(Stop::Io),
+            Ok(_) => Err(Stop::Changed),
+            Err(e) => Err(Stop::Io(e)),
         };
         if let Err(stop) = kept {
             // If its name was taken meanwhile, or the disk fails, it comes back from there as a version.
