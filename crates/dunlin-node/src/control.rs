@@ -32,5 +32,5 @@ pub use event::{Change, Event};
 pub use history::{
     Fate, History, HistoryRequest, Item, RestoreRequest, Restored, Undo, UndoRequest, Undone, Version,
 };
-pub use path::AnyPath;
+pub use path::{AnyPath, for_shell};
 pub use server::{BODY_BYTES_MAX, Stopped, serve};

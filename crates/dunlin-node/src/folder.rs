@@ -7,7 +7,7 @@ mod statements;
 pub(crate) use statements::{known, ranges};
 
 use crate::config::Config;
-use crate::control::{AnyPath, Change, Event};
+use crate::control::{AnyPath, Change, Event, for_shell};
 use crate::engine::{Host, Input, Pulse};
 use crate::net::connection::Connection;
 use crate::site::Site;
@@ -127,7 +127,7 @@ impl Host for Folder {
 
     fn stands(&self, pulse: Pulse, mut problems: BTreeMap<RelPath, String>) {
         if let Some(held) = pulse.brake.as_ref().filter(|_| pulse.halted.is_none()) {
-            problems.insert(RelPath::root(), brake::text(held, self.name_of(held).as_deref()));
+            problems.insert(RelPath::root(), self.held_text(held));
         }
         *lock(&self.problems) = problems;
         self.pulse.send_if_modified(|p| {
@@ -161,7 +161,7 @@ impl Host for Folder {
     fn braked(&self, held: Option<&Held>) {
         match held {
             Some(held) => {
-                self.problem(&RelPath::root(), &brake::text(held, self.name_of(held).as_deref()));
+                self.problem(&RelPath::root(), &self.held_text(held));
             }
             None => {
                 let path = Escaped(self.path.as_os_str().as_bytes());
@@ -218,6 +218,16 @@ impl Folder {
     /// What is said of the deletes that the brake holds.
     fn name_of(&self, held: &Held) -> Option<String> {
         held.by.and_then(|device| self.members.borrow().get(&device).cloned())
+    }
+
+    /// What is said of deletes that are held, with what to do.
+    fn held_text(&self, held: &Held) -> String {
+        brake::text(held, self.name_of(held).as_deref(), &self.in_commands())
+    }
+
+    /// What a person calls the folder in a command: its path, or its id where no shell takes that as it is.
+    pub(crate) fn in_commands(&self) -> String {
+        for_shell(&self.path).unwrap_or_else(|| self.id.to_string())
     }
 
     /// Why the folder is halted, if the brake holds deletes.

@@ -30,7 +30,10 @@ impl Flock {
         for i in 0..FILES {
             write(a.path(file(i)), format!("content {i}"));
         }
-        b.join(&a.share());
+        let ticket = a.share();
+        // Who joins is to hear of them as what is there already: what comes later is young for a minute.
+        a.wait();
+        b.join(&ticket);
         c.join(&b.invite());
         let whole = settle("the beginning", &[&a, &b, &c]);
         Flock { _temp: temp, a, b, c, whole }
@@ -119,13 +122,17 @@ fn a_sender_that_deletes_everything_is_held_and_accepting_releases_all() {
     let mut f = Flock::new();
     remove_all(&f.a);
     // A wait hurries deletes, and is told at once.
+    let command = format!("dunlin resume {} --accept", f.a.dir.display());
     let (code, _, err) = f.a.asks(&["wait", "--timeout", "30"]);
     assert_eq!(code, 1);
-    assert!(err.contains("halted: 240 of 240 files were deleted here") && err.contains("resume"), "{err}");
+    assert!(err.contains("halted: 240 of 240 files were deleted here") && err.contains(&command), "{err}");
     assert_eq!(
         until_halted(&f.a),
-        "240 of 240 files were deleted here within a minute; no other device was told: \
-         dunlin resume FOLDER --accept lets it happen, --reject brings the files back"
+        format!(
+            "240 of 240 files were deleted here within a minute; no other device was told: \
+             dunlin resume {} --accept lets it happen, --reject brings the files back",
+            f.a.dir.display()
+        )
     );
     assert!(
         f.a.events("problem").iter().any(|e| e["path"] == "" && e["why"].as_str().unwrap().contains("240"))
@@ -244,9 +251,12 @@ fn receivers_hold_what_a_sender_without_a_brake_tells_and_rejecting_restores_all
     without_brake(&mut f.a);
     f.a.until_connected(2, PATIENCE);
     remove_all(&f.a);
-    let expected = "240 of 240 files were deleted by \"a\" within a minute; nothing of it was applied here: \
-                    dunlin resume FOLDER --accept lets it happen, --reject brings the files back everywhere";
     for peer in [&f.b, &f.c] {
+        let expected = format!(
+            "240 of 240 files were deleted by \"a\" within a minute; nothing of it was applied here: \
+             dunlin resume {} --accept lets it happen, --reject brings the files back everywhere",
+            peer.dir.display()
+        );
         until("all deletes are heard", &[peer], || until_halted(peer) == expected);
         assert_eq!(differences(&tree(&peer.dir), &f.whole), Vec::<String>::new());
     }

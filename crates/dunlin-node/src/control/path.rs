@@ -2,6 +2,7 @@
 //! paths that are not UTF-8, `path_hex` beside it holds the exact bytes.
 
 use data_encoding::HEXLOWER;
+use dunlin_core::path::Escaped;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -32,6 +33,18 @@ impl AnyPath {
     pub fn as_bytes(&self) -> &[u8] {
         self.0.as_os_str().as_bytes()
     }
+}
+
+/// A path for pasting into a shell; `None` where that cannot be written so that no terminal is steered by it.
+pub fn for_shell(path: &Path) -> Option<String> {
+    let bytes = path.as_os_str().as_bytes();
+    let plain = Escaped(bytes).to_string();
+    if plain.as_bytes() != bytes {
+        return None;
+    }
+    let harmless = |c: char| c.is_alphanumeric() || "/._-+,:@%".contains(c);
+    let quoted = || format!("'{}'", plain.replace('\'', r"'\''"));
+    Some(if plain.chars().all(harmless) { plain.clone() } else { quoted() })
 }
 
 impl From<PathBuf> for AnyPath {
@@ -84,6 +97,14 @@ mod tests {
         for bytes in [&b"/a"[..], b"/a\xff\xfe", b"", b"\n", "a\u{fffd}".as_bytes()] {
             assert_eq!(serde_json::from_str::<AnyPath>(&json(bytes)).unwrap().as_bytes(), bytes);
         }
+    }
+
+    #[test]
+    fn what_is_pasted_into_a_shell_is_one_word_and_steers_nothing() {
+        let word = |path: &[u8]| for_shell(AnyPath::from(path.to_vec()).as_path());
+        assert_eq!(word("/home/adä/Sync".as_bytes()).as_deref(), Some("/home/adä/Sync"));
+        assert_eq!(word(b"/a'b;rm -rf $(x)").as_deref(), Some(r"'/a'\''b;rm -rf $(x)'"));
+        assert_eq!((word(b"/a\x1b[31m"), word(b"/a\xff"), word(b"/a\n")), (None, None, None));
     }
 
     #[test]

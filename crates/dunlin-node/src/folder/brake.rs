@@ -26,10 +26,10 @@ pub(super) fn happened(held: &Held, name: Option<&str>) -> String {
     format!("{deletes} of {of} files were deleted {who} within a minute; {then}")
 }
 
-/// The same with what to do.
-pub(super) fn text(held: &Held, name: Option<&str>) -> String {
+/// The same with what to do; `folder` is what the command line calls the folder.
+pub(super) fn text(held: &Held, name: Option<&str>, folder: &str) -> String {
     let back = if held.here { "brings the files back" } else { "brings the files back everywhere" };
-    format!("{}: dunlin resume FOLDER --accept lets it happen, --reject {back}", happened(held, name))
+    format!("{}: dunlin resume {folder} --accept lets it happen, --reject {back}", happened(held, name))
 }
 
 #[cfg(test)]
@@ -40,9 +40,9 @@ mod tests {
     fn what_is_held_is_one_line_with_what_to_do() {
         let mut held = Held { deletes: 5000, of: 5200, ..Held::default() };
         assert_eq!(
-            text(&held, Some("laptop")),
+            text(&held, Some("laptop"), "'/my dir'"),
             "5,000 of 5,200 files were deleted by \"laptop\" within a minute; nothing of it was applied here: \
-             dunlin resume FOLDER --accept lets it happen, --reject brings the files back everywhere"
+             dunlin resume '/my dir' --accept lets it happen, --reject brings the files back everywhere"
         );
         held.done = 1_234_567;
         assert!(

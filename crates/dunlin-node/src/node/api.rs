@@ -56,7 +56,12 @@ pub(super) async fn tell_states(folder: Arc<Folder>) {
 }
 
 /// What to do about deletes that are held.
-const DECIDE: &str = "dunlin resume --accept lets them happen, dunlin resume --reject takes them back; dunlin status says more";
+fn decide(folder: &Folder) -> String {
+    let called = folder.in_commands();
+    format!(
+        "dunlin resume {called} --accept lets them happen, --reject takes them back; dunlin status says more"
+    )
+}
 
 fn undecided(folder: &Folder, why: Undecided) -> ApiError {
     let path = opening::shown(&folder.path);
@@ -233,7 +238,7 @@ impl Api for Node {
         loop {
             let now = pulse.borrow_and_update().clone();
             if let Some(why) = folder.braked_for(&now) {
-                return Err(ApiError::failed(format!("the folder is halted: {why}"), DECIDE));
+                return Err(ApiError::failed(format!("the folder is halted: {why}"), decide(&folder)));
             }
             if let Some(why) = now.halted.or(now.failed) {
                 return Err(ApiError::failed(

@@ -211,7 +211,7 @@ pub(super) async fn join(shared: &Arc<Shared>, asked: Asked) -> Result<Arc<Folde
     if ticket.expires <= now_s() {
         return Err(ApiError::failed(
             "the invitation has expired",
-            "ask for a new one: dunlin invite FOLDER",
+            "ask for a new one: dunlin invite on a device that has the folder",
         ));
     }
     let (answer, address) = ask_inviter(shared, &ticket).await?;
@@ -237,7 +237,7 @@ fn target(asked: &Asked, ticket: &Ticket) -> Result<PathBuf, ApiError> {
 }
 
 fn accepted(shared: &Shared, ticket: &Ticket, answer: JoinAnswer) -> Result<Vec<Statement>, ApiError> {
-    let hint = "ask for a new one: dunlin invite FOLDER";
+    let hint = "ask for a new one: dunlin invite on a device that has the folder";
     match answer {
         JoinAnswer::Refused { why: 1 } => Err(ApiError::failed("the invitation was used already", hint)),
         JoinAnswer::Refused { why: 2 } => Err(ApiError::failed("the invitation has expired", hint)),

@@ -1,6 +1,6 @@
 //! Colours, numbers and paths as words.
 
-use dunlin_node::control::{AnyPath, Escaped};
+use dunlin_node::control::{AnyPath, Escaped, for_shell};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -71,16 +71,9 @@ impl Style {
     pub fn shell_path(&self, path: &AnyPath) -> String {
         let below = self.below_home(path.as_path());
         let tilde = if below.is_some() { "~/" } else { "" };
-        let rest = below.unwrap_or(path.as_path()).as_os_str();
-        let plain = Escaped(rest.as_bytes()).to_string();
-        if plain.as_bytes() != rest.as_bytes() {
-            return "FOLDER".to_owned();
-        }
-        let harmless = |c: char| c.is_alphanumeric() || "/._-+,:@%".contains(c);
-        if plain.chars().all(harmless) {
-            format!("{tilde}{plain}")
-        } else {
-            format!("{tilde}'{}'", plain.replace('\'', r"'\''"))
+        match for_shell(below.unwrap_or(path.as_path())) {
+            Some(rest) => format!("{tilde}{rest}"),
+            None => "FOLDER".to_owned(),
         }
     }
 
