@@ -6,13 +6,14 @@
 //! could not keep: it keeps everything. What a person accepted does not count, and neither does a file that was made on
 //! this disk, or heard of for the first time, less than a minute before: programs make many and delete them.
 
-use crate::ids::{DotRange, NodeId};
-use alloc::collections::{BTreeMap, VecDeque};
+use crate::ids::DotRange;
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::time::Duration;
 
 mod held;
 mod take_back;
+mod young;
 
 pub use held::{Absent, Held, absent_files, counts, held, pending, released};
 
@@ -28,8 +29,6 @@ pub const WINDOW: Duration = Duration::from_secs(60);
 const STEP: Duration = Duration::from_millis(500);
 /// Fewer deletes than this part of those that trip the brake are carried out without waiting for more.
 const FEW: u64 = 10;
-/// So many files are known to be young; the others count.
-const YOUNG_MAX: usize = 1 << 14;
 
 /// When the brake trips.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,13 +91,13 @@ pub struct Count {
 pub struct Brake {
     limits: Limits,
     done: VecDeque<Done>,
-    young: BTreeMap<NodeId, Duration>,
+    young: young::Young,
 }
 
 impl Brake {
     /// A brake that has seen nothing.
     pub fn new(limits: Limits) -> Brake {
-        Brake { limits, done: VecDeque::new(), young: BTreeMap::new() }
+        Brake { limits, done: VecDeque::new(), young: young::Young::default() }
     }
 
     /// Deletes of `files` files were carried out, by these changes.
@@ -115,29 +114,6 @@ impl Brake {
             }
             None => self.done.push_back(Done { at: now, files, changes }),
         }
-    }
-
-    /// A file was made on this disk, or heard of for the first time.
-    pub fn made(&mut self, now: Duration, node: NodeId) {
-        if self.young.len() < YOUNG_MAX || self.young.contains_key(&node) {
-            self.young.insert(node, now);
-        }
-    }
-
-    /// Files that were made a minute ago are young no more. Not to be called while deletes are held: what was young
-    /// when it was deleted stays so until a person decided.
-    pub fn age(&mut self, now: Duration) {
-        self.young.retain(|_, at| now.saturating_sub(*at) < WINDOW);
-    }
-
-    /// Whether the delete of a file counts for nothing, since it is young.
-    pub fn is_young(&self, node: NodeId) -> bool {
-        self.young.contains_key(&node)
-    }
-
-    /// The files that are young, or were when they were deleted.
-    pub fn young(&self) -> impl Iterator<Item = NodeId> {
-        self.young.keys().copied()
     }
 
     /// How it stands with `pending` deletes, not carried out yet, of `files` files that are here.

@@ -1,5 +1,6 @@
+use super::young::YOUNG_MAX;
 use super::*;
-use crate::ids::Incarnation;
+use crate::ids::{Incarnation, NodeId};
 use proptest::prelude::*;
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
@@ -56,17 +57,20 @@ fn what_was_made_less_than_a_minute_before_is_young() {
     let node = |n: u8| NodeId([n; 16]);
     b.made(MS(0), node(1));
     b.made(MS(30_000), node(2));
-    b.age(MS(59_999));
+    b.age(MS(59_999), false);
     assert!(b.is_young(node(1)) && b.is_young(node(2)) && !b.is_young(node(3)));
-    b.age(MS(60_000));
-    assert_eq!(b.young().collect::<Vec<_>>(), [node(2)]);
+    // What was deleted while it was young, and is held, stays so.
+    b.age(MS(60_000), true);
+    assert!(b.is_young(node(1)));
+    b.age(MS(60_000), false);
+    assert_eq!(b.young.since.keys().collect::<Vec<_>>(), [&node(2)]);
     // Those beyond the bound count.
     for n in 0..=YOUNG_MAX as u64 {
         let mut id = [9; 16];
         id[..8].copy_from_slice(&n.to_be_bytes());
         b.made(MS(60_000), NodeId(id));
     }
-    assert_eq!(b.young().count(), YOUNG_MAX);
+    assert_eq!(b.young.since.len(), YOUNG_MAX);
 }
 
 #[test]

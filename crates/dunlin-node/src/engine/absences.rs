@@ -6,7 +6,7 @@ use crate::disk::FileKind;
 use crate::scan::{self, Scanned};
 use crate::store::Snapshot;
 use dunlin_core::brake::{Absent, FRESH, Patience, absent_files};
-use dunlin_core::ids::{DotRange, NodeId};
+use dunlin_core::ids::DotRange;
 use dunlin_core::kv::{Read, View};
 use dunlin_core::observe::{Observation, Seen, suspects};
 use dunlin_core::path::{Name, RelPath};
@@ -170,38 +170,6 @@ impl Engine {
             let there = self.folder.disk.stat(&RelPath::from(names[..n].to_vec()));
             there.is_ok_and(|there| there.is_some_and(|stat| stat.kind != FileKind::Dir))
         })
-    }
-
-    /// Notes which files were made on this disk while it was looked at: how old those are that are found when it was
-    /// not is not known.
-    pub(super) fn note_made(&mut self, before: &Snapshot, seen: &[Observation]) -> Read<()> {
-        if !self.braking.watches {
-            return Ok(());
-        }
-        let now = self.braking.time(self.now);
-        let after = self.folder.store.snapshot()?;
-        for o in seen.iter().filter(|o| matches!(o.seen, Seen::File(..) | Seen::Link(..))) {
-            let Some(row) = after.local(&o.at)? else { continue };
-            // A state of before that lived was moved, or is what others made here too.
-            if before.node(row.node)?.is_none_or(|was| !was.state.alive()) {
-                self.braking.brake.made(now, row.node);
-            }
-        }
-        Ok(())
-    }
-
-    /// Notes which files others made a moment ago, as far as can be told: those never heard of before.
-    pub(super) fn note_new(&mut self, before: &Snapshot, news: &[NodeId]) -> Read<()> {
-        if !self.braking.watches {
-            return Ok(());
-        }
-        let now = self.braking.time(self.now);
-        for node in news {
-            if before.node(*node)?.is_none() {
-                self.braking.brake.made(now, *node);
-            }
-        }
-        Ok(())
     }
 
     /// Records deletes with what came in their place, and what `more` adds; returns the changes they became and what

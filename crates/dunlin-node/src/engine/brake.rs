@@ -39,8 +39,6 @@ pub(super) struct Braking {
     pub(super) held: Option<Held>,
     /// What is held is to be counted anew.
     pub(super) recount: bool,
-    /// The disk was looked through in this life of the program: what appears now was made now.
-    pub(super) watches: bool,
     /// Deletes were accepted elsewhere: what is left may be few.
     relieved: bool,
     /// What a person decided, to be carried out once the disk was looked at.
@@ -59,7 +57,6 @@ impl Braking {
             heard: 0,
             held: held(view)?,
             recount: true,
-            watches: false,
             relieved: false,
             asked: Vec::new(),
             untold: None,
@@ -83,14 +80,6 @@ impl Braking {
 }
 
 impl Engine {
-    /// What was made a minute ago counts when it is deleted; but not what was young when deletes were held.
-    pub(super) fn grow_old(&mut self) {
-        let now = self.braking.time(self.now);
-        if !self.braking.holds() {
-            self.braking.brake.age(now);
-        }
-    }
-
     /// Whether files may be removed now: not while the brake holds, nor while more removals may come. Too many
     /// trip it.
     pub(super) fn may_remove(&mut self, totals: &Totals) -> Read<bool> {
@@ -131,26 +120,11 @@ impl Engine {
     /// Whether the brake trips now that `here` files vanished from this disk and more are to be removed; then it holds.
     pub(super) fn trips(&mut self, totals: &Totals, here: u64) -> Read<bool> {
         let now = self.braking.time(self.now);
-        let brake = &self.braking.brake;
-        let count = |young: u64, going: u64| {
-            let files = totals.files.saturating_sub(young);
-            brake.count(now, here + totals.removals.saturating_sub(going), files)
-        };
-        if !brake.trips(&count(brake.young().count() as u64, 0)) {
-            return Ok(false);
-        }
         let snapshot = self.folder.store.snapshot()?;
-        // What does not count when it is deleted is no file that others are a part of.
-        let (mut young, mut going) = (0, 0);
-        for node in brake.young() {
-            young += u64::from(snapshot.node(node)?.is_some_and(|row| row.state.alive()));
-            going += snapshot.need(node)?.map_or(0, |need| need.removals.into());
-        }
-        let count = count(young, going);
-        if !brake.trips(&count) {
+        let Some(Count { deletes, of, done }) = self.braking.brake.too_many(&snapshot, totals, now, here)?
+        else {
             return Ok(false);
-        }
-        let Count { deletes, of, done } = count;
+        };
         let most = pending(&snapshot)?.into_iter().max_by_key(|(_, files)| *files);
         let by = most.filter(|(range, files)| *files > here && range.inc != totals.inc);
         let peers = snapshot.peers()?;

@@ -69,7 +69,7 @@ impl Engine {
         work.renew(Incarnation::new(self.fresh.0, random))?;
         self.commit(work)?;
         self.uniting = true;
-        self.braking.watches = false;
+        self.braking.brake.knows(false);
         self.waits_for_tree = Some(self.now + WAIT_FOR_OTHERS);
         self.push_dir(ROOT, true);
         self.host.renewed();
@@ -115,7 +115,7 @@ impl Engine {
         }
         self.hold_back(&snapshot, &taken.news)?;
         self.commit(work)?;
-        self.note_new(&snapshot, &taken.news)?;
+        self.braking.brake.heard(self.braking.time(self.now), &snapshot, &taken.news)?;
         self.replan |= !taken.news.is_empty();
         for node in &taken.news {
             // That nobody had its old content says nothing of the new one.

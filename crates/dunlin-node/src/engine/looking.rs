@@ -33,7 +33,7 @@ const RESTLESS_AGAIN: Duration = Duration::from_millis(700);
 impl Engine {
     /// One round of looking: what is due, what is queued, what stays gone.
     pub(super) fn look(&mut self) -> Read<()> {
-        self.grow_old();
+        self.braking.brake.age(self.braking.time(self.now), self.braking.holds());
         let mut scanned = self.look_at_due()?;
         if scanned.hash.len() + scanned.seen.len() < ENTRIES_PER_ROUND {
             self.look_at_dirs(&mut scanned)?;
@@ -368,7 +368,8 @@ impl Engine {
         let observed = work.observe(&seen)?;
         seen.iter().for_each(|o| drop(self.unseen.remove(&o.at)));
         self.commit(work)?;
-        self.note_made(&snapshot, &seen)?;
+        let (now, after) = (self.braking.time(self.now), self.folder.store.snapshot()?);
+        self.braking.brake.saw(now, &snapshot, &after, &seen)?;
         for dir in observed.new_dirs {
             self.push_dir(dir, true);
         }
@@ -410,7 +411,7 @@ impl Engine {
             self.doubts.looked_through();
             self.unwatched = self.exhausted;
             self.replan = true;
-            self.braking.watches = !self.uniting;
+            self.braking.brake.knows(!self.uniting);
         }
         let mut wait = if self.unwatched { RESCAN_UNWATCHED } else { RESCAN };
         if self.unreadable.is_empty() {
@@ -425,7 +426,7 @@ impl Engine {
         self.next_rescan = Some(self.next_rescan.map_or(at, |next| next.min(at)));
         if self.uniting && self.halted.is_none() && self.waits_for_tree.is_none() {
             self.uniting = false;
-            self.braking.watches = true;
+            self.braking.brake.knows(true);
             self.replan = true;
             let snapshot = self.folder.store.snapshot()?;
             let mut work = Work::new(&snapshot);
