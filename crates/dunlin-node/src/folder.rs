@@ -19,7 +19,7 @@ use dunlin_core::plan::Fetch;
 use dunlin_core::session::Known;
 use std::collections::{BTreeMap, VecDeque};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{broadcast, mpsc, watch};
 
@@ -126,6 +126,9 @@ impl Host for Folder {
     }
 
     fn stands(&self, pulse: Pulse, mut problems: BTreeMap<RelPath, String>) {
+        if let Some(why) = &pulse.halted {
+            problems.insert(RelPath::root(), format!("{why}: {}", advice(&self.path, self.id)));
+        }
         if let Some(held) = pulse.brake.as_ref().filter(|_| pulse.halted.is_none()) {
             problems.insert(RelPath::root(), self.held_text(held));
         }
@@ -227,7 +230,7 @@ impl Folder {
 
     /// What a person calls the folder in a command: its path, or its id where no shell takes that as it is.
     pub(crate) fn in_commands(&self) -> String {
-        for_shell(&self.path).unwrap_or_else(|| self.id.to_string())
+        called(&self.path, self.id)
     }
 
     /// Why the folder is halted, if the brake holds deletes.
@@ -257,4 +260,17 @@ impl Folder {
     pub(crate) fn in_sync(&self) -> bool {
         !self.pulse.borrow().unwatched && self.agrees()
     }
+}
+
+/// What to do about a root that is not right.
+pub(crate) fn advice(path: &Path, id: FolderId) -> String {
+    let called = called(path, id);
+    format!(
+        "it goes on by itself when the right folder is back in its place; \
+         dunlin resume {called} --unite takes what is there now, and deletes nothing"
+    )
+}
+
+fn called(path: &Path, id: FolderId) -> String {
+    for_shell(path).unwrap_or_else(|| id.to_string())
 }

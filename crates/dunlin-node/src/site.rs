@@ -7,7 +7,7 @@ use crate::stage::{Claim, Noted, Stage, note, noted};
 use crate::store::Index;
 use dunlin_core::ids::{ContentId, Incarnation, LifeId};
 use dunlin_core::kv::{Fault, Read};
-use dunlin_core::life::remembers;
+use dunlin_core::life::{outran, remembers};
 use dunlin_core::plan::{Fetch, path_of};
 use dunlin_core::rows::Rows;
 use dunlin_core::state::Content;
@@ -36,8 +36,8 @@ impl Site {
     }
 
     /// A life of the program begins here. The index is renewed as `fresh` if it was rolled back: then it does
-    /// not know the life that was noted in the folder last. In any case it goes on above all counters that may
-    /// have been given. Tells whether it was rolled back.
+    /// not know the life that was noted in the folder last; or if the folder was, and the index knows more than what is
+    /// noted there. In any case it goes on above all counters that may have been given. Tells whether one was rolled back.
     ///
     /// # Errors
     /// Those of the disk; a [`Fault`] of the index within.
@@ -46,7 +46,12 @@ impl Site {
         let begin = || {
             let snapshot = self.store.snapshot()?;
             let mut work = Work::new(&snapshot);
-            let known = before.map_or(Ok(true), |noted| remembers(&snapshot, noted.life, noted.seq))?;
+            let known = match before {
+                Some(Noted { life, seq, .. }) => {
+                    remembers(&snapshot, life, seq)? && !outran(&snapshot, life, seq)?
+                }
+                None => true,
+            };
             if !known {
                 work.renew(fresh)?;
             }

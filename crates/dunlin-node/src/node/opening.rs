@@ -1,21 +1,22 @@
 //! From a path to a folder that runs: the checks of a root, its marker, its index, its threads.
 
-use super::{Open, Shared, Unopened, cannot};
+use super::{Open, Shared, Unopened, cannot, uniting};
 use crate::config::Config;
 use crate::control::{ApiError, Event};
 use crate::disk::posix::PosixDisk;
 use crate::engine::{Engine, Input, Pulse, Start, note_damage};
-use crate::folder::{Folder, known, lock, ranges, verify};
+use crate::folder::{Folder, advice, known, lock, ranges, verify};
 use crate::home::{random_bytes, write_atomic};
 use crate::site::Site;
 use crate::stage::{Stage, root_trouble, write_marker};
-use crate::store::{OpenError, Store, begin};
+use crate::store::{Index, OpenError, Store, begin};
 use crate::watch::{Watched, Watcher};
 use dunlin_core::ids::{DeviceId, FolderId, Incarnation, LifeId};
 use dunlin_core::kv::{Fault, Read};
 use dunlin_core::members::members;
 use dunlin_core::path::Escaped;
 use dunlin_core::plan::Fetch;
+use dunlin_core::tree::Work;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
@@ -88,7 +89,7 @@ fn missing_root(path: &Path) -> Result<PathBuf, ApiError> {
     Ok(parent.join(name))
 }
 
-fn check_access(dir: &Path) -> Result<(), ApiError> {
+pub(super) fn check_access(dir: &Path) -> Result<(), ApiError> {
     use rustix::fs::{Access, access};
     access(dir, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK).map_err(|e| {
         let what = format!("{} cannot be read and written: {}", shown(dir), std::io::Error::from(e));
@@ -138,7 +139,7 @@ pub(super) fn open_known(shared: &Arc<Shared>, id: &str) -> Result<(), ApiError>
         Err(e) => Err(cannot("open a folder's state", e)),
     };
     if let Err(e) = &opened {
-        lock(&shared.unopened).insert(id, Unopened { why: e.message.clone(), ..unopened });
+        lock(&shared.unopened).insert(id, Unopened { why: format!("{}: {}", e.message, e.hint), ..unopened });
     }
     opened
 }
@@ -206,10 +207,11 @@ impl Drop for Made {
 fn open(shared: &Arc<Shared>, config: Config, dir: PathBuf) -> Result<Arc<Folder>, ApiError> {
     let path = config.path.clone();
     let what = format!("open the folder {}", shown(&path));
-    let disk = Arc::new(PosixDisk::open(&path).map_err(|e| cannot(&what, e))?);
+    let hint = || advice(&path, config.id);
+    let gone = |e| ApiError::failed(cannot(&what, e).message, hint());
+    let disk = Arc::new(PosixDisk::open(&path).map_err(gone)?);
     if let Some(why) = root_trouble(disk.as_ref(), &config.marker()) {
-        let hint = "bring the right folder back, or remove and share it anew";
-        return Err(ApiError::failed(format!("{}: {why}", shown(&path)), hint));
+        return Err(ApiError::failed(format!("{}: {why}", shown(&path)), hint()));
     }
     let held = hold(&path)?;
     let stage = Stage::open(disk.clone()).map_err(|e| cannot(&what, e))?;
@@ -317,6 +319,7 @@ fn engine(folder: &Arc<Folder>, watched: Watched, fresh: (DeviceId, [u8; 16])) -
 /// Opens the index; a damaged one is put aside, and a new one unites.
 fn open_index(shared: &Shared, dir: &Path) -> Result<Store, OpenError> {
     let (path, mark) = (dir.join("index.redb"), dir.join("index.damaged"));
+    let unite = dir.join(uniting::MARK);
     if mark.exists() {
         put_aside(&path)?;
         std::fs::remove_file(&mark)?;
@@ -326,6 +329,14 @@ fn open_index(shared: &Shared, dir: &Path) -> Result<Store, OpenError> {
     let open = || {
         let store = Store::open(&path)?;
         begin(&store, shared.device, index)?;
+        if unite.exists() {
+            let snapshot = store.snapshot()?;
+            let mut work = Work::new(&snapshot);
+            work.renew(Incarnation::new(shared.device, index))?;
+            store.commit(work.finish()?)?;
+            // Should it stay, both are united once more.
+            let _ = std::fs::remove_file(&unite);
+        }
         Ok(store)
     };
     let store = match open() {
