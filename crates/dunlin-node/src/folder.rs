@@ -8,6 +8,7 @@ pub(crate) use statements::{known, ranges};
 
 use crate::config::Config;
 use crate::control::{AnyPath, Change, Event, for_shell};
+use crate::disk::ReadFile;
 use crate::engine::{Host, Input, Pulse};
 use crate::net::connection::Connection;
 use crate::site::Site;
@@ -87,6 +88,8 @@ pub(crate) struct Folder {
     pub problems: Mutex<BTreeMap<RelPath, String>>,
     pub recent: Mutex<Recent>,
     pub events: broadcast::Sender<Event>,
+    /// All open folders of this device.
+    pub others: Box<dyn Fn() -> Vec<Arc<Folder>> + Send + Sync>,
     /// Who is connected and shares this folder.
     pub peers: Mutex<BTreeMap<DeviceId, Arc<PeerFolder>>>,
     /// Held by whoever reads all files again.
@@ -195,6 +198,16 @@ impl Folder {
 
     pub(crate) fn any_path(path: &RelPath) -> AnyPath {
         AnyPath::from(path.to_bytes())
+    }
+
+    /// What other folders of this device have of a content, also in their histories: after a move between folders it
+    /// need not come over the network. Only folders whose members are all that this one has: a member who knows the
+    /// hash of what it must not see would get it through here.
+    pub(crate) fn nearby(&self, content: &ContentId) -> Vec<Box<dyn ReadFile>> {
+        let members = self.members.borrow().clone();
+        let others = (self.others)().into_iter().filter(|other| other.id != self.id);
+        let all_may = |other: &Arc<Folder>| members.keys().all(|member| other.is_member(member));
+        others.filter(all_may).filter_map(|other| other.site.find(content)).collect()
     }
 
     /// Tells the engine; waits while it has much to do.

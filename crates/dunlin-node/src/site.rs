@@ -124,12 +124,18 @@ impl Site {
         staged.and_then(Result::ok).or_else(|| self.stage.kept(content))
     }
 
-    /// Stages a copy of what another file here holds, or the history; `false` if none does (any more).
-    pub fn copy(&self, fetch: &Fetch, claim: &Claim<'_>) -> bool {
+    /// Stages a copy of what another file here holds, or the history, or what `more` finds elsewhere on this device;
+    /// `false` if none does (any more). Whatever it is, it is verified.
+    pub fn copy(
+        &self,
+        fetch: &Fetch,
+        claim: &Claim<'_>,
+        more: impl FnOnce() -> Vec<Box<dyn ReadFile>>,
+    ) -> bool {
         let mut tried = false;
-        let holders = fetch.holders.iter().map(|holder| self.disk.open(holder).ok());
-        let sources = holders.chain(std::iter::once_with(|| self.stage.kept(&fetch.content)));
-        for from in sources.flatten() {
+        let holders = fetch.holders.iter().filter_map(|holder| self.disk.open(holder).ok());
+        let kept = std::iter::once_with(|| self.stage.kept(&fetch.content)).flatten();
+        for from in holders.chain(kept).chain(std::iter::once_with(more).flatten()) {
             tried = true;
             // A copy that fails half-way leaves a part, which the fetch from a peer takes up.
             let Ok((part, _)) = self.stage.open_part(&fetch.content) else { return false };
@@ -180,7 +186,7 @@ mod tests {
             holders: Vec::new(),
             from: 0,
         };
-        let copy = || site.copy(&fetch, &site.stage.claim(&content, 4).unwrap().unwrap());
+        let copy = || site.copy(&fetch, &site.stage.claim(&content, 4).unwrap().unwrap(), Vec::new);
         assert!(site.find(&content).is_none() && !copy());
         std::fs::write(root.join("f"), b"kept").unwrap();
         let name = Name::new(b"f").unwrap();
