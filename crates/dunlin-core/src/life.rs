@@ -11,6 +11,7 @@
 //! none of them knows more of the index than it does itself. Then it is *confirmed*, and the one of the index does.
 
 use crate::ids::{Dot, Incarnation, LifeId};
+use crate::journal::Journal;
 use crate::kv::{Read, View};
 use crate::merge::SEEN_MAX;
 use crate::rows::{PeerRow, Rows, Table, after, decode, encode, key};
@@ -20,6 +21,8 @@ use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use minicbor::{Decode, Encode};
 
+/// How far a life came may be noted so much later, in seconds: where the disk is slow, or full for a while.
+const LAG_S: u64 = 60;
 /// So many lives are remembered. Who heard something in an earlier one only, is told everything again.
 const LIVES_MAX: usize = 256;
 /// A node that so many incarnations changed is changed under no further ones of lives.
@@ -88,6 +91,21 @@ pub fn remembers(view: &dyn View, noted: LifeId, seq: u64) -> Read<bool> {
     let lives = lives(view)?;
     let known = lives.iter().any(|(_, life)| *life == noted) && view.totals()?.seq >= seq;
     Ok(lives.is_empty() || known)
+}
+
+/// Whether an index knows more of its folder than the folder can have seen: it was brought back, as from a backup, and
+/// the index was not. `noted` and `seq` are what is noted in the folder; each life notes itself before it changes anything,
+/// and how far it came within seconds. What is missing there is then no delete, and what is there may be older than what is known.
+pub fn outran(view: &dyn View, noted: LifeId, seq: u64) -> Read<bool> {
+    let (lives, last) = (lives(view)?, view.totals()?.seq);
+    let Some(i) = lives.iter().position(|(_, life)| *life == noted) else { return Ok(false) };
+    if lives.get(i + 1).is_some_and(|(ended, _)| last > *ended) {
+        return Ok(true);
+    }
+    // Where that is not remembered any more, it is long past.
+    let since = view.moment_of(seq + 1)?.map_or(0, |m| m.running);
+    let end = view.last_moment()?.map_or(0, |m| m.running);
+    Ok(last > seq && end.saturating_sub(since) > LAG_S)
 }
 
 impl Work<'_> {
@@ -284,6 +302,29 @@ mod tests {
             assert_eq!((totals.of_index(), totals.uniting), ((Incarnation([8; 16]), 0), unites));
             assert_eq!(lives(&index).unwrap().len(), if unites { 0 } else { 2 });
         }
+    }
+
+    #[test]
+    fn a_folder_that_was_brought_back_alone_is_known_by_what_is_noted_in_it() {
+        // Lives 1, 2 and 3 began at 0, 5 and 9; changes 10 to 12 were made 0, 60 and 61 seconds after 9.
+        let mut index = index(&[0, 5, 9], 9);
+        for (seq, running) in [(10, 100), (11, 160), (12, 161)] {
+            let mut work = Work::new(&index);
+            let totals = work.tx.totals().unwrap();
+            work.tx.put_totals(&crate::rows::Totals { seq, ..totals });
+            work.record_moment(crate::journal::Moment { wall: 0, running }, None).unwrap();
+            let changes = work.finish().unwrap();
+            index.apply(changes);
+        }
+        let older = |n: u8, seq: u64| outran(&index, life(n), seq).unwrap();
+        // Of an earlier life in which it was not the end; or of this one, and long before.
+        assert!(older(1, 5) && older(2, 9) && older(2, 6) && older(3, 9));
+        // The end was not noted before a kill.
+        assert!(!older(3, 10) && !older(3, 11) && !older(3, 12));
+        // Nothing came after an earlier life; a life that is not known is for others to judge.
+        let quiet = self::index(&[0, 5, 5], 5);
+        let older = |n: u8, seq: u64| outran(&quiet, life(n), seq).unwrap();
+        assert!(!older(1, 5) && !older(2, 5) && !older(3, 5) && !older(9, 1));
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! | `POST /v1/wait` | [`WaitRequest`] | `{}` when in sync; hanging up cancels |
 //! | `POST /v1/verify` | [`VerifyRequest`] | [`Verified`] when all files were read; hanging up cancels |
 //! | `POST /v1/resume` | [`ResumeRequest`] | [`Resumed`], when the decision is in the index |
+//! | `POST /v1/unite` | [`UniteRequest`] | [`United`], when the folder is open again |
 //! | `GET /v1/events` | | [`Event`]s as JSON lines, until the node stops |
 //! | `POST /v1/shutdown` | | `{}`, then the node stops |
 //!
@@ -24,8 +25,8 @@ mod server;
 
 pub use api::{
     Api, ApiError, Device, ErrorBody, ErrorCode, Folder, FolderSpec, InviteRequest, Invited, JoinRequest,
-    Joined, Problem, ResumeRequest, Resumed, ShareRequest, Shared, State, Status, Verified, VerifyRequest,
-    WaitRequest,
+    Joined, Problem, ResumeRequest, Resumed, ShareRequest, Shared, State, Status, UniteRequest, United,
+    Verified, VerifyRequest, WaitRequest,
 };
 pub use dunlin_core::path::Escaped;
 pub use event::{Change, Event};

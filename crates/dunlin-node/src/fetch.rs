@@ -1,4 +1,4 @@
-//! Brings contents into the staging area: from another file of this disk, else from whoever is
+//! Brings contents into the staging area: from another file of this device, in whatever folder, else from whoever is
 //! connected and holds them. Every byte is verified before the content counts as staged.
 
 mod have;
@@ -120,7 +120,7 @@ async fn fetch_batch(folder: &Folder, wanted: Vec<Fetch>) -> Vec<(ContentId, Fet
     block_in_place(|| {
         for fetch in wanted {
             match claim(folder, &fetch) {
-                Ok(claim) if folder.site.copy(&fetch, &claim) => {
+                Ok(claim) if folder.site.copy(&fetch, &claim, || folder.nearby(&fetch.content)) => {
                     done.push((fetch.content, Fetched::Staged));
                 }
                 Ok(claim) => {

@@ -8,6 +8,7 @@ pub(crate) use statements::{known, ranges};
 
 use crate::config::Config;
 use crate::control::{AnyPath, Change, Event, for_shell};
+use crate::disk::ReadFile;
 use crate::engine::{Host, Input, Pulse};
 use crate::net::connection::Connection;
 use crate::site::Site;
@@ -19,7 +20,7 @@ use dunlin_core::plan::Fetch;
 use dunlin_core::session::Known;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{broadcast, mpsc, watch};
 
@@ -87,6 +88,8 @@ pub(crate) struct Folder {
     pub problems: Mutex<BTreeMap<RelPath, String>>,
     pub recent: Mutex<Recent>,
     pub events: broadcast::Sender<Event>,
+    /// All open folders of this device.
+    pub others: Box<dyn Fn() -> Vec<Arc<Folder>> + Send + Sync>,
     /// Who is connected and shares this folder.
     pub peers: Mutex<BTreeMap<DeviceId, Arc<PeerFolder>>>,
     /// Held by whoever reads all files again.
@@ -126,6 +129,9 @@ impl Host for Folder {
     }
 
     fn stands(&self, pulse: Pulse, mut problems: BTreeMap<RelPath, String>) {
+        if let Some(why) = &pulse.halted {
+            problems.insert(RelPath::root(), format!("{why}: {}", advice(&self.path, self.id)));
+        }
         if let Some(held) = pulse.brake.as_ref().filter(|_| pulse.halted.is_none()) {
             problems.insert(RelPath::root(), self.held_text(held));
         }
@@ -199,6 +205,16 @@ impl Folder {
         AnyPath::from(path.to_bytes())
     }
 
+    /// What other folders of this device have of a content, also in their histories: after a move between folders it
+    /// need not come over the network. Only folders whose members are all that this one has: a member who knows the
+    /// hash of what it must not see would get it through here.
+    pub(crate) fn nearby(&self, content: &ContentId) -> Vec<Box<dyn ReadFile>> {
+        let members = self.members.borrow().clone();
+        let others = (self.others)().into_iter().filter(|other| other.id != self.id);
+        let all_may = |other: &Arc<Folder>| members.keys().all(|member| other.is_member(member));
+        others.filter(all_may).filter_map(|other| other.site.find(content)).collect()
+    }
+
     /// Tells the engine; waits while it has much to do.
     pub(crate) async fn tell(&self, input: Input) {
         // An engine that has ended needs to know nothing.
@@ -232,7 +248,7 @@ impl Folder {
 
     /// What a person calls the folder in a command: its path, or its id where no shell takes that as it is.
     pub(crate) fn in_commands(&self) -> String {
-        for_shell(&self.path).unwrap_or_else(|| self.id.to_string())
+        called(&self.path, self.id)
     }
 
     /// Why the folder is halted, if the brake holds deletes.
@@ -262,4 +278,17 @@ impl Folder {
     pub(crate) fn in_sync(&self) -> bool {
         !self.pulse.borrow().unwatched && self.agrees()
     }
+}
+
+/// What to do about a root that is not right.
+pub(crate) fn advice(path: &Path, id: FolderId) -> String {
+    let called = called(path, id);
+    format!(
+        "it goes on by itself when the right folder is back in its place; \
+         dunlin resume {called} --unite takes what is there now, and deletes nothing"
+    )
+}
+
+fn called(path: &Path, id: FolderId) -> String {
+    for_shell(path).unwrap_or_else(|| id.to_string())
 }

@@ -9,6 +9,7 @@ mod reopening;
 mod restoring;
 mod twice;
 mod undoing;
+mod uniting;
 mod verifying;
 
 use crate::control::{ApiError, Event};
@@ -146,6 +147,12 @@ impl Shared {
     pub(crate) fn event(&self, event: Event) {
         // Nobody listening is no error.
         let _ = self.events.send(event);
+    }
+
+    /// Has a folder closed, if it is open, and opened again as soon as that works.
+    fn fail(&self, folder: Arc<Folder>) {
+        // Nobody listens any more when the node ends.
+        let _ = self.failed.send(folder);
     }
 
     /// Folders or members changed. Who was a stranger when discovery saw it may be a member now.

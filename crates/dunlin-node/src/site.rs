@@ -7,7 +7,7 @@ use crate::stage::{Claim, Noted, Stage, note, noted};
 use crate::store::Index;
 use dunlin_core::ids::{ContentId, Incarnation, LifeId};
 use dunlin_core::kv::{Fault, Read};
-use dunlin_core::life::remembers;
+use dunlin_core::life::{outran, remembers};
 use dunlin_core::plan::{Fetch, path_of};
 use dunlin_core::rows::Rows;
 use dunlin_core::state::Content;
@@ -35,9 +35,9 @@ impl Site {
         Site { disk, stage, store, life: Mutex::default() }
     }
 
-    /// A life of the program begins here, with `own` for its changes until it is confirmed. The index is renewed as `fresh` if it was rolled back: then it does
-    /// not know the life that was noted in the folder last. In any case it goes on above all counters that may
-    /// have been given. Tells whether it was rolled back.
+    /// A life of the program begins here, with `own` for its changes until it is confirmed. The index is renewed as
+    /// `fresh` if it was rolled back: then it does not know the life that was noted in the folder last; or if the folder
+    /// was, and the index knows more than what is noted there. In any case it goes on above all counters that may have been given. Tells whether one was rolled back.
     ///
     /// # Errors
     /// Those of the disk; a [`Fault`] of the index within.
@@ -46,7 +46,12 @@ impl Site {
         let begin = || {
             let snapshot = self.store.snapshot()?;
             let mut work = Work::new(&snapshot);
-            let known = before.map_or(Ok(true), |noted| remembers(&snapshot, noted.life, noted.seq))?;
+            let known = match before {
+                Some(Noted { life, seq, .. }) => {
+                    remembers(&snapshot, life, seq)? && !outran(&snapshot, life, seq)?
+                }
+                None => true,
+            };
             if !known {
                 work.renew(fresh, true)?;
             }
@@ -119,12 +124,18 @@ impl Site {
         staged.and_then(Result::ok).or_else(|| self.stage.kept(content))
     }
 
-    /// Stages a copy of what another file here holds, or the history; `false` if none does (any more).
-    pub fn copy(&self, fetch: &Fetch, claim: &Claim<'_>) -> bool {
+    /// Stages a copy of what another file here holds, or the history, or what `more` finds elsewhere on this device;
+    /// `false` if none does (any more). Whatever it is, it is verified.
+    pub fn copy(
+        &self,
+        fetch: &Fetch,
+        claim: &Claim<'_>,
+        more: impl FnOnce() -> Vec<Box<dyn ReadFile>>,
+    ) -> bool {
         let mut tried = false;
-        let holders = fetch.holders.iter().map(|holder| self.disk.open(holder).ok());
-        let sources = holders.chain(std::iter::once_with(|| self.stage.kept(&fetch.content)));
-        for from in sources.flatten() {
+        let holders = fetch.holders.iter().filter_map(|holder| self.disk.open(holder).ok());
+        let kept = std::iter::once_with(|| self.stage.kept(&fetch.content)).flatten();
+        for from in holders.chain(kept).chain(std::iter::once_with(more).flatten()) {
             tried = true;
             // A copy that fails half-way leaves a part, which the fetch from a peer takes up.
             let Ok((part, _)) = self.stage.open_part(&fetch.content) else { return false };
@@ -175,7 +186,7 @@ mod tests {
             holders: Vec::new(),
             from: 0,
         };
-        let copy = || site.copy(&fetch, &site.stage.claim(&content, 4).unwrap().unwrap());
+        let copy = || site.copy(&fetch, &site.stage.claim(&content, 4).unwrap().unwrap(), Vec::new);
         assert!(site.find(&content).is_none() && !copy());
         std::fs::write(root.join("f"), b"kept").unwrap();
         let name = Name::new(b"f").unwrap();

@@ -417,7 +417,7 @@ impl Flock {
         let how = match site.stage.claim(&fetch.content, fetch.size) {
             Err(e) => Fetched::Failed(dunlin_node::disk::explain(site.disk.as_ref(), &e)),
             Ok(Err(lacks)) => Fetched::Failed(lacks.to_string()),
-            Ok(Ok(claim)) if site.copy(fetch, &claim) => Fetched::Staged,
+            Ok(Ok(claim)) if site.copy(fetch, &claim, Vec::new) => Fetched::Staged,
             Ok(Ok(_claim)) => match self.ask(device, fetch) {
                 None => Fetched::Nowhere,
                 Some(bytes) => match site.stage.put(fetch.content, &bytes) {

@@ -153,7 +153,7 @@ mod tests {
         insta::assert_snapshot!(told("dunlin run --listen nowhere"), @"invalid value 'nowhere' for '--listen <ADDR:PORT>': invalid socket address syntax | dunlin run --help tells how it is used");
         insta::assert_snapshot!(told("dunlin wait --timeout -1"), @"unexpected argument '-1' found | dunlin wait --help tells how it is used");
         insta::assert_snapshot!(told("dunlin wait --timeout=x"), @"invalid value 'x' for '--timeout <S>': not a number of seconds | dunlin wait --help tells how it is used");
-        insta::assert_snapshot!(told("dunlin resume /f"), @"the following required arguments were not provided: <--accept|--reject> | dunlin resume --help tells how it is used");
+        insta::assert_snapshot!(told("dunlin resume /f"), @"the following required arguments were not provided: <--accept|--reject|--unite> | dunlin resume --help tells how it is used");
         insta::assert_snapshot!(told("dunlin resume --accept --reject"), @"the argument '--accept' cannot be used with '--reject' | dunlin resume --help tells how it is used");
         insta::assert_snapshot!(told("dunlin wait --copies 0"), @"invalid value '0' for '--copies <N>': 0 is not in 1..=4294967295 | dunlin wait --help tells how it is used");
         insta::assert_snapshot!(told(&format!("dunlin run --name {}", "x".repeat(65))), @"invalid value 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx' for '--name <NAME>': a device name must not be longer than 64 characters | dunlin run --help tells how it is used");

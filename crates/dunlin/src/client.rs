@@ -3,7 +3,7 @@
 use dunlin_node::control::{
     AnyPath, ApiError, ErrorBody, Event, FolderSpec, History, HistoryRequest, InviteRequest, Invited,
     JoinRequest, Joined, RestoreRequest, Restored, ResumeRequest, Resumed, ShareRequest, Shared, Status,
-    UndoRequest, Undone, Verified, VerifyRequest, WaitRequest,
+    UndoRequest, Undone, UniteRequest, United, Verified, VerifyRequest, WaitRequest,
 };
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
@@ -107,6 +107,11 @@ impl Client {
     /// Takes changes back.
     pub async fn undo(&self, request: &UndoRequest) -> Result<Undone, ClientError> {
         self.ask(Method::POST, "/v1/undo", request).await
+    }
+
+    /// Takes the directory that is there for a folder that is halted for its root.
+    pub async fn unite(&self, folder: FolderSpec) -> Result<United, ClientError> {
+        self.ask(Method::POST, "/v1/unite", &UniteRequest { folder }).await
     }
 
     /// Decides about deletes that are held.

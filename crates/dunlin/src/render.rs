@@ -10,7 +10,9 @@ pub use live::{Live, Opening};
 pub use status::lacking;
 
 use crate::failure::Failure;
-use dunlin_node::control::{AnyPath, Change, Escaped, History, Restored, Resumed, Status, Undone, Verified};
+use dunlin_node::control::{
+    AnyPath, Change, Escaped, History, Restored, Resumed, Status, Undone, United, Verified,
+};
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 use words::Style;
@@ -81,6 +83,16 @@ fn lines<T: serde::Serialize>(told: &T, json: bool, text: impl Fn(&T, &Style) ->
     } else {
         let style = Style::of(std::io::stdout().is_terminal());
         print(text(told, &style).trim_end());
+    }
+}
+
+/// Prints that a folder goes on with the directory that is there.
+pub fn united(done: &United, json: bool) {
+    if json {
+        print_json(done);
+    } else {
+        let path = Style::of(std::io::stdout().is_terminal()).path(&done.path);
+        print(&format!("{path} goes on with what is there, united with what the others have"));
     }
 }
 

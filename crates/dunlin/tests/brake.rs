@@ -395,7 +395,7 @@ fn an_absolute_number_trips_it_too_and_a_wrong_root_is_no_mass_delete() {
     for how in ["--accept", "--reject"] {
         let (code, _, err) = f.a.asks(&["resume", how]);
         assert_eq!(code, 1);
-        assert!(err.contains("but not for deletes") && err.contains("ends by itself"), "{err}");
+        assert!(err.contains("but not for deletes") && err.contains("goes on by itself"), "{err}");
     }
     fs::remove_dir(&f.a.dir).unwrap();
     fs::rename(&aside, &f.a.dir).unwrap();

@@ -133,4 +133,23 @@ fn what_things_cost_stays_in_bounds() {
     assert!(edit.received < 12_000, "{edit:?}");
     assert!(edit.fsyncs < 30, "{edit:?}");
     assert!(edit.read < 1 << 20 && edit.written < 600_000, "{edit:?}");
+
+    let into = |dir: &Path| {
+        fs::create_dir_all(dir.join("all/deep")).unwrap();
+        fs::rename(dir.join("large"), dir.join("all/large")).unwrap();
+        (0..FILES).for_each(|n| {
+            let to = if n % 2 == 0 { "all" } else { "all/deep" };
+            fs::rename(dir.join(n.to_string()), dir.join(to).join(n.to_string())).unwrap();
+        });
+    };
+    let each = pair.cost("all files moved into a directory", into);
+    assert!(each.received < FILES * 500, "{each:?}");
+    // One change, however much is in it: no content is read, and nothing is told of what is in it.
+    let renamed = |dir: &Path| {
+        fs::create_dir(dir.join("way")).unwrap();
+        fs::rename(dir.join("all"), dir.join("way/all of them")).unwrap();
+    };
+    let moved = pair.cost("a directory with all of them renamed", renamed);
+    assert!(moved.received < 12_000, "{moved:?}");
+    assert!(moved.fsyncs < 40 && moved.read < 1 << 20 && moved.written < 600_000, "{moved:?}");
 }

@@ -160,3 +160,48 @@ fn what_another_file_system_hides_is_not_deleted() {
     assert_eq!(fs::read(b.path("d/f")).unwrap(), b"changed while hidden");
     assert_eq!(b.folder()["problems"], serde_json::json!([]));
 }
+
+#[test]
+fn what_is_not_synced_or_not_yet_known_goes_with_the_directory_it_is_in() {
+    let (_temp, a, b) = pair();
+    fs::create_dir_all(a.path("d/sub")).unwrap();
+    write(a.path("d/sub/f"), "f");
+    settle("d", &[&a, &b]);
+    // Renamed by the other device: the pipe stays inside, and so does what nobody has heard of yet.
+    fifo(&b.path("d/sub/pipe"));
+    write(b.path("d/sub/meanwhile"), "made while the other renames");
+    fs::rename(a.path("d"), a.path("e")).unwrap();
+    settle("renamed by the other", &[&a, &b]);
+    assert!(b.path("e/sub/pipe").exists() && !b.path("d").exists() && !a.path("e/sub/pipe").exists());
+    assert_eq!(fs::read(a.path("e/sub/meanwhile")).unwrap(), b"made while the other renames");
+    // Renamed here, with things of both kinds made just before and after.
+    fifo(&b.path("e/pipe"));
+    write(b.path("e/before"), "before");
+    fs::rename(b.path("e"), b.path("g")).unwrap();
+    write(b.path("g/after"), "after");
+    let all = settle("renamed here", &[&a, &b]);
+    assert!(b.path("g/pipe").exists() && b.path("g/sub/pipe").exists());
+    let names: Vec<String> = all.keys().map(|k| k.escape_ascii().to_string()).collect();
+    assert_eq!(names, ["g", "g/after", "g/before", "g/sub", "g/sub/f", "g/sub/meanwhile"]);
+}
+
+#[test]
+fn a_directory_moved_over_the_one_it_was_in_is_that_directory() {
+    for pipe in [false, true] {
+        let (_temp, a, b) = pair();
+        fs::create_dir_all(a.path("x/y")).unwrap();
+        write(a.path("x/y/f"), "f");
+        settle("x/y", &[&a, &b]);
+        if pipe {
+            fifo(&b.path("x/y/pipe"));
+        }
+        write(b.path("x/y/meanwhile"), "made while the other moves");
+        fs::rename(a.path("x/y"), a.path("tmp")).unwrap();
+        fs::remove_dir(a.path("x")).unwrap();
+        fs::rename(a.path("tmp"), a.path("x")).unwrap();
+        let all = settle("moved over", &[&a, &b]);
+        let names: Vec<String> = all.keys().map(|k| k.escape_ascii().to_string()).collect();
+        assert_eq!(names, ["x", "x/f", "x/meanwhile"]);
+        assert!(!pipe || b.path("x/pipe").exists());
+    }
+}

@@ -6,7 +6,7 @@
 use dunlin_node::control::{
     AnyPath, Api, ApiError, Device, Event, Fate, Folder, FolderSpec, History, HistoryRequest, Item,
     JoinRequest, Joined, Problem, RestoreRequest, Restored, Resumed, Shared, State, Status, Undo,
-    UndoRequest, Undone, Verified, Version, serve,
+    UndoRequest, Undone, United, Verified, Version, serve,
 };
 use dunlin_node::home::Home;
 use std::path::{Path, PathBuf};
@@ -120,6 +120,13 @@ impl Api for Fake {
         }
         let (folder, path) = (self.folders[i].id.clone(), self.folders[i].path.clone());
         Ok(Resumed { folder, path, accepted: accept, files: 5000 })
+    }
+    async fn unite(&self, folder: FolderSpec) -> Result<United, ApiError> {
+        let i = self.pick(&folder)?;
+        if self.folders[i].state != State::Halted {
+            return Err(ApiError::failed("it is not halted", "dunlin status shows how the folder is"));
+        }
+        Ok(United { folder: self.folders[i].id.clone(), path: self.folders[i].path.clone() })
     }
     fn events(&self) -> broadcast::Receiver<Event> {
         broadcast::channel(1).1
@@ -320,7 +327,18 @@ fn deletes_that_are_held_are_decided_about() {
     assert_eq!((code, &done["accepted"], &done["files"]), (0, &false.into(), &5000.into()));
     let (code, _, err) = node.told(&["resume", "1", "--reject"]);
     assert_eq!((code, err.starts_with("dunlin: no deletes are held\nhint: ")), (1, true), "{err}");
-    for wrong in [&["resume", "0"][..], &["resume", "0", "--accept", "--reject"], &["resume", "--accept"]] {
+    let united = node.told(&["resume", "0", "--unite"]);
+    let line = format!("{} goes on with what is there, united with what the others have\n", there.display());
+    assert_eq!(united, (0, line, String::new()));
+    assert_eq!(node.told(&["resume", "1", "--unite"]).0, 1);
+    let both = ["resume", "0", "--unite", "--accept"];
+    for wrong in [
+        &["resume", "0"][..],
+        &["resume", "0", "--accept", "--reject"],
+        &["resume", "--accept"],
+        &["resume", "--unite"],
+        &both,
+    ] {
         assert_eq!(node.told(wrong).0, 2, "{wrong:?}");
     }
 }

@@ -1,7 +1,7 @@
 //! The root of a device goes away or is something else for a while, as it runs or while it is stopped.
 //!
-//! Not among them: a root that is emptied and keeps its marker. That is a user's mass delete, and there is no
-//! brake for it yet.
+//! Not among them: a root that is emptied and keeps its marker, which is a user's mass delete and the brake's; and
+//! one that is replaced for good, which `crates/dunlin/tests/roots.rs` tries.
 
 use super::field::Field;
 use dunlin_testkit::Mount;

@@ -50,6 +50,10 @@ pub trait Api: Send + Sync + 'static {
         accept: bool,
     ) -> impl Future<Output = Result<Resumed, ApiError>> + Send;
 
+    /// Takes the directory that is at a halted folder's path for the folder from now on. It is united with what the
+    /// others have: nothing is deleted. Fails, and changes nothing, where the folder is not halted for its root.
+    fn unite(&self, folder: FolderSpec) -> impl Future<Output = Result<United, ApiError>> + Send;
+
     /// Everything that happens from now on.
     fn events(&self) -> broadcast::Receiver<Event>;
 }
@@ -264,6 +268,24 @@ pub struct ResumeRequest {
     pub folder: FolderSpec,
     /// The deletes happen; else they are taken back.
     pub accept: bool,
+}
+
+/// `POST /v1/unite`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UniteRequest {
+    /// Which folder.
+    #[serde(default)]
+    pub folder: FolderSpec,
+}
+
+/// A folder that goes on with the directory which is there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct United {
+    /// The folder's id.
+    pub folder: String,
+    /// Where it is, absolute.
+    #[serde(flatten)]
+    pub path: AnyPath,
 }
 
 /// What became of deletes that were held.

@@ -4,7 +4,7 @@
 use super::{
     Api, ApiError, ErrorBody, ErrorCode, Event, History, HistoryRequest, InviteRequest, Invited, JoinRequest,
     Joined, RestoreRequest, Restored, ResumeRequest, Resumed, ShareRequest, Shared, Status, UndoRequest,
-    Undone, Verified, VerifyRequest, WaitRequest,
+    Undone, UniteRequest, United, Verified, VerifyRequest, WaitRequest,
 };
 use axum::Router;
 use axum::body::{Body, HttpBody};
@@ -138,6 +138,7 @@ fn router<A: Api>(shop: Shop<A>) -> Router {
         .route("/v1/restore", post(restore::<A>))
         .route("/v1/undo", post(undo::<A>))
         .route("/v1/resume", post(resume::<A>))
+        .route("/v1/unite", post(unite::<A>))
         .route("/v1/events", get(events::<A>))
         .route("/v1/shutdown", post(stop::<A>))
         .fallback(async || refusal(StatusCode::NOT_FOUND, "there is no such route"))
@@ -189,6 +190,11 @@ async fn restore<A: Api>(State(shop): State<Shop<A>>, request: Request) -> Resul
 async fn undo<A: Api>(State(shop): State<Shop<A>>, request: Request) -> Result<Json<Undone>, Refusal> {
     let request: UndoRequest = body(request).await?;
     done(shop.api.undo(request).await)
+}
+
+async fn unite<A: Api>(State(shop): State<Shop<A>>, request: Request) -> Result<Json<United>, Refusal> {
+    let request: UniteRequest = body(request).await?;
+    done(shop.api.unite(request.folder).await)
 }
 
 async fn resume<A: Api>(State(shop): State<Shop<A>>, request: Request) -> Result<Json<Resumed>, Refusal> {

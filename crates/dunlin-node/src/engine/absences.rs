@@ -86,6 +86,14 @@ impl Engine {
         Ok(())
     }
 
+    /// Both trees are united now. What was found empty meanwhile is no delete, and must not become one later.
+    pub(super) fn forget_absences(&mut self) -> Read<()> {
+        let found = self.absent.keys().cloned().collect();
+        let gone = self.still_absent(found)?;
+        self.braking.absences = None;
+        if gone.is_empty() { Ok(()) } else { self.commit_deletes(gone, |_, _| Ok(())).map(drop) }
+    }
+
     /// Something else is in the place of a directory, and all that was in it is gone: that waits like other things that
     /// vanished, if it is much or deletes are held. What is there now is taken in together with that, so that one
     /// decision is about both.

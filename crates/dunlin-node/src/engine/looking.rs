@@ -424,6 +424,7 @@ impl Engine {
         let at = self.now + wait;
         self.next_rescan = Some(self.next_rescan.map_or(at, |next| next.min(at)));
         if self.uniting && self.halted.is_none() && self.waits_for_tree.is_none() {
+            self.forget_absences()?;
             self.uniting = false;
             self.braking.brake.knows(true);
             self.replan = true;

@@ -39,7 +39,7 @@ pub(super) async fn fetch(folder: Arc<Folder>, fetch: Fetch) {
 }
 
 async fn bring(folder: &Arc<Folder>, fetch: &Fetch, claim: &Claim<'_>) -> Fetched {
-    if block_in_place(|| folder.site.copy(fetch, claim)) {
+    if block_in_place(|| folder.site.copy(fetch, claim, || folder.nearby(&fetch.content))) {
         return Fetched::Staged;
     }
     let old = block_in_place(|| chunks_of(folder, &fetch.path));

@@ -1,13 +1,13 @@
 //! What the control API asks of a node.
 
-use super::{Node, Unopened, history, joining, opening, restoring, undoing, verifying};
+use super::{Node, Unopened, history, joining, opening, restoring, undoing, uniting, verifying};
 use crate::control::{
     Api, ApiError, Device, Event, Folder as FolderStatus, FolderSpec, History, HistoryRequest, JoinRequest,
     Joined, Problem, RestoreRequest, Restored, Resumed, Shared as SharedFolder, State, Status, UndoRequest,
-    Undone, Verified,
+    Undone, United, Verified,
 };
 use crate::engine::{Input, Pulse, Undecided};
-use crate::folder::{Folder, lock};
+use crate::folder::{Folder, advice, lock};
 use dunlin_core::ids::{DeviceId, FolderId};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -72,7 +72,7 @@ fn undecided(folder: &Folder, why: Undecided) -> ApiError {
         ),
         Undecided::Root(why) => ApiError::failed(
             format!("{path} is halted, but not for deletes: {why}"),
-            "this ends by itself when the right folder is back in its place",
+            advice(&folder.path, folder.id),
         ),
         Undecided::Untold(why) => ApiError::failed(
             format!("the deletes in {path} happen here, but the other devices cannot be told yet: {why}"),
@@ -97,6 +97,17 @@ impl Node {
             .map(|there| (opening::shown(&there.path), there.why.clone()))
             .unwrap_or_default();
         Err(ApiError::failed(format!("the folder {path} is halted: {why}"), "dunlin status says more"))
+    }
+
+    /// A folder and where it is, open or not.
+    fn pick_any(&self, spec: &FolderSpec) -> Result<(FolderId, PathBuf), ApiError> {
+        let (open, unopened) = self.all();
+        let all: Vec<(FolderId, PathBuf)> = open.iter().map(|f| (f.id, f.path.clone())).collect();
+        let all: Vec<(FolderId, PathBuf)> =
+            all.into_iter().chain(unopened.iter().map(|(id, there)| (*id, there.path.clone()))).collect();
+        let ids: Vec<String> = all.iter().map(|(id, _)| id.to_string()).collect();
+        let at = spec.pick(ids.iter().map(String::as_str).zip(all.iter().map(|(_, path)| path.as_path())))?;
+        Ok(all[at].clone())
     }
 
     /// The open folders and the others, at one moment: each is in one of them.
@@ -283,6 +294,12 @@ impl Api for Node {
     async fn undo(&self, request: UndoRequest) -> Result<Undone, ApiError> {
         let folder = self.pick(&request.folder)?;
         undoing::undo(&self.shared, folder, request).await
+    }
+
+    async fn unite(&self, spec: FolderSpec) -> Result<United, ApiError> {
+        let (id, path) = self.pick_any(&spec)?;
+        uniting::unite(&self.shared, id, &path).await?;
+        Ok(United { folder: id.to_string(), path: path.into() })
     }
 
     async fn resume(&self, spec: FolderSpec, accept: bool) -> Result<Resumed, ApiError> {

@@ -1,23 +1,24 @@
 //! From a path to a folder that runs: the checks of a root, its marker, its index, its threads.
 
-use super::{Open, Shared, Unopened, cannot};
+use super::{Open, Shared, Unopened, cannot, uniting};
 use crate::config::Config;
 use crate::control::{ApiError, Event};
 use crate::disk::known::KnownDisk;
 use crate::disk::posix::PosixDisk;
 use crate::disk::probe::probe;
 use crate::engine::{Engine, Input, Pulse, Start, note_damage};
-use crate::folder::{Folder, known, lock, ranges, verify};
+use crate::folder::{Folder, advice, known, lock, ranges, verify};
 use crate::home::{random_bytes, write_atomic};
 use crate::site::Site;
 use crate::stage::{Stage, control, root_trouble, write_marker};
-use crate::store::{OpenError, Store, begin};
+use crate::store::{Index, OpenError, Store, begin};
 use crate::watch::{Watched, Watcher};
 use dunlin_core::ids::{DeviceId, FolderId, Incarnation, LifeId};
 use dunlin_core::kv::{Fault, Read};
 use dunlin_core::members::members;
 use dunlin_core::path::Escaped;
 use dunlin_core::plan::Fetch;
+use dunlin_core::tree::Work;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
@@ -90,7 +91,7 @@ fn missing_root(path: &Path) -> Result<PathBuf, ApiError> {
     Ok(parent.join(name))
 }
 
-fn check_access(dir: &Path) -> Result<(), ApiError> {
+pub(super) fn check_access(dir: &Path) -> Result<(), ApiError> {
     use rustix::fs::{Access, access};
     access(dir, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK).map_err(|e| {
         let what = format!("{} cannot be read and written: {}", shown(dir), std::io::Error::from(e));
@@ -140,7 +141,7 @@ pub(super) fn open_known(shared: &Arc<Shared>, id: &str) -> Result<(), ApiError>
         Err(e) => Err(cannot("open a folder's state", e)),
     };
     if let Err(e) = &opened {
-        lock(&shared.unopened).insert(id, Unopened { why: e.message.clone(), ..unopened });
+        lock(&shared.unopened).insert(id, Unopened { why: format!("{}: {}", e.message, e.hint), ..unopened });
     }
     opened
 }
@@ -208,11 +209,12 @@ impl Drop for Made {
 fn open(shared: &Arc<Shared>, config: Config, dir: PathBuf) -> Result<Arc<Folder>, ApiError> {
     let path = config.path.clone();
     let what = format!("open the folder {}", shown(&path));
-    let posix = Arc::new(PosixDisk::open(&path).map_err(|e| cannot(&what, e))?);
+    let hint = || advice(&path, config.id);
+    let gone = |e| ApiError::failed(cannot(&what, e).message, hint());
+    let posix = Arc::new(PosixDisk::open(&path).map_err(gone)?);
     let disk = posix.clone();
     if let Some(why) = root_trouble(disk.as_ref(), &config.marker()) {
-        let hint = "bring the right folder back, or remove and share it anew";
-        return Err(ApiError::failed(format!("{}: {why}", shown(&path)), hint));
+        return Err(ApiError::failed(format!("{}: {why}", shown(&path)), hint()));
     }
     let held = hold(&path)?;
     let stage = Stage::open(disk.clone()).map_err(|e| cannot(&what, e))?;
@@ -233,6 +235,8 @@ fn open(shared: &Arc<Shared>, config: Config, dir: PathBuf) -> Result<Arc<Folder
         cannot(&what, e)
     })?;
     let all = members(config.id, &config.statements, verify);
+    // Weak: a node that has ended is not to live on in its folders.
+    let node = Arc::downgrade(shared);
     let secret = shared.secret.clone();
     let (inputs, received) = mpsc::channel(INPUTS);
     let (wants, wanted) = mpsc::unbounded_channel();
@@ -251,6 +255,7 @@ fn open(shared: &Arc<Shared>, config: Config, dir: PathBuf) -> Result<Arc<Folder
         problems: Mutex::default(),
         recent: Mutex::default(),
         events: shared.events.clone(),
+        others: Box::new(move || node.upgrade().map_or_else(Vec::new, |node| node.folders())),
         peers: Mutex::default(),
         peers_changed: watch::channel(0).0,
     });
@@ -325,6 +330,7 @@ fn engine(folder: &Arc<Folder>, watched: Watched, fresh: (DeviceId, [u8; 16])) -
 /// Opens the index; a damaged one is put aside, and a new one unites.
 fn open_index(shared: &Shared, dir: &Path) -> Result<Store, OpenError> {
     let (path, mark) = (dir.join("index.redb"), dir.join("index.damaged"));
+    let unite = dir.join(uniting::MARK);
     if mark.exists() {
         put_aside(&path)?;
         std::fs::remove_file(&mark)?;
@@ -334,6 +340,14 @@ fn open_index(shared: &Shared, dir: &Path) -> Result<Store, OpenError> {
     let open = || {
         let store = Store::open(&path)?;
         begin(&store, shared.device, index)?;
+        if unite.exists() {
+            let snapshot = store.snapshot()?;
+            let mut work = Work::new(&snapshot);
+            work.renew(Incarnation::new(shared.device, index), true)?;
+            store.commit(work.finish()?)?;
+            // Should it stay, both are united once more.
+            let _ = std::fs::remove_file(&unite);
+        }
         Ok(store)
     };
     let store = match open() {

@@ -1,6 +1,6 @@
 //! Folders that cannot be opened, or not be kept open, until they can.
 
-use super::{Open, Shared, Unopened, opening};
+use super::{Open, Shared, Unopened, opening, uniting};
 use crate::control::{Event, State};
 use crate::engine::Input;
 use crate::folder::{Folder, lock};
@@ -38,6 +38,14 @@ pub(super) async fn tend(
             Some(done) = tries.join_next(), if !tries.is_empty() => {
                 if let Ok((id, wait)) = done {
                     opened.insert(id, (Instant::now(), wait));
+                }
+            }
+            () = tokio::time::sleep(FIRST) => {
+                // Under its own name a replaced directory is opened as at a start: that finds out what it is.
+                for folder in block_in_place(|| uniting::replaced(&shared)) {
+                    folder.tell(Input::Stop).await;
+                    close(&shared, folder.clone(), "its directory is another one".into()).await;
+                    tries.spawn(keep_trying(shared.clone(), folder.id.to_string(), Duration::ZERO, FIRST));
                 }
             }
             failed = failures.recv() => {
@@ -97,7 +105,7 @@ async fn stop_all(shared: &Shared) {
 }
 
 /// Closes a folder whose engine has ended or is to end; status says why.
-async fn close(shared: &Shared, folder: Arc<Folder>, why: String) {
+pub(super) async fn close(shared: &Shared, folder: Arc<Folder>, why: String) {
     let open = {
         let mut folders = lock(&shared.folders);
         let Some(open) = folders.remove(&folder.id) else { return };

@@ -43,6 +43,9 @@ impl Api for Fake {
         let path = AnyPath("/f".into());
         folder.pick([]).map(|_| Resumed { folder: "f".into(), path, accepted, files: 1 })
     }
+    async fn unite(&self, folder: FolderSpec) -> Result<United, ApiError> {
+        folder.pick([]).map(|_| United { folder: "f".into(), path: AnyPath("/f".into()) })
+    }
     fn events(&self) -> broadcast::Receiver<Event> {
         self.0.subscribe()
     }

@@ -55,6 +55,9 @@ impl Api for Fake {
     async fn resume(&self, _folder: FolderSpec, accept: bool) -> Result<Resumed, ApiError> {
         Ok(Resumed { folder: "f".into(), path: PathBuf::from("/f").into(), accepted: accept, files: 7 })
     }
+    async fn unite(&self, _folder: FolderSpec) -> Result<United, ApiError> {
+        Ok(United { folder: "f".into(), path: PathBuf::from("/f").into() })
+    }
     fn events(&self) -> broadcast::Receiver<Event> {
         self.events.subscribe()
     }
