@@ -4,7 +4,7 @@
 
 use dunlin_testkit::*;
 use std::fs;
-use std::io::Write;
+use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -102,10 +102,13 @@ fn somebody_fills_the_disk_in_mid_transfer() {
     b.join(&a.share());
     settle("joined", &[&a, &b]);
     write(a.path("big"), noise(1, SIZE));
-    until("the transfer is under way", PATIENCE, || staged_kb(&b) > 10_000);
-    // Not in the tree, and yet on the disk.
+    until("the transfer is under way", PATIENCE, || staged_kb(&b) > 2_000);
+    // Not in the tree, and yet on the disk: so much at once that the rest has no room, however quick the transfer is.
     let (theirs, block) = (b.path(".dunlin/theirs"), vec![7; 1 << 20]);
     let mut file = fs::File::create(&theirs).unwrap();
+    let taken = Command::new("fallocate").args(["-l", "40M"]).arg(&theirs).status().unwrap();
+    assert!(taken.success(), "there was no room for theirs");
+    file.seek(SeekFrom::End(0)).unwrap();
     while file.write_all(&block).is_ok() {}
     until("the disk is full", PATIENCE, || problem(&b, "big").starts_with("the disk is full"));
     assert!(!b.path("big").exists());

@@ -123,8 +123,10 @@ fn an_old_backup_over_one_folder_is_taken_back_everywhere_with_one_command() {
         let base = temp.path().canonicalize().unwrap();
         let (mut a, mut c) = (a, Node::new(&base, "c"));
         c.join(&b.invite());
+        // Each in one step: what is seen half written is an edit a moment later, and of the same minute as the rest.
         for i in 0..40 {
-            write(a.path(format!("f{i}")), format!("file {i}, old"));
+            write(base.join("new"), format!("file {i}, old"));
+            fs::rename(base.join("new"), a.path(format!("f{i}"))).unwrap();
         }
         settle("an hour ago", &[&a, &b, &c]);
         let backup = base.join("backup");
