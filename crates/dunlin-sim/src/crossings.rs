@@ -21,8 +21,9 @@ pub fn add(seed: u64, devices: usize, kills: bool, acts: &mut Vec<Act>) {
         let path = (*chance.pick(FILES)).to_owned();
         let here = chance.below(devices as u64) as usize;
         let there = (here + 1 + chance.below(devices as u64 - 1) as usize) % devices;
+        // All of one length, as those of a game's save or of a picture: what tells them apart is not their size.
         let mut fresh = || {
-            content += 1;
+            content += 3;
             content
         };
         // There is something for both, mostly at rest.
@@ -34,7 +35,8 @@ pub fn add(seed: u64, devices: usize, kills: bool, acts: &mut Vec<Act>) {
             what: What::Save { path: path.clone(), content: fresh() },
         });
         now += 600 + chance.below(600);
-        let one = match chance.below(6) {
+        let one = match chance.below(7) {
+            6 => What::Move { from: path.clone(), to: format!("moved{}", chance.below(2)) },
             0 | 1 => What::Touch { path: path.clone(), secs: 1_000_000 + chance.below(3) as i64 },
             2 => What::Chmod { path: path.clone(), mode: *chance.pick(&[0o600, 0o644, 0o755]) },
             3 | 4 => What::Remove { path: path.clone() },
@@ -45,11 +47,16 @@ pub fn add(seed: u64, devices: usize, kills: bool, acts: &mut Vec<Act>) {
         acts.push(Act { at_ms: now, device: here, inside: 0, what: one });
         now += heard + chance.below(4);
         let other = if chance.one_in(4) {
-            What::Append { path, content: fresh() }
+            What::Append { path: path.clone(), content: fresh() }
         } else {
-            What::Write { path, content: fresh() }
+            What::Write { path: path.clone(), content: fresh() }
         };
-        acts.push(Act { at_ms: now, device: there, inside: 1 + chance.below(14) as u32, what: other });
+        let inside = 1 + chance.below(14) as u32;
+        acts.push(Act { at_ms: now, device: there, inside, what: other });
+        if chance.one_in(4) {
+            let (at_ms, what) = (now + chance.below(30), What::Remove { path });
+            acts.push(Act { at_ms, device: there, inside: inside + 1 + chance.below(8) as u32, what });
+        }
         if chance.one_in(3) && kills {
             acts.push(Act {
                 at_ms: now,
