@@ -220,3 +220,69 @@ fn what_is_brought_back_stands_beside_what_is_there() {
         assert_eq!((wanted.len(), back.2.mode, back.2.mtime), (2, 0o600, time(7)));
     }
 }
+
+#[test]
+fn what_is_to_give_up_its_name_and_is_deleted_is_deleted() {
+    let mut lost = 0;
+    for ours in [b"1", b"2", b"3", b"4", b"5", b"6"] {
+        // It was moved to a name that was taken elsewhere meanwhile.
+        let [mut a, mut b] = ["a", "b"].map(Device::new);
+        let other = RelPath::parse(b"e").unwrap();
+        a.disk.create(&path(), Body::File(b"theirs".to_vec()));
+        a.scan();
+        b.disk.create(&other, Body::File(ours.to_vec()));
+        b.scan();
+        b.disk.rename(&other, &path());
+        b.scan();
+        let node = b.index.local(&at()).unwrap().unwrap().node;
+        b.hear(&a.rows());
+        lost += u32::from(b.wanted().iter().any(|(shown, of, w)| *of == node && *shown != path() && !w.copy));
+        b.disk.remove(&path());
+        b.scan();
+        assert!(!b.index.node(node).unwrap().unwrap().state.alive(), "{:#?}", b.wanted());
+    }
+    assert!(lost > 0);
+}
+
+/// A file that one moves and the other, which heard of it, edits where it was and removes there, before it is moved there
+/// too; with the content that it was edited to.
+fn edited_and_removed_where_it_was() -> ([Device; 2], dunlin_core::ids::NodeId) {
+    let [mut a, mut b] = ["a", "b"].map(Device::new);
+    a.disk.create(&path(), Body::File(b"old".to_vec()));
+    a.scan();
+    b.disk.create(&path(), Body::File(b"old".to_vec()));
+    b.disk.touch(&path(), a.disk.inode(&path()).unwrap().mtime);
+    b.scan();
+    b.hear(&a.rows());
+    a.hear(&b.rows());
+    let node = a.index.local(&at()).unwrap().unwrap().node;
+    a.disk.rename(&path(), &RelPath::parse(b"moved").unwrap());
+    a.scan();
+    b.hear(&a.rows());
+    b.disk.write(&path(), b"edited");
+    b.scan();
+    (([a, b]), node)
+}
+
+#[test]
+fn what_its_maker_removed_and_nobody_has_is_withdrawn() {
+    let ([mut a, mut b], node) = edited_and_removed_where_it_was();
+    let edited = content_id(b"edited");
+    let withdraw = |device: &mut Device, content| {
+        let mut work = Work::new(&device.index);
+        let withdrawn = work.withdraw(node, content).unwrap();
+        let changes = work.finish().unwrap();
+        device.index.apply(changes);
+        withdrawn
+    };
+    assert!(!withdraw(&mut b, edited), "it is here");
+    b.disk.remove(&path());
+    b.scan();
+    assert_eq!(b.lacking().len(), 1, "moves beat deletes: {:#?}", b.lacking());
+    a.hear(&b.rows());
+    assert!(!withdraw(&mut a, edited), "it is another's");
+    assert!(!withdraw(&mut b, content_id(b"old")), "nobody wants that");
+    assert!(withdraw(&mut b, edited));
+    // It was all that there was by then: what it had come of goes where it still is.
+    assert_eq!(rests_without_any_content([a, b], true, "withdrawn"), Vec::<String>::new());
+}

@@ -15,6 +15,7 @@ mod history;
 mod host;
 mod left_alone;
 mod looking;
+mod nowhere;
 mod planning;
 mod thread;
 mod unshown;
@@ -62,8 +63,6 @@ const RECHECK_ROOT: Duration = Duration::from_secs(1);
 const CHECK_ROOT: Duration = Duration::from_secs(5);
 /// How long a device that joins waits for the members' tree before it looks at its own disk.
 const WAIT_FOR_TREE: Duration = Duration::from_secs(60);
-/// After so many vain attempts a content that nobody connected holds is named in status.
-const NOWHERE_TRIES: u32 = 4;
 
 struct Dirty {
     first: Instant,
@@ -341,7 +340,7 @@ impl Engine {
                     self.waits_for_tree = None;
                 }
             }
-            Input::Fetched(all) => all.into_iter().for_each(|(c, f)| self.fetched(c, f)),
+            Input::Fetched(all) => all.into_iter().try_for_each(|(c, f)| self.fetched(c, f))?,
             Input::Peers => {
                 self.ask_anew();
                 self.backoff.retain(|_, b| !b.nowhere);
@@ -407,27 +406,22 @@ impl Engine {
         }
     }
 
-    fn fetched(&mut self, content: ContentId, how: Fetched) {
+    fn fetched(&mut self, content: ContentId, how: Fetched) -> Read<()> {
         if how == Fetched::Begun {
             let full = |node: &&NodeId| self.troubles.get(*node).is_some_and(|(_, w)| is_full(w));
             if let Some(node) = self.fetching.get(&content).filter(full) {
                 self.troubles.remove(node);
             }
-            return;
+            return Ok(());
         }
-        let Some(node) = self.fetching.remove(&content) else { return };
+        let Some(node) = self.fetching.remove(&content) else { return Ok(()) };
         match how {
             Fetched::Staged => {
                 self.backoff.remove(&node);
             }
             Fetched::Nowhere => {
                 self.back_off(node, true);
-                self.nowhere(node);
-                let tries = self.backoff.get(&node).map_or(0, |b| b.tries);
-                if tries == NOWHERE_TRIES && !self.host.is_alone() {
-                    let why = "no connected device holds this version (any more)";
-                    self.troubles.insert(node, (self.path_of_node(node), why.into()));
-                }
+                self.nowhere(node, content)?;
             }
             Fetched::Failed(why) => {
                 self.trouble(node, self.path_of_node(node), why);
@@ -436,6 +430,7 @@ impl Engine {
             Fetched::Begun => {}
         }
         self.replan = true;
+        Ok(())
     }
 
     fn back_off(&mut self, node: NodeId, nowhere: bool) {

@@ -156,8 +156,8 @@ impl Host for Folder {
         }
     }
 
-    fn is_alone(&self) -> bool {
-        lock(&self.peers).is_empty()
+    fn connected(&self) -> BTreeSet<DeviceId> {
+        lock(&self.peers).keys().copied().collect()
     }
 
     fn is_everybody(&self, met: &BTreeSet<DeviceId>) -> bool {

@@ -45,6 +45,9 @@ pub fn control(parts: &[&str]) -> RelPath {
     RelPath::from(names.filter_map(|n| Name::new(n).ok()).collect::<Vec<_>>())
 }
 
+/// So many bytes of what was gathered are read at a start. What is more is verified like any part, or fetched again.
+const READ_AT_START: u64 = 1 << 30;
+
 const DIRS: [&str; 3] = ["stage", "swap", "history"];
 
 /// Makes those that are missing in the control directory; whether there were any.
@@ -61,7 +64,7 @@ fn make(disk: &dyn Disk, dirs: &[&str]) -> io::Result<bool> {
 
 impl Stage {
     /// Opens (and where missing, creates) the control directory. What an interrupted exchange left
-    /// behind goes to the history; staged contents count as unverified again.
+    /// behind goes to the history; staged contents are verified again.
     pub fn open(disk: Arc<dyn Disk>) -> io::Result<Stage> {
         if disk.stat(&control(&[]))?.is_none() {
             disk.mkdir(&control(&[]), 0o700)?;
@@ -83,20 +86,32 @@ impl Stage {
         make(self.disk.as_ref(), &DIRS[1..]).map(drop)
     }
 
+    /// What was gathered before counts again if it still is what it was: who it came from may be gone.
     fn recover(&self) -> io::Result<()> {
-        let disk = &self.disk;
-        for entry in disk.list(&control(&["stage"]))? {
-            let path = control(&["stage"]).join(&entry.name);
+        let (disk, dir) = (&self.disk, control(&["stage"]));
+        let mut read = 0;
+        for entry in disk.list(&dir)? {
+            let path = dir.join(&entry.name);
             if entry.name.as_bytes().ends_with(b".part") {
                 continue;
             }
-            let size = entry.stat.map(|s| s.size).unwrap_or(0);
+            let (size, nlink) = entry.stat.map(|s| (s.size, s.nlink)).unwrap_or((0, 1));
+            if nlink > 1 {
+                // It was placed, and a power cut brought this name of it back: what it holds is a user's by now.
+                disk.unlink(&path)?;
+                continue;
+            }
+            if read + size <= READ_AT_START {
+                read += size;
+                if self.admit(&path, &entry.name) {
+                    continue;
+                }
+            }
             let part = Name::new(&[entry.name.as_bytes(), b".part"].concat());
             match part {
                 // Large ones are worth checking chunk by chunk; small ones are fetched again.
                 Ok(part) if size >= crate::chunks::CHUNKED_MIN => {
-                    let to = control(&["stage"]).join(&part);
-                    if disk.rename(&path, &to, Rename::NoReplace).is_err() {
+                    if disk.rename(&path, &dir.join(&part), Rename::NoReplace).is_err() {
                         disk.unlink(&path)?;
                     }
                 }
@@ -104,6 +119,13 @@ impl Stage {
             }
         }
         self.empty_swap(false)
+    }
+
+    /// Takes a file in `stage` for what its name says, if it is that.
+    fn admit(&self, path: &RelPath, name: &Name) -> bool {
+        let hash = std::str::from_utf8(name.as_bytes()).ok();
+        let content = hash.and_then(ContentId::from_hex).filter(|content| self.is_held(path, content));
+        content.is_some_and(|content| self.whole().insert(content))
     }
 
     /// What an exchange left in `swap` goes to the history, and what was never placed back to the stage. What is
@@ -158,12 +180,11 @@ impl Stage {
         Ok(())
     }
 
-    /// A staged content that was taken out and not placed goes back, to be verified like any part.
+    /// A staged content that was taken out and not placed goes back.
     /// Anything else under such a name is what it was exchanged with: somebody's work.
     fn return_unplaced(&self, path: &RelPath, name: &Name, held: Option<ContentId>) -> io::Result<bool> {
         let id = name.as_bytes().get(..64).and_then(|b| std::str::from_utf8(b).ok());
         let Some(content) = id.and_then(ContentId::from_hex) else { return Ok(false) };
-        let part = self.part_path(&content);
         if held != Some(content) {
             return Ok(false);
         }
@@ -172,10 +193,7 @@ impl Stage {
             self.disk.unlink(path)?;
             return Ok(true);
         }
-        if self.disk.stat(&part)?.is_some() {
-            return Ok(false);
-        }
-        self.disk.rename(path, &part, Rename::NoReplace)?;
+        self.put_back(content, path)?;
         Ok(true)
     }
 
@@ -325,7 +343,7 @@ mod tests {
     use crate::disk::posix::PosixDisk;
 
     #[test]
-    fn what_an_exchange_left_behind_is_kept_and_stages_are_unverified_again() {
+    fn what_an_exchange_left_behind_is_kept_and_stages_are_verified_again() {
         let dir = tempfile::tempdir().unwrap();
         let disk: Arc<dyn Disk> = Arc::new(PosixDisk::open(dir.path()).unwrap());
         let stage = Stage::open(disk.clone()).unwrap();
@@ -333,15 +351,25 @@ mod tests {
         stage.put(content, b"new").unwrap();
         assert!(stage.has(&content));
         std::fs::write(dir.path().join(".dunlin/swap/old"), b"old work").unwrap();
+        let [cut, placed] = [b"cut", b"put"].map(|bytes| {
+            let content = ContentId(*blake3::hash(bytes).as_bytes());
+            stage.put(content, bytes).unwrap();
+            content
+        });
+        std::fs::write(dir.path().join(stage.path(&cut).to_string()), b"\0\0\0").unwrap();
+        std::fs::hard_link(dir.path().join(stage.path(&placed).to_string()), dir.path().join("f")).unwrap();
         let stage = Stage::open(disk).unwrap();
-        assert!(!stage.has(&content));
+        assert!(stage.has(&content), "who had it may be gone");
+        assert!(!stage.has(&cut), "it holds something else by now");
+        assert!(!stage.has(&placed), "a user may write to it");
+        assert_eq!(std::fs::read_dir(dir.path().join(".dunlin/stage")).unwrap().count(), 1);
         let kept: Vec<_> = std::fs::read_dir(dir.path().join(".dunlin/history")).unwrap().collect();
         assert_eq!(kept.len(), 1);
         assert_eq!(std::fs::read(kept[0].as_ref().unwrap().path()).unwrap(), b"old work");
     }
 
     #[test]
-    fn a_content_taken_out_and_never_placed_is_a_part_again() {
+    fn a_content_taken_out_and_never_placed_is_staged_again() {
         let dir = tempfile::tempdir().unwrap();
         let disk: Arc<dyn Disk> = Arc::new(PosixDisk::open(dir.path()).unwrap());
         let stage = Stage::open(disk.clone()).unwrap();
@@ -355,8 +383,9 @@ mod tests {
         std::fs::write(dir.path().join(at.to_string()), b"a user's old file").unwrap();
         drop(stage);
         let stage = Stage::open(disk).unwrap();
-        let part = dir.path().join(format!(".dunlin/stage/{content}.part"));
-        assert_eq!(std::fs::read(part).unwrap(), b"new");
+        assert!(stage.has(&content));
+        let staged = dir.path().join(stage.path(&content).to_string());
+        assert_eq!(std::fs::read(staged).unwrap(), b"new");
         let kept: Vec<_> = std::fs::read_dir(dir.path().join(".dunlin/history")).unwrap().collect();
         assert_eq!(kept.len(), 1);
         // And is found by what it holds, for it may be all that is left of it.

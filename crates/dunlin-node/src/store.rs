@@ -1,8 +1,11 @@
 //! The index of one folder in a redb file. One writer; any number of snapshots beside it.
 
+mod guard;
+
 use dunlin_core::ids::{DeviceId, Incarnation};
 use dunlin_core::kv::{Changes, Fault, Pair, Read, Tx, View};
 use dunlin_core::rows::Rows;
+use guard::guarded;
 use redb::{Database, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition};
 use std::path::Path;
 use std::sync::{PoisonError, RwLock};
@@ -117,10 +120,13 @@ fn tells_of_damage(e: &std::io::Error) -> bool {
 impl Store {
     /// Opens the index at `path`, creating it where it is missing.
     pub fn open(path: &Path) -> Result<Store, OpenError> {
-        let mut builder = Database::builder();
-        builder.set_cache_size(CACHE_BYTES);
-        let db = builder.create(path).map_err(fault)?;
-        let schema = Store::prepare(&db)?;
+        let (db, schema) = guarded(|| {
+            let mut builder = Database::builder();
+            builder.set_cache_size(CACHE_BYTES);
+            let db = builder.create(path).map_err(fault)?;
+            let schema = Store::prepare(&db)?;
+            Ok((db, schema))
+        })?;
         let store = Store { db: RwLock::new(Some(db)) };
         if schema > SCHEMA { Err(OpenError::Newer(schema)) } else { Ok(store) }
     }
@@ -143,14 +149,23 @@ impl Store {
 
     fn with<T>(&self, work: impl FnOnce(&Database) -> Read<T>) -> Read<T> {
         let db = self.db.read().unwrap_or_else(PoisonError::into_inner);
-        work(db.as_ref().ok_or_else(|| Fault::environment("closed"))?)
+        let db = db.as_ref().ok_or_else(|| Fault::environment("closed"))?;
+        guarded(|| work(db))
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 
 impl Index for Store {
     fn snapshot(&self) -> Read<Snapshot> {
-        let tx = self.with(|db| db.begin_read().map_err(fault))?;
-        tx.open_table(ROWS).map(|t| Snapshot::new(Table(t))).map_err(fault)
+        self.with(|db| {
+            let tx = db.begin_read().map_err(fault)?;
+            tx.open_table(ROWS).map(|t| Snapshot::new(Table(t))).map_err(fault)
+        })
     }
 
     fn commit(&self, changes: Changes) -> Read<()> {
@@ -174,25 +189,32 @@ impl Index for Store {
     }
 
     fn close(&self) {
-        drop(self.db.write().unwrap_or_else(PoisonError::into_inner).take());
+        let db = self.db.write().unwrap_or_else(PoisonError::into_inner).take();
+        // What it could not write at its end it had not promised.
+        let _ = guarded(|| {
+            drop(db);
+            Ok(())
+        });
     }
 }
 
 impl View for Table {
     fn get(&self, key: &[u8]) -> Read<Option<Vec<u8>>> {
-        Ok(self.0.get(key).map_err(fault)?.map(|v| v.value().to_vec()))
+        guarded(|| Ok(self.0.get(key).map_err(fault)?.map(|v| v.value().to_vec())))
     }
 
     fn range(&self, from: &[u8], to: &[u8], limit: usize) -> Read<Vec<Pair>> {
         if from >= to || limit == 0 {
             return Ok(Vec::new());
         }
-        let mut out = Vec::new();
-        for pair in self.0.range::<&[u8]>(from..to).map_err(fault)?.take(limit) {
-            let (key, value) = pair.map_err(fault)?;
-            out.push((key.value().to_vec(), value.value().to_vec()));
-        }
-        Ok(out)
+        guarded(|| {
+            let mut out = Vec::new();
+            for pair in self.0.range::<&[u8]>(from..to).map_err(fault)?.take(limit) {
+                let (key, value) = pair.map_err(fault)?;
+                out.push((key.value().to_vec(), value.value().to_vec()));
+            }
+            Ok(out)
+        })
     }
 }
 
@@ -224,6 +246,53 @@ mod tests {
         let path = dir.path().join("index.redb");
         std::fs::write(&path, vec![7; 9000]).unwrap();
         assert!(matches!(Store::open(&path), Err(OpenError::Damaged(_))));
+    }
+
+    #[test]
+    fn whatever_page_is_damaged_there_is_no_panic() {
+        const PAGE: usize = 4096;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("index.redb");
+        let rows = |from: u32, with: u8| -> Changes {
+            (from..from + 1500).map(|n| (n.to_be_bytes().to_vec(), Some(vec![with; 60]))).collect()
+        };
+        let whole = Store::open(&path).unwrap();
+        whole.commit(rows(0, 1)).unwrap();
+        whole.commit(rows(750, 2)).unwrap();
+        drop(whole);
+        let whole = std::fs::read(&path).unwrap();
+        let use_it = || -> Result<(), OpenError> {
+            let store = Store::open(&path)?;
+            let snapshot = store.snapshot()?;
+            snapshot.range(&[0], &[255], usize::MAX)?;
+            (0..1500_u32).try_for_each(|n| snapshot.get(&n.to_be_bytes()).map(drop))?;
+            store.commit(rows(300, 3))?;
+            store.commit(rows(0, 4).into_keys().map(|key| (key, None)).collect())?;
+            Ok(())
+        };
+        let used: Vec<usize> = (0..whole.len())
+            .step_by(PAGE)
+            .filter(|at| whole[*at..(at + PAGE).min(whole.len())].iter().any(|b| *b != 0))
+            .collect();
+        let (mut damaged, mut fine) = (0, 0);
+        for (n, at) in used.iter().enumerate() {
+            for how in 0..3 {
+                let mut bytes = whole.clone();
+                let end = (at + PAGE).min(bytes.len());
+                match how {
+                    0 => bytes[*at..end].fill(0),
+                    1 => bytes[at + (n * 37) % 64] ^= 1 << (n % 8),
+                    _ => bytes[*at..end].fill(0xff),
+                }
+                std::fs::write(&path, &bytes).unwrap();
+                match use_it() {
+                    Ok(()) => fine += 1,
+                    Err(OpenError::Damaged(_)) => damaged += 1,
+                    Err(e) => panic!("page {n}, {how}: {e}"),
+                }
+            }
+        }
+        assert!(damaged > used.len() && fine > 0, "{damaged} damaged, {fine} fine");
     }
 
     #[test]

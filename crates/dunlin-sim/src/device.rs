@@ -143,7 +143,6 @@ impl Device {
         let own = Incarnation::new(self.id, unused(2));
         site.begin_life(LifeId(unused(2)), own, Incarnation::new(self.id, unused(3)))?;
         let host = Arc::new(Outbox::default());
-        host.told().alone = true;
         let machines = shared.world().machines.len();
         host.told().others = (0..machines).filter(|other| *other != number).map(device_id).collect();
         host.told().pulse.scanning = true;
@@ -176,7 +175,7 @@ impl Device {
     }
 }
 
-fn device_id(number: usize) -> DeviceId {
+pub(crate) fn device_id(number: usize) -> DeviceId {
     DeviceId([u8::try_from(number + 1).unwrap_or(u8::MAX); 32])
 }
 

@@ -31,8 +31,8 @@ pub struct Told {
     pub problems: BTreeMap<RelPath, String>,
     /// Contents that were here a moment ago.
     pub recent: VecDeque<(ContentId, Vec<u8>)>,
-    /// Whether no peer is connected.
-    pub alone: bool,
+    /// The members that are connected.
+    pub connected: BTreeSet<DeviceId>,
     /// The other members.
     pub others: BTreeSet<DeviceId>,
     /// The index goes on as another incarnation.
@@ -90,8 +90,8 @@ impl Host for Outbox {
         self.told().refused.push((device, why.into()));
     }
 
-    fn is_alone(&self) -> bool {
-        self.told().alone
+    fn connected(&self) -> BTreeSet<DeviceId> {
+        self.told().connected.clone()
     }
 
     fn is_everybody(&self, met: &BTreeSet<DeviceId>) -> bool {

@@ -3,7 +3,7 @@
 use super::note;
 use crate::change::Attributes;
 use crate::kv::Read;
-use crate::names;
+use crate::names::{self, Wanted};
 use crate::path::Name;
 use crate::rows::{LocalRow, Position, Rows};
 use crate::state::Content;
@@ -24,9 +24,12 @@ impl Work<'_> {
         }
         let (mut meant, mut nameless) = (Vec::new(), Vec::new());
         for (_, at, row) in rows {
-            // Where something else should be by now, the delete was not of that.
+            // Where something else should be by now, the delete was not of that; but what merely is to give up its
+            // name to another one was what it was.
             let version = self.wanted_version(&row, &at)?;
-            let deleted = version.as_ref().is_some_and(|w| w.at == at && w.content == row.content);
+            let unmoved = self.tx.node(row.node)?.and_then(|n| n.raw()).is_some_and(|raw| raw == at);
+            let is_it = |w: &Wanted| (w.at == at || unmoved && !w.copy) && w.content == row.content;
+            let deleted = version.as_ref().is_some_and(is_it);
             if version.is_some_and(|w| w.copy && w.at != at) {
                 nameless.push(row.clone());
             }

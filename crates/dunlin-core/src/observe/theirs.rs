@@ -3,7 +3,7 @@
 use super::Seen;
 use crate::change::Attributes;
 use crate::decide::locals_of;
-use crate::ids::NodeId;
+use crate::ids::{ContentId, NodeId};
 use crate::kv::Read;
 use crate::names::Wanted;
 use crate::rows::{LocalRow, Rows};
@@ -42,6 +42,25 @@ impl Work<'_> {
             return Ok(());
         }
         self.drop_version(row.node, &row.content, row.seen.as_ref())
+    }
+
+    /// Nobody has a version that this device made, and its user took away where others had moved or renamed it from
+    /// meanwhile: that is no delete of what is in the new place, but nobody had fetched this version there. It would be
+    /// wanted for good. Only what this device made, and no row of its disk holds, is withdrawn; tells whether there was
+    /// such a version.
+    pub fn withdraw(&mut self, node: NodeId, content: ContentId) -> Read<bool> {
+        let Some(row) = self.tx.node(node)? else { return Ok(false) };
+        let is_it = |c: &Content| matches!(c, Content::File { id, .. } if *id == content);
+        let own = crate::life::own(&self.tx)?;
+        let mut versions = row.state.content.entries().iter().filter(|(_, c)| is_it(&c.value)).peekable();
+        let Some((_, version)) = versions.peek() else { return Ok(false) };
+        let gone = version.value.clone();
+        let is_here = locals_of(&self.tx, node)?.iter().any(|(_, l)| is_it(&l.content));
+        if is_here || self.tx.totals()?.uniting || !versions.all(|(dot, _)| own.contains(&dot.inc)) {
+            return Ok(false);
+        }
+        self.drop_version(node, &gone, None)?;
+        Ok(true)
     }
 
     /// What a user wrote, and was taken out of the folder before anybody saw it, stands beside what there is by now.

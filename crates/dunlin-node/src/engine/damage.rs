@@ -36,13 +36,6 @@ impl Engine {
         Ok(())
     }
 
-    /// Neither this disk nor anybody connected has what a file held.
-    pub(super) fn nowhere(&mut self, node: NodeId) {
-        if self.host.is_alone() && self.damaged.contains(&node) {
-            self.troubles.insert(node, (self.path_of_node(node), "no other device is connected".into()));
-        }
-    }
-
     /// A device came or went: what was said of damage for want of one may hold no more.
     pub(super) fn ask_anew(&mut self) {
         let vain = |node: &NodeId| self.backoff.get(node).is_some_and(|b| b.nowhere);

@@ -144,8 +144,8 @@ pub trait Host: Send + Sync {
     fn acknowledge(&self, device: DeviceId, received: u64);
     /// A peer does not keep to the protocol.
     fn refuse(&self, device: DeviceId, why: &str);
-    /// Whether no peer is connected.
-    fn is_alone(&self) -> bool;
+    /// The members that are connected.
+    fn connected(&self) -> BTreeSet<DeviceId>;
     /// Whether these are all other members.
     fn is_everybody(&self, met: &BTreeSet<DeviceId>) -> bool;
     /// The tree of this disk and the members' are one now.

@@ -1,6 +1,7 @@
 //! What devices say to each other, by the real rules of `dunlin_core::session`.
 
 use super::{Event, FOLDER, Flock};
+use crate::device::device_id;
 use crate::ledger::id_of;
 use crate::links::MS;
 use dunlin_core::life::Heard;
@@ -66,7 +67,8 @@ impl Flock {
 
     fn count_peers(&self, device: usize) {
         if let Some(life) = &self.devices[device].life {
-            life.host.told().alone = self.links.connected(device).is_empty();
+            let connected = self.links.connected(device).into_iter().map(device_id).collect();
+            life.host.told().connected = connected;
         }
     }
 
