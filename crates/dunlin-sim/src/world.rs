@@ -171,6 +171,10 @@ fn is_swap(path: &RelPath) -> bool {
     path.names().get(1).is_some_and(|n| n.as_bytes() == b"swap")
 }
 
+fn is_history(path: &RelPath) -> bool {
+    path.names().get(1).is_some_and(|n| n.as_bytes() == b"history")
+}
+
 impl World {
     /// An invariant does not hold; the first one counts.
     pub fn breaks(&mut self, invariant: &'static str, what: String) {
@@ -253,6 +257,22 @@ impl World {
             }
             self.ledger.excuse(*lost);
         }
+        // A write to a name that an earlier cut brought back beside the file is copied to the history at a start; that makes it
+        // no more durable where the user had it.
+        let shown: BTreeSet<ContentId> = self.shown(device);
+        for lost in before.intersection(&after).filter(|id| !shown.contains(*id)) {
+            if rows.holders(*lost).unwrap_or_default().is_empty() {
+                self.ledger.excuse(*lost);
+            }
+        }
+    }
+
+    /// Contents that are anywhere on a machine but in its history.
+    fn shown(&self, device: usize) -> BTreeSet<ContentId> {
+        let disk = &self.machines[device].disk;
+        let own = disk.control_tree().into_iter().filter(|(path, _)| !is_history(path));
+        let own = own.map(|(_, thing)| thing).chain(disk.away().into_values());
+        disk.visible().into_values().chain(own).filter_map(|t| content_of(&t)).collect()
     }
 
     /// Whether it is noted in a device's folder that its index came further than its backup.
