@@ -21,8 +21,13 @@ use dunlin_core::session::Known;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::{broadcast, mpsc, watch};
+
+/// How long a folder waits for the disk of another one, where what it wants may be.
+const SOON: Duration = Duration::from_secs(1);
 
 /// Locks; a panic elsewhere does not make the data worse than it is.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -38,7 +43,7 @@ pub(crate) struct PeerFolder {
     /// What it is known to have.
     pub known: Mutex<Known>,
     /// How many fetches are under way from it.
-    pub load: std::sync::atomic::AtomicUsize,
+    pub load: AtomicUsize,
 }
 
 /// Small contents that changed a moment ago, so that they can be served even if they change again.
@@ -88,6 +93,8 @@ pub(crate) struct Folder {
     pub problems: Mutex<BTreeMap<RelPath, String>>,
     pub recent: Mutex<Recent>,
     pub events: broadcast::Sender<Event>,
+    /// Its disk did not answer when another folder of this device asked.
+    pub is_mute: AtomicBool,
     /// All open folders of this device.
     pub others: Box<dyn Fn() -> Vec<Arc<Folder>> + Send + Sync>,
     /// Who is connected and shares this folder.
@@ -212,7 +219,30 @@ impl Folder {
         let members = self.members.borrow().clone();
         let others = (self.others)().into_iter().filter(|other| other.id != self.id);
         let all_may = |other: &Arc<Folder>| members.keys().all(|member| other.is_member(member));
-        others.filter(all_may).filter_map(|other| other.site.find(content)).collect()
+        others.filter(all_may).filter_map(|other| other.finds_soon(content)).collect()
+    }
+
+    /// What this folder has of a content, for another one, which must not hang on this one's disk: none if that does not
+    /// answer soon, nor as long as it has not.
+    fn finds_soon(self: &Arc<Self>, content: &ContentId) -> Option<Box<dyn ReadFile>> {
+        if self.is_mute.load(Ordering::SeqCst) {
+            return None;
+        }
+        let (give, found) = std::sync::mpsc::channel();
+        let (folder, content) = (self.clone(), *content);
+        tokio::task::spawn_blocking(move || {
+            // Who asked may have given up.
+            let _ = give.send(folder.site.find(&content));
+            folder.is_mute.store(false, Ordering::SeqCst);
+        });
+        found.recv_timeout(SOON).unwrap_or_else(|_| {
+            self.is_mute.store(true, Ordering::SeqCst);
+            let just_now = found.try_recv();
+            if just_now.is_ok() {
+                self.is_mute.store(false, Ordering::SeqCst);
+            }
+            just_now.unwrap_or_default()
+        })
     }
 
     /// Tells the engine; waits while it has much to do.

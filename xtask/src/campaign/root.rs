@@ -5,7 +5,7 @@
 
 use super::field::Field;
 use dunlin_testkit::Mount;
-use dunlin_testkit::{Node, differences, tree, until, write};
+use dunlin_testkit::{Node, Tree, differences, tree, until, write};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -56,7 +56,7 @@ pub fn run(field: &mut Field) -> String {
     let mut user = field.user(&nodes[0]);
     user.gentle = true;
     (0..10).for_each(|_| user.act());
-    let expected = tree(&nodes[0].dir);
+    let expected = rested(&nodes[0]);
     if !running {
         nodes[1].run();
     }
@@ -76,6 +76,17 @@ pub fn run(field: &mut Field) -> String {
     nodes.clear();
     let when = if running { "running" } else { "stopped" };
     format!("{trouble:?} while {when}, {done}")
+}
+
+/// The tree of a node once it has carried out what its own user's changes ask for, as the mode of a conflict copy.
+fn rested(node: &Node) -> Tree {
+    let mut last = tree(&node.dir);
+    until("it rests", Duration::from_secs(30), || {
+        std::thread::sleep(Duration::from_millis(1000));
+        let now = tree(&node.dir);
+        std::mem::replace(&mut last, now.clone()) == now
+    });
+    last
 }
 
 fn away(root: &Path) -> PathBuf {

@@ -237,12 +237,11 @@ fn open(shared: &Arc<Shared>, config: Config, dir: PathBuf) -> Result<Arc<Folder
     let all = members(config.id, &config.statements, verify);
     // Weak: a node that has ended is not to live on in its folders.
     let node = Arc::downgrade(shared);
-    let secret = shared.secret.clone();
     let (inputs, received) = mpsc::channel(INPUTS);
     let (wants, wanted) = mpsc::unbounded_channel();
     let folder = Arc::new(Folder {
         id: config.id,
-        secret,
+        secret: shared.secret.clone(),
         path,
         dir,
         site: site.clone(),
@@ -255,6 +254,7 @@ fn open(shared: &Arc<Shared>, config: Config, dir: PathBuf) -> Result<Arc<Folder
         problems: Mutex::default(),
         recent: Mutex::default(),
         events: shared.events.clone(),
+        is_mute: AtomicBool::new(false),
         others: Box::new(move || node.upgrade().map_or_else(Vec::new, |node| node.folders())),
         peers: Mutex::default(),
         peers_changed: watch::channel(0).0,

@@ -11,7 +11,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Nothing is remembered by the kernel: each name is asked for again.
@@ -69,12 +69,13 @@ struct State {
 
 struct Disk {
     odd: Oddity,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
     changes: Arc<AtomicU64>,
 }
 
 /// A mounted one; unmounted when dropped.
 pub struct OddDisk {
+    state: Arc<Mutex<State>>,
     changes: Arc<AtomicU64>,
     _session: BackgroundSession,
 }
@@ -85,11 +86,17 @@ impl OddDisk {
         std::fs::create_dir_all(at)?;
         let state = State { inodes: BTreeMap::new(), next: 2, ours: BTreeSet::new() };
         let changes = Arc::new(AtomicU64::new(0));
-        let disk = Disk { odd, state: Mutex::new(state), changes: changes.clone() };
+        let state = Arc::new(Mutex::new(state));
+        let disk = Disk { odd, state: state.clone(), changes: changes.clone() };
         let root = disk.inode(Body::Dir(BTreeMap::new()), 0o755);
         disk.state().inodes.insert(1, root);
         let session = fuser::spawn_mount(disk, at, &Config::default())?;
-        Ok(OddDisk { changes, _session: session })
+        Ok(OddDisk { state, changes, _session: session })
+    }
+
+    /// No call on it returns before what this gives is dropped.
+    pub fn hangs(&self) -> impl Drop + '_ {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How often anything was changed, outside of `.dunlin`.
@@ -116,7 +123,7 @@ type Done<T> = Result<T, Errno>;
 
 impl Disk {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap()
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn rounded(&self, time: SystemTime) -> SystemTime {

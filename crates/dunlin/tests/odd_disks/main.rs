@@ -236,3 +236,40 @@ fn a_disk_that_cannot_exchange_names_is_named_and_all_else_goes_on() {
     write(a.path("new"), "from a");
     until("what replaces nothing comes", PATIENCE, || read(b.path("new")) == "from a");
 }
+
+#[test]
+fn a_disk_that_hangs_holds_up_nothing_but_its_folder() {
+    let Some((temp, mut a, mut b, disk)) = pair_on(Oddity::default()) else { return };
+    std::fs::create_dir(&a.dir).unwrap();
+    b.join(&a.share());
+    write(a.path("first"), "from a");
+    until("it arrives", PATIENCE, || read(b.path("first")) == "from a");
+    // Both have another folder, on a disk that is well.
+    let [here, there] = ["here", "there"].map(|dir| temp.path().canonicalize().unwrap().join(dir));
+    std::fs::create_dir(&here).unwrap();
+    let told = |node: &Node, args: &[&str]| {
+        let (code, out, err) = node.asks(args);
+        assert_eq!(code, 0, "{args:?}: {err}");
+        out
+    };
+    told(&a, &["share", here.to_str().unwrap()]);
+    let ticket = told(&a, &["invite", here.to_str().unwrap()]);
+    told(&b, &["join", ticket.trim(), there.to_str().unwrap()]);
+    let hung = disk.hangs();
+    write(a.path("waits"), "from a");
+    write(here.join("goes on"), "from a");
+    until("the other folder goes on", PATIENCE, || read(there.join("goes on")) == "from a");
+    write(there.join("answer"), "from b");
+    until("both ways", PATIENCE, || read(here.join("answer")) == "from b");
+    // For longer than who is silent is taken to be there.
+    let (code, ..) = a.asks(&["wait", a.dir.to_str().unwrap(), "--timeout", "12"]);
+    assert_ne!(code, 0, "it cannot be in sync");
+    assert_eq!((a.connections(), b.connections()), (1, 1));
+    let status = b.status();
+    let folders = status["folders"].as_array().unwrap();
+    let hangs = folders.iter().find(|f| f["path"] == b.dir.to_str().unwrap()).unwrap();
+    assert_eq!(hangs["in_sync"], false, "{status:#}");
+    drop(hung);
+    until("it comes", PATIENCE, || read(b.path("waits")) == "from a");
+    told(&a, &["wait", a.dir.to_str().unwrap()]);
+}
