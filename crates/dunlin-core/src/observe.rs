@@ -104,6 +104,8 @@ pub struct Observed {
     /// Directories that are new to this disk's rows, or came from elsewhere: what is in them was not
     /// seen yet, or not since.
     pub new_dirs: Vec<NodeId>,
+    /// Files that came back empty.
+    pub damaged: Vec<NodeId>,
 }
 
 /// Whether what is at `row` could have become what was seen: same inode, and nothing rewrote it.
@@ -284,6 +286,10 @@ impl Work<'_> {
                     out.new_dirs.push(row.node);
                 }
                 self.attributes_changed(at, row, seen)
+            }
+            Some(row) if self.came_back_empty(&row, seen)? => {
+                out.damaged.push(row.node);
+                self.lost_its_bytes(at, row, seen)
             }
             Some(row) if continues(&row, seen) => self.changed(at, row, seen),
             Some(_) => {

@@ -26,13 +26,24 @@ pub struct Work<'v> {
     moved: BTreeSet<NodeId>,
     unseen: BTreeMap<Position, (Stamp, Vector)>,
     doubt: Option<Option<Doubt>>,
+    /// What is observed is what a crash may have left.
+    pub(crate) starting: bool,
 }
 
 impl<'v> Work<'v> {
     /// A batch without changes.
     pub fn new(base: &'v dyn View) -> Work<'v> {
         let (groups, touched, moved, unseen) = Default::default();
-        Work { tx: Tx::new(base), keeps: Keeps::default(), groups, touched, moved, unseen, doubt: None }
+        Work {
+            tx: Tx::new(base),
+            keeps: Keeps::default(),
+            groups,
+            touched,
+            moved,
+            unseen,
+            doubt: None,
+            starting: false,
+        }
     }
 
     /// The same, on a disk that keeps this.

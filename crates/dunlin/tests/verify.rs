@@ -35,13 +35,31 @@ impl Ext4 {
         assert!(Command::new(program).args(args).status().unwrap().success(), "{program} {args:?}");
     }
 
+    fn detach(&self) {
+        // A process that another test is just starting may hold for a moment what was open here as it was forked.
+        let gone = || Command::new("umount").arg(&self.at).status().unwrap().success();
+        until("the disk is not in use", PATIENCE, gone);
+    }
+
+    fn attach(&self) {
+        self.run("mount", &["-o".as_ref(), "loop".as_ref(), &self.image, &self.at]);
+    }
+
+    /// Takes all bytes of a file below the file system, as a crash does on a disk that does not keep its word.
+    fn empties(&self, name: &str) {
+        let ino = fs::metadata(self.at.join(name)).unwrap().ino();
+        self.detach();
+        let set = format!("set_inode_field <{ino}> size 0");
+        let done = Command::new("debugfs").args(["-w", "-R", &set]).arg(&self.image).output().unwrap();
+        assert!(done.status.success(), "{done:?}");
+        self.attach();
+    }
+
     /// Changes a byte of a file below the file system: no metadata tell of it.
     fn damage(&self, name: &str) {
         let path = self.at.join(name);
         let (bytes, ino) = (fs::read(&path).unwrap(), fs::metadata(&path).unwrap().ino());
-        // A process that another test is just starting may hold for a moment what was open here as it was forked.
-        let gone = || Command::new("umount").arg(&self.at).status().unwrap().success();
-        until("the disk is not in use", PATIENCE, gone);
+        self.detach();
         let asked =
             Command::new("debugfs").args(["-R", &format!("bmap <{ino}> 0")]).arg(&self.image).output();
         let block: u64 = String::from_utf8(asked.unwrap().stdout).unwrap().trim().parse().unwrap();
@@ -54,7 +72,7 @@ impl Ext4 {
         image.write_all(&[there[17] ^ 4]).unwrap();
         image.sync_all().unwrap();
         drop(image);
-        self.run("mount", &["-o".as_ref(), "loop".as_ref(), &self.image, &self.at]);
+        self.attach();
     }
 }
 
@@ -107,6 +125,38 @@ fn a_healthy_folder_is_verified_and_stays_as_it_is() {
     assert_eq!(settle("as it was", &[&a, &b]), before);
     assert_eq!(history(&b), kept);
     assert!(b.events("verifying").iter().any(|e| e["files"] == 302));
+}
+
+#[test]
+fn a_file_that_comes_back_empty_with_its_old_time_is_no_edit() {
+    let temp = tempfile::tempdir().unwrap();
+    let base = temp.path().canonicalize().unwrap();
+    let [mut a, mut b] = ["a", "b"].map(|n| Node::new(&base, n));
+    let Some(disk) = Ext4::new(&base, &b.dir) else { return };
+    b.join(&a.share());
+    (0..4).for_each(|n| write(a.path(format!("f{n}")), noise(n, 5000)));
+    let before = settle("made", &[&a, &b]);
+    b.stop();
+    ["f0", "f1"].iter().for_each(|name| disk.empties(name));
+    assert_eq!(fs::read(b.path("f0")).unwrap(), b"");
+    // A user who empties a file gives it new times, whatever is set then.
+    for name in ["f2", "f3"] {
+        let file = fs::File::options().write(true).open(b.path(name)).unwrap();
+        let time = file.metadata().unwrap().modified().unwrap();
+        file.set_len(0).unwrap();
+        if name == "f3" {
+            file.set_modified(time).unwrap();
+        }
+    }
+    a.stop();
+    b.run();
+    until("it is told", PATIENCE, || b.asks(&["status"]).0 == 0 && problem(&b, "f0").contains("damaged"));
+    a.run();
+    let after = settle("put right", &[&a, &b]);
+    let stay = |name: &str| after.get(name.as_bytes()) == before.get(name.as_bytes());
+    assert_eq!(["f0", "f1", "f2", "f3"].map(stay), [true, true, false, false]);
+    assert_eq!(after.len(), before.len(), "no conflict copies");
+    assert_eq!(["f2", "f3"].map(|name| fs::read(a.path(name)).unwrap()), [b"", b""]);
 }
 
 #[test]

@@ -215,6 +215,7 @@ impl Engine {
         more(&mut work, changes)?;
         gone.iter().for_each(|o| drop(self.unseen.remove(&o.at)));
         self.commit(work)?;
+        self.damaged.extend(observed.damaged);
         observed.new_dirs.into_iter().for_each(|dir| self.push_dir(dir, true));
         self.replan = true;
         Ok((changes, vanished))

@@ -19,11 +19,13 @@ pub(super) struct Doubts {
     left: Option<Doubt>,
     /// When what was recorded of these positions was changed.
     young: BTreeMap<Position, Mtime>,
+    /// Everything was looked through once.
+    looked: bool,
 }
 
 impl Doubts {
     pub(super) fn new(view: &dyn View) -> Read<Doubts> {
-        Ok(Doubts { left: view.doubt()?, young: BTreeMap::new() })
+        Ok(Doubts { left: view.doubt()?, young: BTreeMap::new(), looked: false })
     }
 
     /// What the last run left in doubt.
@@ -31,9 +33,15 @@ impl Doubts {
         self.left
     }
 
+    /// Whether all is still looked at for the first time.
+    pub(super) fn is_first_look(&self) -> bool {
+        !self.looked
+    }
+
     /// Everything was looked through.
     pub(super) fn looked_through(&mut self) {
         self.left = None;
+        self.looked = true;
     }
 
     /// All that is in doubt, as the index keeps it.

@@ -363,12 +363,14 @@ impl Engine {
         let snapshot = self.folder.store.snapshot()?;
         self.add_suspects(&snapshot, &mut seen)?;
         self.make_durable(&snapshot, &mut seen)?;
-        let mut work = Work::new(&snapshot).on(self.folder.disk.keeps());
+        let work = Work::new(&snapshot).on(self.folder.disk.keeps());
+        let mut work = if self.doubts.is_first_look() { work.after_start() } else { work };
         let observed = work.observe(&seen)?;
         seen.iter().for_each(|o| drop(self.unseen.remove(&o.at)));
         self.commit(work)?;
         let (now, after) = (self.braking.time(self.now), self.folder.store.snapshot()?);
         self.braking.brake.saw(now, &snapshot, &after, &seen)?;
+        self.damaged.extend(observed.damaged);
         for dir in observed.new_dirs {
             self.push_dir(dir, true);
         }
