@@ -71,7 +71,7 @@ impl Flock {
         let answers = |peer: &usize| self.links.answers(device, *peer) && has(*peer);
         let others: Vec<usize> = (0..self.devices.len()).filter(|peer| *peer != device).collect();
         let is_up = |peer: &&usize| self.links.is_up(device, **peer);
-        *id == crate::ledger::id_of(b"") || has(device) || others.iter().filter(is_up).any(|p| answers(p))
+        *id == crate::ledger::id_of(b"") || has(device) || others.iter().filter(is_up).any(answers)
     }
 
     fn has_again(&mut self, device: usize, from: &RelPath, to: Option<RelPath>) -> Asked {
