@@ -7,7 +7,7 @@ use crate::journal::{ChangeRow, Journal, Kind};
 use crate::kv::{Read, View};
 use crate::names::{self, Wanted};
 use crate::path::{Name, RelPath};
-use crate::rows::{Position, Rows};
+use crate::rows::{NodeRow, Position, Rows};
 use crate::state::{Content, DotStore, Mtime, Place, State};
 use crate::tree::Work;
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -17,7 +17,7 @@ mod burst;
 mod choose;
 mod list;
 
-pub use burst::{Burst, MASS, PAUSE, last_burst};
+pub use burst::{Burst, MASS, PAUSE, last_burst, last_of_each};
 pub use choose::{Unmet, Which, choose, number_at};
 pub use list::{Version, first_changes, versions};
 
@@ -148,16 +148,21 @@ pub fn select(view: &dyn View, selection: &Selection) -> Read<Undo> {
             continue;
         };
         let Some((seq, row)) = view.changes(first, first + 1, 1)?.pop() else { continue };
-        let Some(kind) = Kind::of(&row.before, &now.state) else { continue };
-        let shown = if kind == Kind::Created { &now.state } else { &row.before };
-        let Some(path) = path_of_state(view, shown)? else { continue };
-        let comes_back = matches!(kind, Kind::Deleted | Kind::Changed);
-        let content = file_of(&row.before).filter(|_| comes_back);
-        out.back.push(Back { node, seq, last: now.seq, kind, path, content });
+        out.back.extend(back_to(view, node, &now, seq, &row.before)?);
     }
     out.back.sort_by(|a, b| a.path.cmp(&b.path));
     out.changed_since.sort();
     Ok(out)
+}
+
+/// A node as it was before a change of this number; `None` if that is what it is.
+fn back_to(view: &dyn View, node: NodeId, now: &NodeRow, seq: u64, before: &State) -> Read<Option<Back>> {
+    let Some(kind) = Kind::of(before, &now.state) else { return Ok(None) };
+    let shown = if kind == Kind::Created { &now.state } else { before };
+    let Some(path) = path_of_state(view, shown)? else { return Ok(None) };
+    let comes_back = matches!(kind, Kind::Deleted | Kind::Changed);
+    let content = file_of(before).filter(|_| comes_back);
+    Ok(Some(Back { node, seq, last: now.seq, kind, path, content }))
 }
 
 /// What shows at a path.
@@ -187,13 +192,11 @@ impl Work<'_> {
         match (top(&before), &place, row.state.alive()) {
             (Some((dot, content)), Some(at), false) => {
                 self.create(at, Some(back.node), content.clone(), attributes(&before, dot, content))?;
-                for (dot, beside) in before.versions().into_iter().skip(1) {
-                    let with = attributes(&before, dot, beside);
-                    self.add_version(back.node, beside.clone(), with, 0)?;
-                }
+                self.have_beside(back.node, &before)?;
             }
             (Some((dot, content)), _, true) => {
                 self.become_again(back.node, &row.state, content, attributes(&before, dot, content))?;
+                self.have_beside(back.node, &before)?;
             }
             (_, _, alive) => {
                 let mode = before.mode_of(None).unwrap_or(names::default_mode(&Content::Dir));
@@ -212,6 +215,17 @@ impl Work<'_> {
             self.relocate(back.node, &to, None)?;
         }
         Ok(true)
+    }
+
+    /// A node has the conflict copies again that it had. One that took the name when what had it was removed is one of them.
+    fn have_beside(&mut self, node: NodeId, before: &State) -> Read<()> {
+        for (dot, beside) in before.versions().into_iter().skip(1) {
+            let now = self.tx.node(node)?;
+            if now.is_none_or(|now| now.state.versions().iter().all(|(_, has)| *has != beside)) {
+                self.add_version(node, beside.clone(), attributes(before, dot, beside), 0)?;
+            }
+        }
+        Ok(())
     }
 
     /// A node that lives gets another content, mode and time.

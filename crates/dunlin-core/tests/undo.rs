@@ -8,7 +8,7 @@ use dunlin_core::ids::{ContentId, Incarnation, ROOT};
 use dunlin_core::journal::{Journal, Kept, Kind, Mark, Moment};
 use dunlin_core::path::RelPath;
 use dunlin_core::revert::{
-    Selection, Unmet, Version, Which, choose, last_burst, number_at, select, shown_at, versions,
+    Selection, Unmet, Version, Which, choose, last_burst, last_of_each, number_at, select, shown_at, versions,
 };
 use dunlin_core::rows::{Position, Rows};
 use dunlin_core::state::Content;
@@ -275,6 +275,46 @@ fn the_last_mass_change_is_told_from_what_went_on_beside_it() {
     known_at(&mut d, 700);
     let again = last_burst(&d.index, 10, 60, None).unwrap().unwrap();
     assert_eq!(again.selection.kinds, Some([Kind::Revived].into()));
+}
+
+#[test]
+fn an_undo_of_edits_is_undone_by_the_device_that_made_them_at_once() {
+    let mut d = Device::new("a");
+    let write = |d: &mut Device, from: usize, what: &str| {
+        for i in from..from + 10 {
+            file(d, &format!("f{i}"), &format!("{what} {i}"));
+        }
+    };
+    let undo = |d: &mut Device| {
+        let burst = last_burst(&d.index, 10, 60, None).unwrap().unwrap().selection;
+        let back = select(&d.index, &burst).unwrap().back;
+        last_of_each(&d.index, &burst, back, 10).unwrap()
+    };
+    write(&mut d, 0, "first");
+    write(&mut d, 10, "first");
+    known_at(&mut d, 1);
+    write(&mut d, 0, "second");
+    known_at(&mut d, 100);
+    let of = |d: &Device, what: &str| {
+        let text = |i: usize| *blake3::hash(format!("{what} {i}").as_bytes()).as_bytes();
+        let is = |i: usize| {
+            let shown = shown_at(&d.index, &p(&format!("f{i}"))).unwrap().unwrap().1.content;
+            matches!(shown, Content::File { id, .. } if id.0 == text(i))
+        };
+        (0..10).all(is)
+    };
+    // Within the minute all of it is one burst, in which the edits come to nothing.
+    for (n, what) in ["first", "second", "first", "second"].into_iter().enumerate() {
+        let back = undo(&mut d);
+        assert_eq!(back.len(), 10, "{what}");
+        let mut work = Work::new(&d.index);
+        assert!(back.iter().all(|b| work.take_back(b).unwrap()));
+        let seconds = 101 + u64::try_from(n).unwrap();
+        work.record_moment(Moment { wall: 1000, running: seconds }, None).unwrap();
+        let changes = work.finish().unwrap();
+        d.index.apply(changes);
+        assert!(of(&d, what), "{what}");
+    }
 }
 
 #[test]

@@ -280,6 +280,11 @@ impl Applier<'_> {
                         self.placed.extend(made.map(|made| (i, Stamp { mtime: made.mtime, ..row.stamp })));
                     }
                 }
+                match &row.content {
+                    Content::Dir => self.dirs.changed(step.path.clone()),
+                    Content::File { .. } => self.dirs.dressed(step.path.clone()),
+                    _ => {}
+                }
                 true
             }
             Action::Remove { row, kept } => self.remove(step, row, kept, &parent, name)?,

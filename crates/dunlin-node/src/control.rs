@@ -9,6 +9,11 @@
 //! | `GET /v1/status` | | [`Status`] |
 //! | `POST /v1/wait` | [`WaitRequest`] | `{}` when in sync; hanging up cancels |
 //! | `POST /v1/verify` | [`VerifyRequest`] | [`Verified`] when all files were read; hanging up cancels |
+//! | `POST /v1/history` | [`HistoryRequest`] | [`History`] |
+//! | `POST /v1/restore` | [`RestoreRequest`] | [`Restored`], when it is on the disk or cannot be put there |
+//! | `POST /v1/versions` | [`RestoreRequest`] without `to` | [`HandedOut`]: what to put outside the folder |
+//! | `POST /v1/content` | [`ContentRequest`] | the bytes of a version, to be verified by who asked |
+//! | `POST /v1/undo` | [`UndoRequest`] | [`Undone`], likewise |
 //! | `POST /v1/resume` | [`ResumeRequest`] | [`Resumed`], when the decision is in the index |
 //! | `POST /v1/unite` | [`UniteRequest`] | [`United`], when the folder is open again |
 //! | `GET /v1/events` | | [`Event`]s as JSON lines, until the node stops |
@@ -20,6 +25,7 @@
 mod api;
 mod event;
 mod history;
+mod outside;
 mod path;
 mod server;
 
@@ -33,5 +39,6 @@ pub use event::{Change, Event};
 pub use history::{
     Fate, History, HistoryRequest, Item, RestoreRequest, Restored, Undo, UndoRequest, Undone, Version,
 };
+pub use outside::{Bytes, ContentRequest, Handed, HandedOut};
 pub use path::{AnyPath, for_shell};
 pub use server::{BODY_BYTES_MAX, Stopped, serve};

@@ -164,7 +164,7 @@ pub trait Disk: Send + Sync {
     fn set_mode(&self, path: &RelPath, mode: u16) -> io::Result<()>;
     /// Sets the modification time of a file, link or directory, links not followed.
     fn set_mtime(&self, path: &RelPath, mtime: FileTime) -> io::Result<()>;
-    /// Makes the data of one file durable by its path (fdatasync).
+    /// Makes one file durable by its path, with its mode and time (fsync).
     fn sync_file(&self, path: &RelPath) -> io::Result<()>;
     /// Makes a directory's entries durable (fsync).
     fn sync_dir(&self, dir: &RelPath) -> io::Result<()>;

@@ -3,8 +3,10 @@
 
 mod have;
 mod large;
+mod stream;
 
 pub(crate) use have::who_has;
+pub(crate) use stream::stream;
 
 use crate::chunks::CHUNKED_MIN;
 use crate::disk::explain;

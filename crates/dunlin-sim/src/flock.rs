@@ -18,11 +18,13 @@ use dunlin_node::watch::Hint;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
+mod again;
 mod at_rest;
 mod exchange;
 pub mod hostile;
 mod machines;
 mod person;
+mod taken_back;
 
 /// The folder of every flock.
 pub(crate) const FOLDER: FolderId = FolderId([7; 32]);
@@ -90,6 +92,8 @@ pub struct Flock {
     liars: Vec<Liar>,
     /// Decides about deletes that are held when all else is at rest.
     person: Chance,
+    /// Takes mass changes back at rest, in the seeds that have restores.
+    restores: Option<Chance>,
     /// All deletes are meant from now on.
     pub(crate) accepts: bool,
     trace: Option<Trace>,
@@ -186,6 +190,7 @@ impl Flock {
             refused: false,
             liars: Vec::new(),
             person: Chance::new(setup.seed, "person"),
+            restores: crate::restores::chance(setup.seed),
             accepts: false,
             trace,
         }

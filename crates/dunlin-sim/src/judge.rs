@@ -182,6 +182,7 @@ impl Flock {
         }
         if self.rebuilds(&tree) && !self.has_unshown() {
             self.changes_at_rest(&tree);
+            self.takes_back_at_rest();
         }
     }
 
@@ -227,7 +228,7 @@ impl Flock {
         self.same_tree(tree, "the index equals a fresh scan")
     }
 
-    fn same_tree(&self, tree: &Tree, invariant: &'static str) -> bool {
+    pub(crate) fn same_tree(&self, tree: &Tree, invariant: &'static str) -> bool {
         for device in self.staying() {
             if let Some(differs) = self.differs(tree, device) {
                 self.breaks(invariant, format!("{device}: {differs}"));

@@ -20,6 +20,7 @@ pub mod links;
 pub mod odd;
 pub mod outbox;
 pub mod rest;
+mod restores;
 pub mod rolled;
 pub mod script;
 pub mod shrink;

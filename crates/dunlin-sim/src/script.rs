@@ -118,6 +118,14 @@ pub enum What {
     Accept,
     /// A person rejects them.
     Reject,
+    /// A user has a file or directory again as it was last.
+    Restore { path: String },
+    /// The same at another place of the folder.
+    RestoreTo { from: String, to: String },
+    /// A user takes the last mass change back, which is one of two things already.
+    Undo,
+    /// A user takes back all that was changed since so many seconds ago.
+    UndoSince { secs: i64 },
 }
 
 impl What {
@@ -159,6 +167,10 @@ impl What {
             What::Brake { .. } => "brake",
             What::Accept => "accept",
             What::Reject => "reject",
+            What::Restore { .. } => "restore",
+            What::RestoreTo { .. } => "restore-to",
+            What::Undo => "undo",
+            What::UndoSince { .. } => "undo-since",
         }
     }
 
@@ -167,13 +179,16 @@ impl What {
             What::Write { path, content } | What::Save { path, content } | What::Append { path, content } => {
                 vec![path.clone(), content.to_string()]
             }
-            What::Truncate { path } | What::Remove { path } | What::Mkdir { path } => vec![path.clone()],
-            What::Move { from, to } => vec![from.clone(), to.clone()],
+            What::Truncate { path }
+            | What::Remove { path }
+            | What::Mkdir { path }
+            | What::Restore { path } => vec![path.clone()],
+            What::Move { from, to } | What::RestoreTo { from, to } => vec![from.clone(), to.clone()],
             What::Exchange { a, b } => vec![a.clone(), b.clone()],
             What::Link { path, text } => vec![path.clone(), text.clone()],
             What::Chmod { path, mode } => vec![path.clone(), format!("{mode:o}")],
             What::Touch { path, secs } => vec![path.clone(), secs.to_string()],
-            What::Jump { secs } => vec![secs.to_string()],
+            What::Jump { secs } | What::UndoSince { secs } => vec![secs.to_string()],
             What::Brake { files } => vec![files.to_string()],
             What::Cut { with } | What::Silence { with } | What::Heal { with } | What::Again { with } => {
                 vec![with.to_string()]
@@ -260,6 +275,10 @@ impl FromStr for Act {
             "brake" => What::Brake { files: number(words.get(3), line)? },
             "accept" => What::Accept,
             "reject" => What::Reject,
+            "restore" => What::Restore { path: text(3)? },
+            "restore-to" => What::RestoreTo { from: text(3)?, to: text(4)? },
+            "undo" => What::Undo,
+            "undo-since" => What::UndoSince { secs: number(words.get(3), line)? },
             _ => return Err(BadScript(line.into())),
         };
         Ok(Act { at_ms, device, inside, what })

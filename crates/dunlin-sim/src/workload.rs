@@ -3,6 +3,7 @@
 
 use crate::chance::Chance;
 use crate::crossings;
+use crate::restores;
 use crate::script::{Act, Script, Setup, What};
 
 const FILES: &[&str] = &["a", "b", "c.txt", "B", "e\u{301}", "\u{e9}"];
@@ -85,6 +86,8 @@ pub fn script_with(seed: u64, devices: usize) -> Script {
     };
     writer.write();
     crossings::add(seed, devices, writer.faults.kills, &mut writer.acts);
+    let Faults { kills, cuts_of_power, full, .. } = writer.faults;
+    restores::add(seed, devices, restores::May { kills, cuts_of_power, full }, &mut writer.acts);
     Script {
         setup: Setup { seed, devices, tick_ns, errors, skew_s, disks: crate::odd::disks(seed, devices) },
         acts: writer.acts,

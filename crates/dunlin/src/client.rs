@@ -1,9 +1,9 @@
 //! The client of the control API: HTTP over the node's Unix socket, one connection a request.
 
 use dunlin_node::control::{
-    AnyPath, ApiError, ErrorBody, Event, FolderSpec, History, HistoryRequest, InviteRequest, Invited,
-    JoinRequest, Joined, RestoreRequest, Restored, ResumeRequest, Resumed, ShareRequest, Shared, Status,
-    UndoRequest, Undone, UniteRequest, United, Verified, VerifyRequest, WaitRequest,
+    AnyPath, ApiError, ErrorBody, Event, FolderSpec, HandedOut, History, HistoryRequest, InviteRequest,
+    Invited, JoinRequest, Joined, RestoreRequest, Restored, ResumeRequest, Resumed, ShareRequest, Shared,
+    Status, UndoRequest, Undone, UniteRequest, United, Verified, VerifyRequest, WaitRequest,
 };
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
@@ -104,6 +104,11 @@ impl Client {
         self.ask(Method::POST, "/v1/restore", request).await
     }
 
+    /// What a restore would bring, for a place outside the folder.
+    pub async fn versions(&self, request: &RestoreRequest) -> Result<HandedOut, ClientError> {
+        self.ask(Method::POST, "/v1/versions", request).await
+    }
+
     /// Takes changes back.
     pub async fn undo(&self, request: &UndoRequest) -> Result<Undone, ClientError> {
         self.ask(Method::POST, "/v1/undo", request).await
@@ -126,6 +131,15 @@ impl Client {
             return Err(refused(response).await);
         }
         Ok(Events { body: response.into_body(), buffer: Vec::new() })
+    }
+
+    /// An answer that is no JSON, to be read as it comes.
+    pub(crate) async fn stream(&self, path: &str, body: &impl Serialize) -> Result<Incoming, ClientError> {
+        let response = self.send(Method::POST, path, body).await?;
+        if !response.status().is_success() {
+            return Err(refused(response).await);
+        }
+        Ok(response.into_body())
     }
 
     async fn ask<T: DeserializeOwned>(

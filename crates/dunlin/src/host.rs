@@ -2,7 +2,7 @@
 
 mod place;
 
-pub use place::place;
+pub use place::{in_folder, place};
 
 use crate::cli::Globals;
 use crate::client::{Client, ClientError};

@@ -5,6 +5,7 @@ mod client;
 mod commands;
 mod failure;
 mod host;
+mod outside;
 mod render;
 mod when;
 

@@ -8,6 +8,7 @@ mod words;
 
 pub use live::{Live, Opening};
 pub use status::lacking;
+pub use words::size;
 
 use crate::failure::Failure;
 use dunlin_node::control::{

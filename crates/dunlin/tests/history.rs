@@ -90,7 +90,8 @@ fn versions_are_listed_with_who_and_who_has_them_and_each_can_be_had_again() {
     told(&c, &["restore", "note", "--version", &id("one")]);
     settle("restored by c", &[&a, &b, &c]);
     assert_eq!(fs::read(a.path("note")).unwrap(), b"one");
-    told(&b, &["restore", "note", "--version", &id("three"), "--to", "old/notes/note"]);
+    let elsewhere = b.path("old/notes/note");
+    told(&b, &["restore", "note", "--version", &id("three"), "--to", elsewhere.to_str().unwrap()]);
     settle("restored elsewhere", &[&a, &b, &c]);
     assert_eq!(fs::read(a.path("old/notes/note")).unwrap(), b"three");
     assert_eq!(fs::read(b.path("note")).unwrap(), b"one", "what is there stays");
@@ -173,7 +174,12 @@ fn what_cannot_be_had_is_a_clear_line_and_changes_nothing() {
     refused(&a, &["restore", "docs/f1", "--at", "2001-01-01"], "does not reach back");
     refused(&a, &["undo", "--since", "2001-01-01"], "does not reach back");
     refused(&a, &["undo", "--by", "nobody"], "no device is called");
-    refused(&a, &["restore", "docs/f1", "--to", "docs/f2", "--version", "0123"], "is there already");
+    let taken = a.path("docs/f2");
+    refused(
+        &a,
+        &["restore", "docs/f1", "--to", taken.to_str().unwrap(), "--version", "0123"],
+        "is there already",
+    );
     assert_eq!(a.asks(&["restore", "docs/f1", "--version", "xyz"]).0, 2);
     // A version that nobody who is connected has.
     write(a.path("docs/f1"), "overwritten");
@@ -189,6 +195,26 @@ fn what_cannot_be_had_is_a_clear_line_and_changes_nothing() {
     a.until_connected(1, PATIENCE);
     told(&a, &["restore", "docs/f1"]);
     assert_eq!(fs::read(a.path("docs/f1")).unwrap(), b"file 1");
+    // What went for room, or for its age, on all that had it.
+    write(a.path("docs/f2"), "overwritten");
+    settle("overwritten again", &[&a, &b]);
+    forget_history(&b);
+    for node in [&mut a, &mut b] {
+        // Small files of a moment ago are remembered, too.
+        node.stop();
+        node.run();
+    }
+    settle("started anew", &[&a, &b]);
+    refused(&a, &["restore", "docs/f2"], "no connected device has this version of docs/f2 (any more)");
+    refused(&b, &["restore", "docs/f2"], "no connected device has this version of docs/f2 (any more)");
+    let listed = told(&a, &["history", "docs/f2"]);
+    assert!(listed.contains("held by nobody connected"), "{listed}");
+    // Nothing is held, and nothing is wrong with the directory.
+    let root = a.dir.to_str().unwrap();
+    for how in ["--accept", "--reject"] {
+        refused(&a, &["resume", root, how], "there is nothing to decide");
+    }
+    refused(&a, &["resume", root, "--unite"], "there is nothing to unite");
     // An index that was lost knows nothing of before, and says so.
     a.stop();
     let folder = fs::read_dir(a.home.join("folders")).unwrap().next().unwrap().unwrap().path();

@@ -100,6 +100,15 @@ impl Api for Fake {
         let lacking = if path.as_bytes() == b"lost" { vec![path] } else { Vec::new() };
         Ok(Restored { restored: 2, bytes: 5, lacking, problems: Vec::new() })
     }
+    async fn versions(&self, _request: RestoreRequest) -> Result<dunlin_node::control::HandedOut, ApiError> {
+        Ok(dunlin_node::control::HandedOut::default())
+    }
+    async fn content(
+        &self,
+        _request: dunlin_node::control::ContentRequest,
+    ) -> Result<dunlin_node::control::Bytes, ApiError> {
+        Err(ApiError::failed("it is gone", "look elsewhere"))
+    }
     async fn undo(&self, request: UndoRequest) -> Result<Undone, ApiError> {
         let UndoRequest { folder, since, by, dry_run } = request;
         self.hear(format!("undo {} {since:?} {by:?} {dry_run}", self.pick(&folder)?));

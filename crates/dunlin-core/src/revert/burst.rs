@@ -1,8 +1,8 @@
 //! The last mass change: what `undo` means when it is told nothing else.
 
-use super::Selection;
-use crate::ids::{DeviceId, Incarnation};
-use crate::journal::{Journal, Kind, Moment};
+use super::{Back, PAGE, Selection, back_to};
+use crate::ids::{DeviceId, Incarnation, NodeId};
+use crate::journal::{ChangeRow, Journal, Kind, Moment};
 use crate::kv::{Read, View};
 use crate::rows::Rows;
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -123,6 +123,41 @@ pub fn last_burst(
         burst.count += run.count;
     }
     Ok(Some(burst))
+}
+
+/// What is taken back of a burst, where `back` is what all of it comes to. One that was taken back within the pause is
+/// part of one burst with that, and both come to nothing: if at least `least` things were changed and changed back, the last
+/// change of each of those is meant, unless as many others were changed after that.
+pub fn last_of_each(
+    view: &dyn View,
+    selection: &Selection,
+    back: Vec<Back>,
+    least: usize,
+) -> Read<Vec<Back>> {
+    let mut last: BTreeMap<NodeId, (u64, ChangeRow)> = BTreeMap::new();
+    let mut from = selection.from;
+    loop {
+        let page = view.changes(from, u64::MAX, PAGE)?;
+        let Some((end, _)) = page.last() else { break };
+        from = end + 1;
+        last.extend(page.into_iter().map(|(seq, row)| (row.node, (seq, row))));
+    }
+    let mut out = Vec::new();
+    for (node, (seq, row)) in last {
+        let stays = back.iter().any(|b| b.node == node) || !selection.has(seq, row.by, row.kind);
+        let Some(now) = view.node(node)?.filter(|_| !stays) else { continue };
+        out.extend(back_to(view, node, &now, seq, &row.before)?);
+    }
+    let before: &dyn Fn(&Back) -> bool = &|b| out.iter().all(|o: &Back| o.seq < b.seq);
+    if out.len() < least || (back.len() >= least && back.iter().all(before)) {
+        return Ok(back);
+    }
+    // What was taken back together is so again.
+    if !back.iter().all(before) {
+        out.extend(back);
+    }
+    out.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(out)
 }
 
 fn newest(runs: &[(Sort, Run)], least: usize) -> Option<&(Sort, Run)> {

@@ -1,4 +1,5 @@
-//! The directories whose entries a batch of steps changed, and how those become durable.
+//! The directories whose entries a batch of steps changed, the files whose mode or time it did, and how those become
+//! durable.
 //!
 //! Users move directories at any moment. A path that named one directory when a step changed what is in it may name
 //! another one, or none, when it is synced; so each is known by its inode as well.
@@ -18,6 +19,8 @@ pub(super) struct Dirs {
     /// Which inodes they were before anything was done in them. Not noted of so many that the file system is synced
     /// as a whole.
     inodes: BTreeMap<RelPath, Option<u64>>,
+    /// Files with another mode or time: lost to a power cut, that would look as if a user had taken it back.
+    dressed: BTreeSet<RelPath>,
 }
 
 impl Dirs {
@@ -33,6 +36,11 @@ impl Dirs {
         self.changed.insert(dir);
     }
 
+    /// A file got another mode or time.
+    pub fn dressed(&mut self, file: RelPath) {
+        self.dressed.insert(file);
+    }
+
     /// A step removed `dir`.
     pub fn removed(&mut self, dir: &RelPath) {
         self.changed.remove(dir);
@@ -41,8 +49,17 @@ impl Dirs {
 
     /// Makes durable what was changed, wherever the directories are by now.
     pub fn sync(&self, disk: &dyn Disk) -> io::Result<()> {
-        if self.changed.len() > SYNC_EACH_MAX {
+        if self.changed.len().max(self.dressed.len()) > SYNC_EACH_MAX {
             return disk.sync_all();
+        }
+        for file in &self.dressed {
+            match disk.sync_file(file) {
+                // Moved by a user, or nobody may read it now.
+                Err(e) if is_gone(&e) || e.kind() == io::ErrorKind::PermissionDenied => {
+                    return disk.sync_all();
+                }
+                other => other?,
+            }
         }
         for dir in &self.changed {
             match disk.sync_dir(dir) {

@@ -1,6 +1,9 @@
 //! The types of the control API, and the trait that a node implements.
 
-use super::{AnyPath, Event, History, HistoryRequest, RestoreRequest, Restored, UndoRequest, Undone};
+use super::{
+    AnyPath, Bytes, ContentRequest, Event, HandedOut, History, HistoryRequest, RestoreRequest, Restored,
+    UndoRequest, Undone,
+};
 use serde::{Deserialize, Serialize};
 use std::future::Future;
 use std::path::PathBuf;
@@ -38,6 +41,12 @@ pub trait Api: Send + Sync + 'static {
     /// Has something be again as it was, and returns when it is on the disk or cannot be. Nothing is changed
     /// where nobody connected has what it needs, or there is no room.
     fn restore(&self, request: RestoreRequest) -> impl Future<Output = Result<Restored, ApiError>> + Send;
+
+    /// What a restore would bring of it, and who has that, for a place outside the folder.
+    fn versions(&self, request: RestoreRequest) -> impl Future<Output = Result<HandedOut, ApiError>> + Send;
+
+    /// The bytes of one version as a device has them; whoever asked verifies them.
+    fn content(&self, request: ContentRequest) -> impl Future<Output = Result<Bytes, ApiError>> + Send;
 
     /// Takes changes back on every device, as a new change.
     fn undo(&self, request: UndoRequest) -> impl Future<Output = Result<Undone, ApiError>> + Send;

@@ -2,9 +2,10 @@
 //! number of connections, headers and bodies in size and time.
 
 use super::{
-    Api, ApiError, ErrorBody, ErrorCode, Event, History, HistoryRequest, InviteRequest, Invited, JoinRequest,
-    Joined, RestoreRequest, Restored, ResumeRequest, Resumed, ShareRequest, Shared, Status, UndoRequest,
-    Undone, UniteRequest, United, Verified, VerifyRequest, WaitRequest,
+    Api, ApiError, ContentRequest, ErrorBody, ErrorCode, Event, HandedOut, History, HistoryRequest,
+    InviteRequest, Invited, JoinRequest, Joined, RestoreRequest, Restored, ResumeRequest, Resumed,
+    ShareRequest, Shared, Status, UndoRequest, Undone, UniteRequest, United, Verified, VerifyRequest,
+    WaitRequest,
 };
 use axum::Router;
 use axum::body::{Body, HttpBody};
@@ -12,12 +13,13 @@ use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use hyper::body::{Bytes, Frame};
+use hyper::body::{Bytes, Frame, SizeHint};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::convert::Infallible;
+use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -136,6 +138,8 @@ fn router<A: Api>(shop: Shop<A>) -> Router {
         .route("/v1/verify", post(verify::<A>))
         .route("/v1/history", post(history::<A>))
         .route("/v1/restore", post(restore::<A>))
+        .route("/v1/versions", post(versions::<A>))
+        .route("/v1/content", post(content::<A>))
         .route("/v1/undo", post(undo::<A>))
         .route("/v1/resume", post(resume::<A>))
         .route("/v1/unite", post(unite::<A>))
@@ -187,6 +191,19 @@ async fn restore<A: Api>(State(shop): State<Shop<A>>, request: Request) -> Resul
     done(shop.api.restore(request).await)
 }
 
+async fn versions<A: Api>(State(shop): State<Shop<A>>, request: Request) -> Result<Json<HandedOut>, Refusal> {
+    let request: RestoreRequest = body(request).await?;
+    done(shop.api.versions(request).await)
+}
+
+async fn content<A: Api>(State(shop): State<Shop<A>>, request: Request) -> Result<Response, Refusal> {
+    let request: ContentRequest = body(request).await?;
+    let left = request.size;
+    let Json(bytes) = done(shop.api.content(request).await)?;
+    let kind = [(header::CONTENT_TYPE, "application/octet-stream")];
+    Ok((kind, Body::new(Blocks { bytes, left })).into_response())
+}
+
 async fn undo<A: Api>(State(shop): State<Shop<A>>, request: Request) -> Result<Json<Undone>, Refusal> {
     let request: UndoRequest = body(request).await?;
     done(shop.api.undo(request).await)
@@ -236,6 +253,37 @@ async fn forward(
             sent = lines.send(line.into()) => if sent.is_err() { return },
             () = ended(&mut ending) => return,
         }
+    }
+}
+
+/// A body of so many bytes as they come: one that ends before is an error for who reads.
+struct Blocks {
+    bytes: super::Bytes,
+    left: u64,
+}
+
+impl HttpBody for Blocks {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        if self.left == 0 {
+            return Poll::Ready(None);
+        }
+        let Poll::Ready(block) = self.bytes.poll_recv(cx) else { return Poll::Pending };
+        let block = block.unwrap_or_else(|| Err(io::ErrorKind::UnexpectedEof.into()));
+        Poll::Ready(Some(block.map(|mut block| {
+            block.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));
+            self.left -= block.len() as u64;
+            Frame::data(Bytes::from(block))
+        })))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
     }
 }
 

@@ -247,7 +247,7 @@ impl Disk for PosixDisk {
 
     /// The file has to be readable: sync before taking its permissions away.
     fn sync_file(&self, path: &RelPath) -> io::Result<()> {
-        Ok(fs::fdatasync(self.open_for_reading(path)?)?)
+        Ok(fs::fsync(self.open_for_reading(path)?)?)
     }
 
     fn sync_dir(&self, dir: &RelPath) -> io::Result<()> {

@@ -1,10 +1,10 @@
 //! What the control API asks of a node.
 
-use super::{Node, Unopened, history, joining, opening, restoring, undoing, uniting, verifying};
+use super::{Node, Unopened, handing, history, joining, opening, restoring, undoing, uniting, verifying};
 use crate::control::{
-    Api, ApiError, Device, Event, Folder as FolderStatus, FolderSpec, History, HistoryRequest, JoinRequest,
-    Joined, Problem, RestoreRequest, Restored, Resumed, Shared as SharedFolder, State, Status, UndoRequest,
-    Undone, United, Verified,
+    Api, ApiError, Bytes, ContentRequest, Device, Event, Folder as FolderStatus, FolderSpec, HandedOut,
+    History, HistoryRequest, JoinRequest, Joined, Problem, RestoreRequest, Restored, Resumed,
+    Shared as SharedFolder, State, Status, UndoRequest, Undone, United, Verified,
 };
 use crate::engine::{Input, Pulse, Undecided};
 use crate::folder::{Folder, advice, lock};
@@ -289,6 +289,16 @@ impl Api for Node {
 
     async fn restore(&self, request: RestoreRequest) -> Result<Restored, ApiError> {
         restoring::restore(self.pick(&request.folder)?, request).await
+    }
+
+    async fn versions(&self, request: RestoreRequest) -> Result<HandedOut, ApiError> {
+        let folder = self.pick(&request.folder)?;
+        handing::find(&self.shared, &folder, request).await
+    }
+
+    async fn content(&self, request: ContentRequest) -> Result<Bytes, ApiError> {
+        let folder = self.pick(&request.folder)?;
+        handing::bytes(&self.shared, folder, request).await
     }
 
     async fn undo(&self, request: UndoRequest) -> Result<Undone, ApiError> {

@@ -22,7 +22,7 @@ pub(super) async fn restore(folder: Arc<Folder>, request: RestoreRequest) -> Res
     let to = request.to.as_ref().map(relative).transpose()?;
     verifying::look(&folder).await?;
     let which = block_in_place(|| which(&folder, &request))?;
-    let meant = block_in_place(|| meant(&folder, &path, &which, to.as_ref()))?;
+    let meant = block_in_place(|| meant(&folder, &path, &which, to.as_ref().map(Some)))?;
     let held = Holders::ask(&folder, &contents(meant.iter().map(|v| &v.content)), |here| !here).await;
     let can = |v: &Version| match &v.content {
         Content::File { id, .. } => held.has(id),
@@ -46,7 +46,7 @@ pub(super) async fn restore(folder: Arc<Folder>, request: RestoreRequest) -> Res
     })
 }
 
-fn which(folder: &Folder, request: &RestoreRequest) -> Result<Which, ApiError> {
+pub(super) fn which(folder: &Folder, request: &RestoreRequest) -> Result<Which, ApiError> {
     if let Some(digits) = &request.version {
         let digits = digits.to_ascii_lowercase();
         if digits.len() < DIGITS_MIN || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
@@ -74,14 +74,15 @@ pub(super) fn number(folder: &Folder, at: i64) -> Result<u64, ApiError> {
     })
 }
 
-fn meant(
+/// The versions that are meant; `to` is where else they are to be: in the folder, or outside.
+pub(super) fn meant(
     folder: &Folder,
     path: &RelPath,
     which: &Which,
-    to: Option<&RelPath>,
+    to: Option<Option<&RelPath>>,
 ) -> Result<Vec<Version>, ApiError> {
     let snapshot = folder.site.store.snapshot().map_err(|e| unread(&e))?;
-    if let Some(to) = to
+    if let Some(Some(to)) = to
         && shown_at(&snapshot, to).map_err(|e| unread(&e))?.is_some()
     {
         return Err(ApiError::failed(
@@ -107,7 +108,7 @@ fn meant(
     }
 }
 
-fn nobody(lost: &[Version]) -> ApiError {
+pub(super) fn nobody(lost: &[Version]) -> ApiError {
     let which = match lost {
         [one] => format!("this version of {}", one.path),
         many => format!("any of these {} versions", many.len()),
@@ -120,9 +121,11 @@ fn nobody(lost: &[Version]) -> ApiError {
 
 /// The bytes of some contents, if there is room for them.
 pub(super) fn room<'a>(folder: &Folder, all: impl Iterator<Item = &'a Content>) -> Result<u64, ApiError> {
-    let size = |c: &Content| if let Content::File { size, .. } = c { *size } else { 0 };
-    let bytes = all.map(size).sum();
-    let free = block_in_place(|| folder.site.stage.has_room(bytes));
+    let size = |c: &Content| if let Content::File { size, .. } = c { Some(*size) } else { None };
+    let sizes: Vec<Option<u64>> = all.map(size).collect();
+    let (files, others) = (sizes.iter().flatten(), sizes.iter().filter(|s| s.is_none()).count() as u64);
+    let bytes = files.clone().sum();
+    let free = block_in_place(|| folder.site.stage.has_room(files.copied(), others));
     let full = |why: &dyn std::fmt::Display| {
         ApiError::failed(format!("nothing was changed: {why}"), "make room on the disk, and try again")
     };

@@ -11,7 +11,7 @@ use dunlin_core::ids::Incarnation;
 use dunlin_core::journal::{Journal, Kind};
 use dunlin_core::kv::{Read, View};
 use dunlin_core::path::RelPath;
-use dunlin_core::revert::{Back, MASS, PAUSE, Selection, last_burst, select};
+use dunlin_core::revert::{Back, MASS, PAUSE, Selection, last_burst, last_of_each, select};
 use dunlin_core::state::Content;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -86,10 +86,10 @@ pub(super) async fn undo(
 fn meant(folder: &Folder, names: &Names, request: &UndoRequest) -> Result<Meant, ApiError> {
     let snapshot = folder.site.store.snapshot().map_err(|e| unread(&e))?;
     let by = request.by.as_deref().map(|who| authors(&snapshot, names, who)).transpose()?;
+    let least = if by.is_some() { 1 } else { MASS };
     let selection = match request.since {
         Some(since) => Some(Selection { from: number(folder, since)?, to: u64::MAX, by, kinds: None }),
         None => {
-            let least = if by.is_some() { 1 } else { MASS };
             let found = last_burst(&snapshot, least, PAUSE, by.as_ref()).map_err(|e| unread(&e))?;
             found.map(|burst| burst.selection)
         }
@@ -101,7 +101,8 @@ fn meant(folder: &Folder, names: &Names, request: &UndoRequest) -> Result<Meant,
         )
     };
     let selection = selection.ok_or_else(nothing)?;
-    let (undo, by, between) = read(&snapshot, names, &selection).map_err(|e| unread(&e))?;
+    let least = request.since.is_none().then_some(least);
+    let (undo, by, between) = read(&snapshot, names, &selection, least).map_err(|e| unread(&e))?;
     if undo.back.is_empty() && undo.changed_since.is_empty() {
         return Err(nothing());
     }
@@ -110,8 +111,11 @@ fn meant(folder: &Folder, names: &Names, request: &UndoRequest) -> Result<Meant,
 
 type Found = (dunlin_core::revert::Undo, Option<String>, Option<(i64, i64)>);
 
-fn read(view: &dyn View, names: &Names, selection: &Selection) -> Read<Found> {
-    let undo = select(view, selection)?;
+fn read(view: &dyn View, names: &Names, selection: &Selection, least: Option<usize>) -> Read<Found> {
+    let mut undo = select(view, selection)?;
+    if let Some(least) = least {
+        undo.back = last_of_each(view, selection, undo.back, least)?;
+    }
     let first = undo.back.iter().map(|b| b.seq).min();
     let last = undo.back.iter().map(|b| b.last).max();
     let mut who = BTreeSet::new();

@@ -149,15 +149,20 @@ impl Stage {
         Ok(Ok(Claim { stage: self, content: *content, left }))
     }
 
-    /// Whether so many bytes fit without anything yielding for them.
-    pub fn has_room(&self, bytes: u64) -> io::Result<Result<(), NoRoom>> {
+    /// Whether files of these sizes, and so many other things, fit without anything yielding for them.
+    pub fn has_room(&self, sizes: impl Iterator<Item = u64>, others: u64) -> io::Result<Result<(), NoRoom>> {
         let taken = self.claims().left.values().map(Left::get).sum::<u64>();
         let space = self.disk.space()?;
-        if space.files == Some(0) {
+        let (mut needs, mut files) = (0u64, others);
+        for size in sizes {
+            needs = needs.saturating_add(size.next_multiple_of(BLOCK));
+            files += 1;
+        }
+        if space.files.is_some_and(|left| left == 0 || left < files) {
             return Ok(Err(NoRoom::Files));
         }
         let free = space.free.saturating_sub(reserve(&space)).saturating_sub(taken);
-        Ok(if free < bytes { Err(NoRoom::Bytes { needs: bytes, free }) } else { Ok(()) })
+        Ok(if free < needs { Err(NoRoom::Bytes { needs, free }) } else { Ok(()) })
     }
 
     /// Makes room after a change failed for want of it: parts that nothing fills now are cut back, then
@@ -313,6 +318,11 @@ mod tests {
         let five = claim(5, 17 * MIB).unwrap();
         assert_eq!((stage.allocated(&id(2)).unwrap(), kept()), (None, 2));
         drop(five);
+        // Small files take more of a disk than their bytes.
+        let usable = disk.space().map(|s| s.free - reserve(&s)).unwrap();
+        let fits = |count: u64, size| stage.has_room((0..count).map(|_| size), 0).unwrap().is_ok();
+        assert!(fits(1, usable - BLOCK) && !fits(1, usable + 1));
+        assert!(fits(usable / BLOCK, 10) && !fits(usable / BLOCK + 1, 10));
         stage.make_room().unwrap();
         assert_eq!(kept(), 2, "there is room");
     }
@@ -337,7 +347,11 @@ mod tests {
             || (0..).find_map(|_| tempfile::NamedTempFile::new_in(&dir).and_then(|f| Ok(f.keep()?)).err());
         let full = fill().unwrap();
         assert_eq!(crate::disk::explain(disk.as_ref(), &full), NO_INODES);
+        assert!(stage.has_room(std::iter::empty(), 0).unwrap().is_err());
         assert!(stage.claim(&id(1), 10).unwrap().is_ok(), "the history gave one back");
+        let room = |files, others| stage.has_room((0..files).map(|_| 1), others).unwrap();
+        assert!(room(1, 0).is_ok() && room(0, 1).is_ok());
+        assert_eq!(room(1, 1), Err(NoRoom::Files));
         fill();
         assert_eq!(stage.claim(&id(1), 10).unwrap().err(), Some(NoRoom::Files));
         assert!(crate::disk::is_full(&NoRoom::Files.to_string()));

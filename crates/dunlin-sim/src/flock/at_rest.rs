@@ -51,7 +51,7 @@ struct Expected {
 
 impl Flock {
     /// Does it at once; what the system refuses did not happen, and then nothing can be told.
-    fn hands(&mut self, device: usize, what: What) {
+    pub(super) fn hands(&mut self, device: usize, what: What) {
         let disk = self.shared.world().machines[device].disk.clone();
         let held = |p: &str| disk.visible_at(&crate::users::path(p)).as_ref().and_then(content_of);
         let before = if let What::Move { from, .. } = &what { held(from) } else { None };

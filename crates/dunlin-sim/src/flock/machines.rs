@@ -66,6 +66,10 @@ impl Flock {
             }
             What::Again { with } if self.is_other(device, with) => self.disconnect(device, with),
             what @ (What::Brake { .. } | What::Accept | What::Reject) => self.decides(device, &what),
+            what @ (What::Restore { .. } | What::RestoreTo { .. } | What::Undo | What::UndoSince { .. }) => {
+                let asked = self.asks_again(device, &what);
+                self.note(|| format!("{device} was asked: {asked:?}"));
+            }
             What::Cut { .. } | What::Silence { .. } | What::Heal { .. } | What::Again { .. } => {}
             _ => self.shared.world().carry_out(&act),
         }

@@ -1,10 +1,12 @@
 //! `dunlin restore`.
 
 use crate::cli::Globals;
+use crate::client::Client;
 use crate::failure::Failure;
-use crate::{host, render, when};
+use crate::host::End;
+use crate::{host, outside, render, when};
 use dunlin_node::control::RestoreRequest;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Has a file or directory be again as it was, on every device.
 ///
@@ -20,7 +22,7 @@ pub struct Restore {
     /// This version, as dunlin history lists it
     #[arg(long, value_name = "ID", conflicts_with = "at")]
     version: Option<String>,
-    /// Put it there instead, where nothing is yet
+    /// Put it there instead, where nothing is yet: in its folder, or anywhere else, as a file of yours
     #[arg(long, value_name = "PATH")]
     to: Option<PathBuf>,
     /// Path or id of the folder, if PATH is relative to it
@@ -35,21 +37,41 @@ impl Restore {
         let place = host::place(&client, self.folder.as_deref(), Some(&self.path)).await?;
         let to = match &self.to {
             None => None,
-            Some(to) => {
-                let to = host::place(&client, self.folder.as_deref(), Some(to)).await?;
-                if to.root.is_some() && place.root.is_some() && to.root != place.root {
+            Some(to) => Some(match host::in_folder(&client, to).await? {
+                None => Err(outside::place(to)?),
+                Some(inside) if inside.root == place.root => Ok(inside.path),
+                Some(_) => {
                     return Err(Failure::usage(
                         "PATH and --to are in different folders",
                         "restore it in its own folder, then copy it",
                     ));
                 }
-                Some(to.path)
-            }
+            }),
         };
-        let request =
-            RestoreRequest { folder: place.folder, path: place.path, at: self.at, version: self.version, to };
+        let (folder, path) = (place.folder, place.path);
+        let mut request = RestoreRequest { folder, path, at: self.at, version: self.version, to: None };
+        match to {
+            Some(Err(to)) => return elsewhere(&client, &request, &to, globals.json).await,
+            Some(Ok(to)) => request.to = Some(to),
+            None => {}
+        }
         let restored = client.restore(&request).await?;
         render::restored(&restored, globals.json);
         Failure::unless_all_came(restored.lacking.len(), restored.problems.len())
     }
+}
+
+async fn elsewhere(client: &Client, request: &RestoreRequest, to: &Path, json: bool) -> Result<(), Failure> {
+    // Nobody is asked for what has no place.
+    if to.symlink_metadata().is_ok() {
+        return Err(outside::is_there(to));
+    }
+    let mut end = End::watch(false)?;
+    let found = client.versions(request).await?;
+    let mut done = outside::put(client, &request.folder, found.things, to, &mut end).await?;
+    outside::below(&mut done, &request.path);
+    if done.restored > 0 || json {
+        render::restored(&done, json);
+    }
+    outside::outcome(&done, to)
 }

@@ -50,6 +50,24 @@ pub async fn place(client: &Client, folder: Option<&Path>, path: Option<&Path>) 
     })
 }
 
+/// The place in a shared folder that a path of the file system means; `None` if it lies in none.
+pub async fn in_folder(client: &Client, path: &Path) -> Result<Option<Place>, Failure> {
+    let there = match crate::outside::place(path) {
+        Ok(there) => there,
+        Err(_) => real(path)?,
+    };
+    let status = client.status().await?;
+    let folder = status.folders.iter().find(|f| there.starts_with(f.path.as_path()));
+    Ok(folder.map(|f| {
+        let below = there.strip_prefix(f.path.as_path()).unwrap_or(Path::new(""));
+        Place {
+            folder: FolderSpec::Id { id: f.id.clone() },
+            root: Some(f.path.0.clone()),
+            path: AnyPath::from(below.as_os_str().as_bytes().to_vec()),
+        }
+    }))
+}
+
 fn outside(path: &Path) -> Failure {
     Failure::failed(
         format!("{} lies in no shared folder", Escaped(path.as_os_str().as_bytes())),

@@ -49,6 +49,15 @@ impl Api for Fake {
     async fn restore(&self, request: RestoreRequest) -> Result<Restored, ApiError> {
         Ok(Restored { lacking: vec![request.path], ..Restored::default() })
     }
+    async fn versions(&self, _request: RestoreRequest) -> Result<crate::control::HandedOut, ApiError> {
+        Ok(crate::control::HandedOut::default())
+    }
+    async fn content(
+        &self,
+        _request: crate::control::ContentRequest,
+    ) -> Result<crate::control::Bytes, ApiError> {
+        Err(ApiError::failed("it is gone", "look elsewhere"))
+    }
     async fn undo(&self, request: UndoRequest) -> Result<Undone, ApiError> {
         Ok(Undone { by: request.by, done: !request.dry_run, ..Undone::default() })
     }
