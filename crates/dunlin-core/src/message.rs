@@ -6,6 +6,7 @@ use crate::codec::Malformed;
 use crate::ids::{ContentId, DeviceId, DotRange, FolderId, Incarnation, LifeId, NodeId};
 use alloc::string::String;
 use alloc::vec::Vec;
+use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 
 /// The protocol's name and number, given when a connection is made.
@@ -18,6 +19,8 @@ pub const VERSION: u32 = 1;
 pub const FRAME_MAX: usize = 1 << 20;
 /// About how many bytes of rows are put into one message.
 pub const ROWS_BYTES: usize = 128 << 10;
+/// The most bytes of contents that ride along with rows in one message.
+pub const RIDING_BYTES: usize = 64 << 10;
 /// The most pieces asked for in one request.
 pub const PIECES_MAX: usize = 1024;
 /// The most contents asked after in one request.
@@ -159,6 +162,16 @@ pub enum Message {
         /// Devices and their addresses.
         #[n(1)]
         devices: Vec<DeviceAddress>,
+    },
+    /// Small contents that the rows told next are about: nobody has to ask for them.
+    #[n(9)]
+    Contents {
+        /// The folder.
+        #[n(0)]
+        folder: FolderId,
+        /// Their bytes. What they are is known by their hash.
+        #[n(1)]
+        contents: Vec<ByteVec>,
     },
 }
 
@@ -392,7 +405,7 @@ pub fn read_message(body: &[u8]) -> Result<Option<Message>, Malformed> {
     if d.array()? != Some(2) {
         return Err(Malformed("a message has two parts"));
     }
-    if d.u32()? > 7 {
+    if !matches!(d.u32()?, 0..=7 | 9) {
         return Ok(None);
     }
     let message: Message = read(body)?;

@@ -16,6 +16,7 @@ use alloc::vec::Vec;
 
 mod conclude;
 mod shown;
+mod untangle;
 
 pub use shown::{Unshown, Why};
 
@@ -116,6 +117,8 @@ pub struct Plan {
     pub blocked: Vec<(NodeId, RelPath)>,
     /// What this disk cannot show.
     pub unshown: Vec<Unshown>,
+    /// Nothing could be done, and whether things stand in each other's way was not to be looked for.
+    pub tangled: bool,
 }
 
 /// How a step ended.
@@ -132,14 +135,23 @@ pub enum Outcome {
 /// Finds for a position and its path the other position that the path leads to.
 pub type Twins<'a> = &'a dyn Fn(&Position, &RelPath) -> Option<Position>;
 
+static NONE: BTreeSet<NodeId> = BTreeSet::new();
+
 /// What the planner has to know besides the index.
 pub struct Window<'a> {
     /// Contents whose bytes are verified and staged.
     pub staged: &'a dyn Fn(&ContentId) -> bool,
     /// Nodes that are being worked on or failed a moment ago.
     pub skip: &'a BTreeSet<NodeId>,
-    /// The most steps and fetches to plan.
+    /// The most steps to plan.
     pub limit: usize,
+    /// The most contents to ask for. With none, only `first` is looked at for what can be placed.
+    pub fetches: usize,
+    /// What is planned before all else that waits for a content: those whose contents were staged since the last plan.
+    pub first: &'a BTreeSet<NodeId>,
+    /// Whether what stands in each other's way is looked for, if nothing else can be done. That looks through all that
+    /// is lacking.
+    pub untangle: bool,
     /// Whether files and directories may go. Not while the brake holds.
     pub removals: bool,
     /// What the disk keeps.
@@ -156,7 +168,17 @@ impl<'a> Window<'a> {
         skip: &'a BTreeSet<NodeId>,
         limit: usize,
     ) -> Window<'a> {
-        Window { staged, skip, limit, removals: true, keeps: Keeps::default(), twin: None }
+        Window {
+            staged,
+            skip,
+            limit,
+            fetches: limit,
+            first: &NONE,
+            untangle: true,
+            removals: true,
+            keeps: Keeps::default(),
+            twin: None,
+        }
     }
 }
 
@@ -174,13 +196,19 @@ pub fn plan(view: &dyn View, window: &Window<'_>) -> Read<Plan> {
     // What changes directories changes the paths of everything below: it goes alone.
     let dirs = core::mem::take(&mut p.plan.steps);
     p.walk(phase::LIGHT)?;
-    p.walk(phase::FILES)?;
+    p.staged()?;
+    if window.fetches > 0 {
+        p.walk(phase::FILES)?;
+    }
     if !dirs.is_empty() {
         p.plan.steps = dirs;
         return Ok(p.plan);
     }
     if p.plan.steps.is_empty() {
-        p.untangle()?;
+        p.plan.tangled = !window.untangle;
+        if window.untangle {
+            p.untangle()?;
+        }
     }
     let copying = p.plan.fetches.iter().any(|f| !f.holders.is_empty());
     if p.plan.steps.is_empty() && !copying && window.removals {
@@ -193,6 +221,27 @@ pub fn plan(view: &dyn View, window: &Window<'_>) -> Read<Plan> {
 }
 
 impl Planner<'_> {
+    fn is_full(&self, phase: u8) -> bool {
+        let fetches = if phase == phase::FILES { self.window.fetches } else { self.window.limit };
+        self.plan.steps.len() >= self.window.limit
+            || self.plan.fetches.len() >= fetches.min(self.window.limit)
+    }
+
+    /// What waited for a content that is staged by now. The queue is in the order of ids: to meet these in it, all others
+    /// that still wait would have to be looked at again.
+    fn staged(&mut self) -> Read<()> {
+        for &node in self.window.first {
+            if self.plan.steps.len() >= self.window.limit {
+                return Ok(());
+            }
+            let is_ready = self.view.need(node)?.is_some_and(|need| need.phase == phase::FILES);
+            if is_ready && !self.window.skip.contains(&node) && !self.node(node)? {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
     fn walk(&mut self, phase: u8) -> Read<()> {
         let mut last = None;
         loop {
@@ -200,11 +249,11 @@ impl Planner<'_> {
             let Some(end) = page.last() else { return Ok(()) };
             last = Some(*end);
             for node in page {
-                if self.plan.steps.len() >= self.window.limit || self.plan.fetches.len() >= self.window.limit
-                {
+                if self.is_full(phase) {
                     return Ok(());
                 }
-                if !self.window.skip.contains(&node) && !self.node(node)? {
+                let met = phase == phase::FILES && self.window.first.contains(&node);
+                if !met && !self.window.skip.contains(&node) && !self.node(node)? {
                     return Ok(());
                 }
             }
@@ -358,79 +407,6 @@ impl Planner<'_> {
             return Ok(false);
         }
         self.push_move(node, l.dot, from, l, Position::new(PARKED, name), None)
-    }
-
-    /// When nothing else can be done: finds something that stands where something else should be and
-    /// waits, by however many others, for just that (a file that belongs into the directory that is
-    /// to have its name), and has it step aside.
-    fn untangle(&mut self) -> Read<()> {
-        for phase in [phase::DIRS, phase::LIGHT, phase::FILES] {
-            let mut last = None;
-            loop {
-                let page = self.view.ready(phase, last, 256)?;
-                let Some(end) = page.last() else { break };
-                last = Some(*end);
-                for node in page {
-                    for lack in lacks_of(self.view, node)? {
-                        if self.untangle_one(node, lack)? {
-                            return Ok(());
-                        }
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn untangle_one(&mut self, node: NodeId, lack: Lack) -> Read<bool> {
-        let (Lack::Create(w) | Lack::Move(_, _, w)) = &lack else { return Ok(false) };
-        let Some((at, x)) = self.there(&w.at)? else { return Ok(false) };
-        let me = (node, lack);
-        let (mut todo, mut met) = (self.leaving(&at)?, Vec::new());
-        if self.leave_for_nothing(&todo)? {
-            return self.step_aside(x.node, &at, &x);
-        }
-        while let Some(other) = todo.pop() {
-            if other == me {
-                return self.step_aside(x.node, &at, &x);
-            }
-            if !self.window.skip.contains(&other.0) && !met.contains(&other) {
-                todo.extend(self.waits_for(&other)?);
-                met.push(other);
-            }
-        }
-        Ok(false)
-    }
-
-    /// What has to come before something that a node lacks.
-    fn waits_for(&self, (node, lack): &(NodeId, Lack)) -> Read<Vec<(NodeId, Lack)>> {
-        let mut out = Vec::new();
-        match lack {
-            Lack::Create(w) | Lack::Move(_, _, w) if !self.view.is_on_disk(w.at.dir)? => {
-                let brings = |l: &Lack| matches!(l, Lack::Create(w) if w.content == Content::Dir);
-                let lacks = lacks_of(self.view, w.at.dir)?.into_iter().filter(brings);
-                out.extend(lacks.map(|l| (w.at.dir, l)));
-            }
-            Lack::Create(w) => out.extend(self.leaving_from(&w.at)?),
-            Lack::Move(_, l, w) => {
-                out.extend(self.leaving_from(&w.at)?);
-                let mut up = if l.content == Content::Dir { Some(w.at.dir) } else { None };
-                while let Some(at) =
-                    up.filter(|d| d != node).map(|d| self.view.dir_position(d)).transpose()?
-                {
-                    let Some(at) = at else { break };
-                    out.extend(self.leaving(&at)?);
-                    up = Some(at.dir);
-                }
-            }
-            Lack::Remove(_, l) if l.content == Content::Dir => {
-                for (name, _) in self.view.locals(*node)? {
-                    out.extend(self.leaving(&Position::new(*node, name))?);
-                }
-            }
-            _ => {}
-        }
-        Ok(out)
     }
 
     /// What takes away the thing that is at a position.

@@ -168,6 +168,12 @@ pub trait Disk: Send + Sync {
     fn sync_file(&self, path: &RelPath) -> io::Result<()>;
     /// Makes a directory's entries durable (fsync).
     fn sync_dir(&self, dir: &RelPath) -> io::Result<()>;
+    /// Makes some files and then some directories durable, as [`Disk::sync_file`] and [`Disk::sync_dir`] do, all at once
+    /// where that is sooner; what came of each, in order.
+    fn sync_each(&self, files: &[RelPath], dirs: &[RelPath]) -> Vec<io::Result<()>> {
+        let files = files.iter().map(|path| self.sync_file(path));
+        files.chain(dirs.iter().map(|dir| self.sync_dir(dir))).collect()
+    }
     /// Makes everything written so far on this file system durable (syncfs).
     fn sync_all(&self) -> io::Result<()>;
     /// The clock that stamps files.

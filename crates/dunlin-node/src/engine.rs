@@ -11,6 +11,7 @@ mod damage;
 mod doubts;
 mod durable;
 mod exchange;
+mod flow;
 mod history;
 mod host;
 mod left_alone;
@@ -45,7 +46,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long after the last event a file is looked at: an editor's save is several events.
-const QUIET: Duration = Duration::from_millis(4);
+const QUIET: Duration = Duration::from_millis(1);
 /// The same while a program has it open for writing.
 const QUIET_WRITING: Duration = Duration::from_millis(150);
 /// A file that never rests is looked at this often.
@@ -104,6 +105,7 @@ pub struct Engine {
     /// Where something was done before what is heard by now: to what, and what had been seen then.
     unseen: BTreeMap<Position, (Stamp, dunlin_core::state::Vector)>,
     fetching: BTreeMap<ContentId, NodeId>,
+    flow: flow::Flow,
     backoff: BTreeMap<NodeId, Backoff>,
     /// Problems of steps and fetches, by node.
     troubles: BTreeMap<NodeId, (RelPath, String)>,
@@ -186,6 +188,7 @@ impl Engine {
             vain: BTreeMap::new(),
             unseen: BTreeMap::new(),
             fetching: BTreeMap::new(),
+            flow: flow::Flow::default(),
             backoff: BTreeMap::new(),
             troubles: BTreeMap::new(),
             unreadable: BTreeMap::new(),
@@ -257,6 +260,7 @@ impl Engine {
             .into_iter()
             .chain(self.next_rescan)
             .chain(self.note_at)
+            .chain(self.flow.due)
             .chain(self.renewals.due);
         dirty.chain(late).chain(backoff).chain(others).min()
     }
@@ -296,7 +300,8 @@ impl Engine {
         }
         self.tend_brake()?;
         let tries_again = self.backoff.values().filter_map(Backoff::due).any(|due| now >= due);
-        self.replan |= self.removals_are_due() || tries_again;
+        let tangled = self.flow.due.is_some_and(|due| now >= due);
+        self.replan |= self.removals_are_due() || tries_again || tangled;
         if self.replan && self.may_plan() {
             self.plan()?;
         }
@@ -417,6 +422,7 @@ impl Engine {
         let Some(node) = self.fetching.remove(&content) else { return Ok(()) };
         match how {
             Fetched::Staged => {
+                self.flow.staged.insert(node);
                 self.backoff.remove(&node);
             }
             Fetched::Nowhere => {

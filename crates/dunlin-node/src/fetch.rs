@@ -11,7 +11,7 @@ pub(crate) use stream::stream;
 use crate::chunks::CHUNKED_MIN;
 use crate::disk::explain;
 use crate::engine::{Fetched, Input};
-use crate::folder::{Folder, PeerFolder};
+use crate::folder::{Folder, PeerFolder, lock};
 use crate::stage::Claim;
 use crate::transfer::{PATIENCE, StreamError, read_answer, read_exact, send_frame};
 use dunlin_core::ids::ContentId;
@@ -122,7 +122,10 @@ async fn fetch_batch(folder: &Folder, wanted: Vec<Fetch>) -> Vec<(ContentId, Fet
     block_in_place(|| {
         for fetch in wanted {
             match claim(folder, &fetch) {
-                Ok(claim) if folder.site.copy(&fetch, &claim, || folder.nearby(&fetch.content)) => {
+                Ok(claim)
+                    if came_along(folder, &fetch)
+                        || folder.site.copy(&fetch, &claim, || folder.nearby(&fetch.content)) =>
+                {
                     done.push((fetch.content, Fetched::Staged));
                 }
                 Ok(claim) => {
@@ -151,6 +154,12 @@ async fn fetch_batch(folder: &Folder, wanted: Vec<Fetch>) -> Vec<(ContentId, Fet
     }
     done.extend(rest.into_iter().map(|f| (f.content, Fetched::Nowhere)));
     done
+}
+
+/// Stages a content that came with the row that tells of it, or that was here a moment ago.
+fn came_along(folder: &Folder, fetch: &Fetch) -> bool {
+    let bytes = lock(&folder.recent).get(&fetch.content);
+    bytes.is_some_and(|bytes| folder.site.stage.put(fetch.content, &bytes).is_ok())
 }
 
 type Got = Vec<(ContentId, Vec<u8>)>;

@@ -2,8 +2,10 @@
 //! common.
 
 mod brake;
+mod recent;
 mod statements;
 
+pub(crate) use recent::Recent;
 pub(crate) use statements::{known, ranges};
 
 use crate::config::Config;
@@ -18,7 +20,7 @@ use dunlin_core::message::Message;
 use dunlin_core::path::{Escaped, RelPath};
 use dunlin_core::plan::Fetch;
 use dunlin_core::session::Known;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -44,35 +46,6 @@ pub(crate) struct PeerFolder {
     pub known: Mutex<Known>,
     /// How many fetches are under way from it.
     pub load: AtomicUsize,
-}
-
-/// Small contents that changed a moment ago, so that they can be served even if they change again.
-#[derive(Default)]
-pub(crate) struct Recent {
-    by_id: BTreeMap<ContentId, Arc<[u8]>>,
-    order: VecDeque<ContentId>,
-    bytes: usize,
-}
-
-const RECENT_BYTES: usize = 8 << 20;
-
-impl Recent {
-    pub(crate) fn put(&mut self, id: ContentId, bytes: Vec<u8>) {
-        if self.by_id.contains_key(&id) {
-            return;
-        }
-        self.bytes += bytes.len();
-        self.by_id.insert(id, bytes.into());
-        self.order.push_back(id);
-        while self.bytes > RECENT_BYTES {
-            let Some(old) = self.order.pop_front() else { return };
-            self.bytes -= self.by_id.remove(&old).map_or(0, |b| b.len());
-        }
-    }
-
-    pub(crate) fn get(&self, id: &ContentId) -> Option<Arc<[u8]>> {
-        self.by_id.get(id).cloned()
-    }
 }
 
 /// A shared folder.
@@ -132,7 +105,7 @@ impl Host for Folder {
     }
 
     fn recent(&self, content: ContentId, bytes: Vec<u8>) {
-        lock(&self.recent).put(content, bytes);
+        lock(&self.recent).put(content, bytes, true);
     }
 
     fn stands(&self, pulse: Pulse, mut problems: BTreeMap<RelPath, String>) {

@@ -5,9 +5,12 @@ use crate::chunks::chunks;
 use crate::disk::ReadFile;
 use crate::folder::{Folder, lock};
 use crate::net::connection::{RecvStream, SendStream};
+use crate::store::Snapshot;
 use crate::transfer::{StreamError, read_frame, send_frame};
 use dunlin_core::ids::ContentId;
-use dunlin_core::message::{ChunkPage, HAVE_MAX, Header, Held, PIECE_MAX, PIECES_MAX, Piece, Request, read};
+use dunlin_core::message::{
+    ChunkPage, HAVE_MAX, Header, Held, PIECE_MAX, PIECES_MAX, Piece, Request, frame, read,
+};
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::task::block_in_place;
@@ -36,9 +39,7 @@ pub(crate) async fn serve(
                 return Err(StreamError::Protocol("too much in one request"));
             }
             let folder = find(folder).ok_or(StreamError::Protocol("no such folder"))?;
-            for piece in pieces {
-                send_piece(&folder, &mut send, piece).await?;
-            }
+            send_pieces(&folder, &mut send, &pieces).await?;
         }
         Request::Chunks { folder, content, .. } => {
             let folder = find(folder).ok_or(StreamError::Protocol("no such folder"))?;
@@ -65,6 +66,51 @@ fn source(folder: &Folder, content: &ContentId) -> Option<Source> {
         return Some(Source::Bytes(bytes));
     }
     folder.site.find(content).map(Source::File)
+}
+
+/// Small pieces are read and sent together: to hand over a thread for each of them takes longer than to read it.
+async fn send_pieces(folder: &Folder, send: &mut SendStream, pieces: &[Piece]) -> Result<(), StreamError> {
+    let mut rest = pieces;
+    while let Some(first) = rest.first() {
+        let (answers, count) = block_in_place(|| read_together(folder, rest));
+        if count == 0 {
+            send_piece(folder, send, *first).await?;
+        } else {
+            send.write_all(&answers).await.map_err(|e| StreamError::Gone(e.to_string()))?;
+        }
+        rest = &rest[count.max(1)..];
+    }
+    Ok(())
+}
+
+/// The answers to the first of some pieces, as many as make one block, and how many these are.
+fn read_together(folder: &Folder, pieces: &[Piece]) -> (Vec<u8>, usize) {
+    let (mut out, mut count) = (Vec::new(), 0);
+    let Ok(snapshot) = folder.site.store.snapshot() else { return (out, 0) };
+    for piece in pieces {
+        if out.len() as u64 + piece.len > BLOCK {
+            break;
+        }
+        match read_piece(folder, &snapshot, piece) {
+            Some(bytes) => {
+                out.extend(frame(&Header::Here));
+                out.extend(bytes);
+            }
+            None => out.extend(frame(&Header::NotHere)),
+        }
+        count += 1;
+    }
+    (out, count)
+}
+
+/// The bytes of a small piece.
+fn read_piece(folder: &Folder, snapshot: &Snapshot, piece: &Piece) -> Option<Vec<u8>> {
+    let (offset, len) = (usize::try_from(piece.offset).ok()?, usize::try_from(piece.len).ok()?);
+    if let Some(bytes) = lock(&folder.recent).get(&piece.content) {
+        return bytes.get(offset..offset.checked_add(len)?).map(<[u8]>::to_vec);
+    }
+    let file = folder.site.find_in(snapshot, &piece.content)?;
+    read_block(file.as_ref(), piece.offset, len).ok()
 }
 
 async fn send_piece(folder: &Folder, send: &mut SendStream, piece: Piece) -> Result<(), StreamError> {

@@ -1,6 +1,8 @@
 //! One connection to one device: who it is, which folders are exchanged over it, and the messages
 //! of its control stream (docs/protocol.md).
 
+mod riding;
+
 use crate::control::Event;
 use crate::engine::Input;
 use crate::folder::{Folder, PeerFolder, lock};
@@ -302,7 +304,8 @@ impl Session {
             | Message::Ack { folder, .. }
             | Message::Status { folder, .. }
             | Message::Close { folder }
-            | Message::Addresses { folder, .. } => *folder,
+            | Message::Addresses { folder, .. }
+            | Message::Contents { folder, .. } => *folder,
         };
         self.open_folders().await?;
         let Some(exchange) = self.folders.get_mut(&id) else {
@@ -353,6 +356,9 @@ impl Session {
                         self.shared.sighted(hint.device, vec![address]);
                     }
                 }
+            }
+            Message::Contents { contents, .. } => {
+                block_in_place(|| riding::take(&folder, contents.into_iter().map(Vec::from)));
             }
             Message::Close { .. } | Message::Hello { .. } => {}
         }
@@ -436,8 +442,11 @@ async fn say_all(folder: &Folder, peer: &PeerFolder, outgoing: &mut Outgoing) ->
         let next = || outgoing.next(&folder.site.store.snapshot()?, standing);
         match block_in_place(next) {
             Ok(Some(message)) => {
-                if peer.out.send(message).await.is_err() {
-                    return false;
+                let rows = if let Message::Rows { rows, .. } = &message { &rows[..] } else { &[] };
+                for message in riding::with(folder, rows).into_iter().chain([message]) {
+                    if peer.out.send(message).await.is_err() {
+                        return false;
+                    }
                 }
             }
             Ok(None) => return true,

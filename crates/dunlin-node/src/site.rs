@@ -4,7 +4,7 @@
 use crate::chunks::CHUNKED_MIN;
 use crate::disk::{Disk, ReadFile};
 use crate::stage::{Claim, Noted, Stage, note, noted};
-use crate::store::Index;
+use crate::store::{Index, Snapshot};
 use dunlin_core::ids::{ContentId, Incarnation, LifeId};
 use dunlin_core::kv::{Fault, Read};
 use dunlin_core::life::{outran, remembers};
@@ -108,10 +108,14 @@ impl Site {
     /// Finds a content: where it stands if it still is what the index says, else where it is staged, else in the
     /// history, where nothing but its name says so.
     pub fn find(&self, content: &ContentId) -> Option<Box<dyn ReadFile>> {
-        let snapshot = self.store.snapshot().ok()?;
+        self.find_in(&self.store.snapshot().ok()?, content)
+    }
+
+    /// The same, by an index as it was a moment ago.
+    pub fn find_in(&self, snapshot: &Snapshot, content: &ContentId) -> Option<Box<dyn ReadFile>> {
         for at in snapshot.holders(*content).ok()? {
             let row = snapshot.local(&at).ok()??;
-            let path = path_of(&snapshot, &at).ok()??;
+            let path = path_of(snapshot, &at).ok()??;
             let holds = matches!(&row.content, Content::File { id, .. } if id == content);
             if let Ok(file) = self.disk.open(&path)
                 && holds

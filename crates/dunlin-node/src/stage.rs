@@ -75,6 +75,7 @@ impl Stage {
         let (whole, claims, history) = Default::default();
         let stage = Stage { disk, whole, claims, used, strands, counter, history };
         stage.recover()?;
+        stage.look_for_stranded()?;
         Ok(stage)
     }
 
@@ -442,6 +443,23 @@ mod tests {
         stage.put(old, b"old").unwrap();
         stage.clear(&|_| false).unwrap();
         assert_eq!(in_stage(), 0);
+    }
+
+    #[test]
+    fn only_what_should_not_have_come_out_is_found_in_swap_by_what_it_holds() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk: Arc<dyn Disk> = Arc::new(PosixDisk::open(dir.path()).unwrap());
+        let stage = Stage::open(disk.clone()).unwrap();
+        let node = dunlin_core::ids::NodeId([7; 16]);
+        let at = |name: &str| dir.path().join(".dunlin/swap").join(name);
+        let id = |text: &[u8]| ContentId(*blake3::hash(text).as_bytes());
+        // Nothing was there at the start, and nothing is looked for before all is at rest again.
+        std::fs::write(at(&format!("0000000000000001.none.{node}")), b"a user's").unwrap();
+        assert!(stage.kept(&id(b"a user's")).is_none());
+        let stage = Stage::open(disk).unwrap();
+        std::fs::write(at("0000000000000002"), b"changing places").unwrap();
+        assert!(stage.kept(&id(b"a user's")).is_some());
+        assert!(stage.kept(&id(b"changing places")).is_none());
     }
 
     #[test]

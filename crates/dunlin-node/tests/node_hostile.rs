@@ -390,6 +390,31 @@ async fn absurd_rows_poison_nothing() {
 /// Members that are asked first: one never answers, one answers half a word or something else, one
 /// something else always. Another is asked in their stead.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn small_contents_come_with_their_rows_and_are_what_their_hash_says() {
+    let temp = tempfile::tempdir().unwrap();
+    let a = Honest::start(temp.path(), "a").await;
+    a.node.share(a.dir.clone()).await.unwrap();
+    let rogue = Rogue::member(&a, 9).await;
+    let mut talk = rogue.talk().await;
+    send_frame(&mut talk.send, &rogue.open()).await.unwrap();
+    // It answers no request: what shows came unasked.
+    tokio::spawn(answers(talk.conn.clone(), |send, _| {
+        tokio::spawn(async move {
+            std::future::pending::<()>().await;
+            drop(send);
+        });
+    }));
+    let id = |text: &[u8]| ContentId(*blake3::hash(text).as_bytes());
+    let contents = vec![b"a small one".to_vec().into(), b"another".to_vec().into()];
+    send_frame(&mut talk.send, &Message::Contents { folder: rogue.folder, contents }).await.unwrap();
+    let told = [rogue.file("small", id(b"a small one"), 11, 1), rogue.file("forged", id(b"the right"), 7, 1)];
+    send_frame(&mut talk.send, &rogue.rows(1, told.into())).await.unwrap();
+    until("what came along", || std::fs::read(a.dir.join("small")).is_ok_and(|t| t == b"a small one")).await;
+    assert!(!a.dir.join("forged").exists());
+    end(&[&a]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn what_a_member_withholds_or_forges_is_asked_of_another() {
     let temp = tempfile::tempdir().unwrap();
     let (a, b) = pair(temp.path()).await;

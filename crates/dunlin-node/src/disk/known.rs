@@ -169,6 +169,10 @@ impl Disk for KnownDisk {
         self.disk.sync_dir(dir)
     }
 
+    fn sync_each(&self, files: &[RelPath], dirs: &[RelPath]) -> Vec<io::Result<()>> {
+        self.disk.sync_each(files, dirs)
+    }
+
     fn sync_all(&self) -> io::Result<()> {
         self.disk.sync_all()
     }

@@ -254,6 +254,28 @@ impl Disk for PosixDisk {
         Ok(fs::fsync(self.open_quietly(dir, OFlags::DIRECTORY)?)?)
     }
 
+    /// Waits of several threads for the disk are one wait to a journalling file system.
+    fn sync_each(&self, files: &[RelPath], dirs: &[RelPath]) -> Vec<io::Result<()>> {
+        let files = files.iter().map(|path| (path, false));
+        let all: Vec<(&RelPath, bool)> = files.chain(dirs.iter().map(|dir| (dir, true))).collect();
+        let sync = |(path, is_dir): (&RelPath, bool)| {
+            if is_dir { self.sync_dir(path) } else { self.sync_file(path) }
+        };
+        let Some((first, others)) = all.split_first() else { return Vec::new() };
+        std::thread::scope(|s| {
+            let begin = |one| std::thread::Builder::new().spawn_scoped(s, move || sync(one));
+            let others: Vec<_> = others.iter().map(|one| (*one, begin(*one))).collect();
+            let mut out = vec![sync(*first)];
+            out.extend(others.into_iter().map(|(one, thread)| match thread {
+                // A panic in there is a bug, passed on as what it is.
+                Ok(thread) => thread.join().unwrap_or_else(|p| std::panic::resume_unwind(p)),
+                // No more threads are to be had.
+                Err(_) => sync(one),
+            }));
+            out
+        })
+    }
+
     fn sync_all(&self) -> io::Result<()> {
         Ok(fs::syncfs(self.beneath.root())?)
     }

@@ -10,6 +10,7 @@ use dunlin_core::observe::{Observation, Seen};
 use dunlin_core::path::RelPath;
 use dunlin_core::plan::path_of;
 use dunlin_core::rows::{Position, Rows};
+use dunlin_core::state::Content;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::time::Duration;
@@ -20,16 +21,25 @@ const SYNC_EACH_MAX: usize = 8;
 const SYNC_AGAIN: Duration = Duration::from_secs(1);
 
 impl Engine {
-    /// Makes durable what was observed: contents of files, and the names in their directories. (A file whose
+    /// Makes durable what was observed: contents of files, modes of directories, and the names in their directories. (A file whose
     /// inode is the one of its row may have been renamed away and back.) What cannot be made durable is not
     /// taken in yet.
     pub(super) fn make_durable(&mut self, snapshot: &Snapshot, seen: &mut Vec<Observation>) -> Read<()> {
         let is_file = |o: &&Observation| matches!(o.seen, Seen::File(..));
         let files: Vec<Position> = seen.iter().filter(is_file).map(|o| o.at.clone()).collect();
-        let mut dirs = BTreeSet::new();
+        let (mut dirs, mut dressed) = (BTreeSet::new(), BTreeMap::new());
         for o in seen.iter() {
-            if o.seen != Seen::Absent || snapshot.local(&o.at)?.is_some() {
+            let row = snapshot.local(&o.at)?;
+            if o.seen != Seen::Absent || row.is_some() {
                 dirs.insert(o.at.dir);
+            }
+            // The mode of a directory is in itself, not in the one that it is in.
+            if let (Seen::Dir(mode, _), Some(row)) = (&o.seen, row)
+                && row.content == Content::Dir
+                && row.mode != mode & 0o777
+            {
+                dirs.insert(row.node);
+                dressed.insert(o.at.clone(), row.node);
             }
         }
         if files.len() + dirs.len() > SYNC_EACH_MAX {
@@ -38,20 +48,29 @@ impl Engine {
             }
             return Ok(());
         }
+        let mut paths = Vec::new();
         for at in files {
-            let Some(path) = path_of(snapshot, &at)? else { continue };
-            if let Err(e) = self.folder.disk.sync_file(&path) {
+            paths.extend(path_of(snapshot, &at)?.map(|path| (at, path)));
+        }
+        let mut in_dirs = Vec::new();
+        for dir in dirs {
+            in_dirs.extend(snapshot.disk_path(dir)?.map(|names| (dir, RelPath::from(names))));
+        }
+        let of_files: Vec<RelPath> = paths.iter().map(|(_, path)| path.clone()).collect();
+        let of_dirs: Vec<RelPath> = in_dirs.iter().map(|(_, path)| path.clone()).collect();
+        let mut synced = self.folder.disk.sync_each(&of_files, &of_dirs).into_iter();
+        for ((at, _), done) in paths.into_iter().zip(synced.by_ref()) {
+            if let Err(e) = done {
                 self.postpone(snapshot, seen, &e, |o| o.at == at)?;
             }
         }
         let mut moved = false;
-        for dir in dirs {
-            let Some(names) = snapshot.disk_path(dir)? else { continue };
-            let path = RelPath::from(names);
-            match self.folder.disk.sync_dir(&path) {
+        for ((dir, path), done) in in_dirs.into_iter().zip(synced) {
+            match done {
                 // Users move directories at any moment: what was synced may be another one.
                 Ok(()) => moved |= !self.is_at(snapshot, dir, &path)?,
-                Err(e) => self.postpone(snapshot, seen, &e, |o| o.at.dir == dir)?,
+                Err(e) => self
+                    .postpone(snapshot, seen, &e, |o| o.at.dir == dir || dressed.get(&o.at) == Some(&dir))?,
             }
         }
         if moved && let Err(e) = self.folder.disk.sync_all() {

@@ -19,7 +19,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 /// The most steps of one plan.
-const STEPS_MAX: usize = 1024;
+pub(super) const STEPS_MAX: usize = 1024;
 /// The most contents that are being fetched at once.
 const FETCHES_MAX: usize = 4096;
 /// At most so many bytes are placed (and made durable) in one go.
@@ -53,6 +53,7 @@ impl Engine {
             self.troubles.clear();
             self.backoff.clear();
             self.in_the_way.clear();
+            self.flow.rests();
             self.cannot_show(Vec::new());
             return self.clear_stage();
         }
@@ -63,14 +64,19 @@ impl Engine {
         let staged = |id: &ContentId| is_empty(id) || folder.stage.has(id);
         let removals = self.may_remove(&totals)?;
         let twin = |at: &Position, path: &RelPath| twin(folder.disk.as_ref(), &snapshot, at, path);
+        let untangle = self.fetching.is_empty() || self.flow.may_untangle(now);
         let window = Window {
             removals,
+            untangle,
+            fetches: FETCHES_MAX.saturating_sub(self.fetching.len()),
+            first: &self.flow.staged,
             keeps: folder.disk.keeps(),
             twin: if folder.disk.is_blind() { Some(&twin) } else { None },
             ..Window::new(&staged, &skip, STEPS_MAX)
         };
-        let Plan { mut steps, fetches, blocked, unshown } = plan(&snapshot, &window)?;
+        let Plan { mut steps, fetches, blocked, unshown, tangled } = plan(&snapshot, &window)?;
         drop(snapshot);
+        self.flow.planned(&steps, &skip, now, (tangled, untangle), totals.need_files);
         let stuck = steps.is_empty() && fetches.is_empty() && !unshown.is_empty();
         self.cannot_show(unshown);
         steps.retain(|step| !self.is_in_doubt(step));
@@ -147,9 +153,8 @@ impl Engine {
     }
 
     fn ask(&mut self, fetches: Vec<Fetch>) -> bool {
-        let room = FETCHES_MAX.saturating_sub(self.fetching.len());
         let mut new = Vec::new();
-        for fetch in fetches.into_iter().take(room) {
+        for fetch in fetches {
             if let std::collections::btree_map::Entry::Vacant(e) = self.fetching.entry(fetch.content) {
                 e.insert(fetch.node);
                 new.push(fetch);
@@ -177,6 +182,7 @@ impl Engine {
             match applied {
                 Applied::Ended(outcome) => {
                     work.conclude(step, &outcome)?;
+                    self.flow.staged.remove(&step.node);
                     self.backoff.remove(&step.node);
                     self.troubles.remove(&step.node);
                     if matches!(outcome, Outcome::Done(..)) {

@@ -126,15 +126,17 @@ impl Stage {
         let part = if size < crate::chunks::CHUNKED_MIN { None } else { self.allocated(content)? };
         let needs = size.next_multiple_of(BLOCK).saturating_sub(part.unwrap_or(0));
         let mut claims = self.claims();
-        if self.disk.space()?.files == Some(0) && part.is_none() {
+        let mut space = self.disk.space()?;
+        if space.files == Some(0) && part.is_none() {
             self.free_history(|space| space.files != Some(0))?;
-            if self.disk.space()?.files == Some(0) {
+            space = self.disk.space()?;
+            if space.files == Some(0) {
                 return Ok(Err(NoRoom::Files));
             }
         }
         let taken = claims.left.values().map(Left::get).sum::<u64>();
         let usable = |space: &Space| space.free.saturating_sub(reserve(space)).saturating_sub(taken);
-        let mut free = usable(&self.disk.space()?);
+        let mut free = usable(&space);
         if free < needs && free.saturating_add(self.yields(&mut claims, content)?) >= needs {
             self.cut_parts(&claims, Some(content), |space| usable(space) >= needs)?;
             self.free_history(|space| usable(space) >= needs)?;

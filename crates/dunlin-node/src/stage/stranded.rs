@@ -41,6 +41,16 @@ pub(super) fn stranded(name: &[u8], held: &ContentId) -> Option<NodeId> {
     (expected != Some(*held) && placed != Some(*held)).then_some(node)
 }
 
+/// Whether a name of `swap` tells what was to come out of the folder. Of what does not, nothing can be stranded there,
+/// and none of it is read.
+fn takes_something_out(name: &[u8]) -> bool {
+    std::str::from_utf8(name)
+        .ok()
+        .and_then(|name| name.rsplit('.').next())
+        .and_then(NodeId::from_hex)
+        .is_some()
+}
+
 impl Stage {
     /// A new name in `swap/`, for what is to be placed by a step that takes this out.
     pub fn swap_path(&self, content: Option<&ContentId>, takes_out: &str) -> RelPath {
@@ -60,6 +70,13 @@ impl Stage {
         Ok(found.into_iter().map(|(_, s)| s).collect())
     }
 
+    /// Looks for the first time: what is found is looked at by content, until it is known that there is nothing.
+    pub(super) fn look_for_stranded(&self) -> io::Result<()> {
+        let found = self.find_stranded()?;
+        self.strands.store(!found.is_empty(), Ordering::Relaxed);
+        Ok(())
+    }
+
     /// A stranded file that holds this.
     pub(super) fn stranded_file(&self, content: &ContentId) -> Option<Box<dyn ReadFile>> {
         if !self.strands.load(Ordering::Relaxed) {
@@ -75,6 +92,7 @@ impl Stage {
         for entry in self.disk.list(&dir)? {
             let (Ok(stat), path) = (entry.stat, dir.join(&entry.name)) else { continue };
             if stat.kind == FileKind::File
+                && takes_something_out(entry.name.as_bytes())
                 && let Some(content) = self.held(&path)?
                 && let Some(node) = stranded(entry.name.as_bytes(), &content)
             {
