@@ -4,6 +4,7 @@ mod api;
 mod dialing;
 mod history;
 mod joining;
+mod lane;
 mod opening;
 mod reopening;
 mod restoring;
@@ -18,6 +19,7 @@ use crate::folder::{Folder, lock};
 use crate::home::{HomeError, LockedHome};
 use crate::net::beacon::{Beacon, BeaconMode, BeaconOptions};
 use crate::net::connection::Connection;
+use crate::net::lane::Listener;
 use crate::net::transport::{BindError, BindOptions, Transport};
 use crate::session::{CODE_STOPPED, Peer};
 use dunlin_core::ids::{DeviceId, FolderId};
@@ -27,7 +29,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 
@@ -82,6 +84,10 @@ pub(crate) struct Shared {
     pub secret: iroh::SecretKey,
     pub home: Arc<LockedHome>,
     pub transport: Transport,
+    /// Whether large contents may go over TCP.
+    pub tcp: bool,
+    /// The TCP sockets, where they were to be had.
+    pub listener: OnceLock<Listener>,
     folders: Mutex<BTreeMap<FolderId, Open>>,
     /// Folders that could not be opened (yet).
     unopened: Mutex<BTreeMap<FolderId, Unopened>>,
@@ -233,6 +239,8 @@ pub async fn start(options: NodeOptions) -> Result<Arc<Node>, StartError> {
         .map_err(|e| StartError::other(format!("no random numbers: {e}"), "look at the system"))?;
     let name = options.home.name()?;
     let addresses = crate::config::load_addresses(options.home.dir());
+    let settings = crate::config::load_settings(options.home.dir())
+        .map_err(|e| StartError::other(e, "put it right, or remove it: what is not set is as usual"))?;
     let (failed, failures) = mpsc::unbounded_channel();
     let shared = Arc::new(Shared {
         device: DeviceId(transport.id()),
@@ -241,6 +249,8 @@ pub async fn start(options: NodeOptions) -> Result<Arc<Node>, StartError> {
         secret,
         home: options.home,
         transport,
+        tcp: settings.tcp,
+        listener: OnceLock::new(),
         folders: Mutex::default(),
         unopened: Mutex::default(),
         failed,
@@ -258,6 +268,7 @@ pub async fn start(options: NodeOptions) -> Result<Arc<Node>, StartError> {
         setup: tokio::sync::Mutex::new(()),
         pledged: AtomicBool::new(false),
     });
+    lane::listen(&shared);
     let node = Arc::new(Node { shared, tasks: Mutex::default() });
     let mut unopened = Vec::new();
     for id in node.shared.home.folder_ids()? {
@@ -298,6 +309,7 @@ impl Node {
             tokio::spawn(dialing::accept(shared.clone())),
             tokio::spawn(dialing::dial(shared.clone())),
             tokio::spawn(dialing::take_sightings(shared.clone(), sightings)),
+            tokio::spawn(lane::accept(shared.clone())),
         ];
         lock(&self.tasks).extend(tasks);
     }
@@ -318,6 +330,9 @@ impl Node {
         if let Some(beacon) = beacon {
             // Its sockets close in any case when it is dropped.
             let _ = tokio::time::timeout(Duration::from_millis(200), beacon.stop()).await;
+        }
+        if let Some(listener) = self.shared.listener.get() {
+            listener.close();
         }
         for peer in lock(&self.shared.peers).values() {
             peer.conn.close(CODE_STOPPED, b"");

@@ -4,11 +4,11 @@
 use crate::chunks::chunks;
 use crate::disk::ReadFile;
 use crate::folder::{Folder, lock};
-use crate::net::connection::{RecvStream, SendStream};
-use crate::transfer::{StreamError, read_frame, send_frame};
-use dunlin_core::ids::ContentId;
+use crate::transfer::{StreamError, send_frame};
+use dunlin_core::ids::{ContentId, FolderId};
 use dunlin_core::message::{ChunkPage, HAVE_MAX, Header, Held, PIECE_MAX, PIECES_MAX, Piece, Request, read};
 use std::sync::Arc;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::task::block_in_place;
 
@@ -22,14 +22,13 @@ enum Source {
     File(Box<dyn ReadFile>),
 }
 
-/// Answers one request stream of a member. `find` knows the folders that the peer belongs to.
+/// Answers one request of a member, whichever way it came. `find` knows the folders that the peer belongs to.
 pub(crate) async fn serve(
-    mut send: SendStream,
-    mut recv: RecvStream,
-    find: impl Fn(dunlin_core::ids::FolderId) -> Option<Arc<Folder>>,
+    mut send: impl AsyncWrite + Unpin,
+    request: &[u8],
+    find: impl Fn(FolderId) -> Option<Arc<Folder>>,
 ) -> Result<(), StreamError> {
-    let Some(body) = read_frame(&mut recv).await? else { return Ok(()) };
-    let request: Request = read(&body).map_err(|_| StreamError::Protocol("a request cannot be read"))?;
+    let request: Request = read(request).map_err(|_| StreamError::Protocol("a request cannot be read"))?;
     match request {
         Request::Pieces { folder, pieces } => {
             if pieces.len() > PIECES_MAX || pieces.iter().any(|p| p.len > PIECE_MAX) {
@@ -54,9 +53,7 @@ pub(crate) async fn serve(
             send_frame(&mut send, &Held::new(&held)).await?;
         }
     }
-    // The peer may be gone by now, which is its affair.
-    let _ = send.finish();
-    Ok(())
+    send.flush().await.map_err(|e| StreamError::Gone(e.to_string()))
 }
 
 /// Finds a content on this disk.
@@ -67,7 +64,11 @@ fn source(folder: &Folder, content: &ContentId) -> Option<Source> {
     folder.site.find(content).map(Source::File)
 }
 
-async fn send_piece(folder: &Folder, send: &mut SendStream, piece: Piece) -> Result<(), StreamError> {
+async fn send_piece(
+    folder: &Folder,
+    send: &mut (impl AsyncWrite + Unpin),
+    piece: Piece,
+) -> Result<(), StreamError> {
     let end = piece.offset.saturating_add(piece.len);
     let found = block_in_place(|| source(folder, &piece.content)).filter(|s| match s {
         Source::Bytes(b) => b.len() as u64 >= end,
@@ -110,7 +111,7 @@ fn read_block(file: &dyn ReadFile, offset: u64, len: usize) -> std::io::Result<V
 
 async fn send_chunks(
     folder: &Arc<Folder>,
-    send: &mut SendStream,
+    send: &mut (impl AsyncWrite + Unpin),
     content: ContentId,
 ) -> Result<(), StreamError> {
     let (pages, mut made) = mpsc::channel(4);
