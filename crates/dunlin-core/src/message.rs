@@ -163,6 +163,16 @@ pub enum Message {
         #[n(1)]
         devices: Vec<DeviceAddress>,
     },
+    /// Where the sender listens over TCP, at the addresses of this connection. A port of 0: nowhere.
+    #[n(8)]
+    Lane {
+        /// The port over IPv4.
+        #[n(0)]
+        v4: u16,
+        /// The port over IPv6.
+        #[n(1)]
+        v6: u16,
+    },
     /// Small contents that the rows told next are about: nobody has to ask for them.
     #[n(9)]
     Contents {
@@ -405,7 +415,7 @@ pub fn read_message(body: &[u8]) -> Result<Option<Message>, Malformed> {
     if d.array()? != Some(2) {
         return Err(Malformed("a message has two parts"));
     }
-    if !matches!(d.u32()?, 0..=7 | 9) {
+    if d.u32()? > 9 {
         return Ok(None);
     }
     let message: Message = read(body)?;

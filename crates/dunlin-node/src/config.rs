@@ -200,6 +200,36 @@ impl Config {
     }
 }
 
+/// What a person set for the whole node, in `node.json` of the state directory; it is never written here.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Whether large contents may go over TCP; else QUIC does it all.
+    pub tcp: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings { tcp: true }
+    }
+}
+
+/// Reads the settings of the node; without any, all is as usual.
+///
+/// # Errors
+/// When there are some that cannot be read: what a person wanted is not to be ignored.
+pub fn load_settings(home: &Path) -> io::Result<Settings> {
+    let path = home.join("node.json");
+    let of = |e: &dyn std::fmt::Display| {
+        io::Error::new(io::ErrorKind::InvalidData, format!("{}: {e}", path.display()))
+    };
+    match std::fs::read(&path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Settings::default()),
+        Err(e) => Err(of(&e)),
+        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|e| of(&e)),
+    }
+}
+
 /// Last known addresses of devices, by device; a hint only.
 pub fn load_addresses(home: &Path) -> BTreeMap<DeviceId, Vec<SocketAddr>> {
     let Ok(bytes) = std::fs::read(home.join("addresses.json")) else { return BTreeMap::new() };
@@ -216,6 +246,18 @@ pub fn save_addresses(home: &Path, all: &BTreeMap<DeviceId, Vec<SocketAddr>>) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn settings_are_as_usual_unless_set_and_never_guessed() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(load_settings(dir.path()).unwrap().tcp);
+        for (text, tcp) in
+            [("{}", Some(true)), (r#"{"tcp": false}"#, Some(false)), (r#"{"tpc": false}"#, None)]
+        {
+            std::fs::write(dir.path().join("node.json"), text).unwrap();
+            assert_eq!(load_settings(dir.path()).ok().map(|s| s.tcp), tcp, "{text}");
+        }
+    }
 
     #[test]
     fn configurations_round_trip() {

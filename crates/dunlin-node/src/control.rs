@@ -31,7 +31,7 @@ mod server;
 
 pub use api::{
     Api, ApiError, Device, ErrorBody, ErrorCode, Folder, FolderSpec, InviteRequest, Invited, JoinRequest,
-    Joined, Problem, ResumeRequest, Resumed, ShareRequest, Shared, State, Status, UniteRequest, United,
+    Joined, Problem, ResumeRequest, Resumed, ShareRequest, Shared, State, Status, Tcp, UniteRequest, United,
     Verified, VerifyRequest, WaitRequest,
 };
 pub use dunlin_core::path::Escaped;

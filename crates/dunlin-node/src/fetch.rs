@@ -3,6 +3,7 @@
 
 mod have;
 mod large;
+mod piece;
 mod stream;
 
 pub(crate) use have::who_has;
@@ -12,10 +13,11 @@ use crate::chunks::CHUNKED_MIN;
 use crate::disk::explain;
 use crate::engine::{Fetched, Input};
 use crate::folder::{Folder, PeerFolder, lock};
+use crate::net::lane::Answer;
 use crate::stage::Claim;
-use crate::transfer::{PATIENCE, StreamError, read_answer, read_exact, send_frame};
+use crate::transfer::{PATIENCE, StreamError, read_answer, read_exact};
 use dunlin_core::ids::ContentId;
-use dunlin_core::message::{Header, Piece, Request, read};
+use dunlin_core::message::{Header, Piece, Request, frame, read};
 use dunlin_core::plan::Fetch;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -24,7 +26,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::{JoinSet, block_in_place};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 /// Small contents are asked for together: at most so many, and so many bytes.
 const BATCH_ITEMS: usize = 256;
@@ -192,25 +194,14 @@ async fn ask_pieces(folder: &Folder, peer: &PeerFolder, wanted: Vec<Fetch>) -> (
     (got, left)
 }
 
-async fn ask(
-    peer: &PeerFolder,
-    request: &Request,
-) -> Result<crate::net::connection::RecvStream, StreamError> {
-    let opened = timeout(STREAM_WAIT, peer.conn.open_bi()).await.map_err(|_| StreamError::Silent)?;
-    let (mut send, recv) = opened.map_err(|e| StreamError::Gone(e.to_string()))?;
-    let asked = async {
-        send_frame(&mut send, request).await?;
-        send.finish().map_err(|e| StreamError::Gone(e.to_string()))?;
-        Ok(recv)
-    };
+/// Asks over QUIC: what is small, or must not wait behind contents.
+async fn ask(peer: &PeerFolder, request: &Request) -> Result<Answer, StreamError> {
     // A peer may grant no bytes either.
-    timeout(PATIENCE, asked).await.unwrap_or(Err(StreamError::Silent))
+    let asked = Answer::to(&peer.conn, &frame(request), (STREAM_WAIT, PATIENCE)).await;
+    asked.map_err(|e| StreamError::Gone(e.to_string()))
 }
 
-async fn read_piece(
-    recv: &mut crate::net::connection::RecvStream,
-    len: u64,
-) -> Result<Option<Vec<u8>>, StreamError> {
+async fn read_piece(recv: &mut Answer, len: u64) -> Result<Option<Vec<u8>>, StreamError> {
     match read(&read_answer(recv).await?).map_err(|_| StreamError::Protocol("an answer cannot be read"))? {
         Header::NotHere => Ok(None),
         Header::Here => {

@@ -13,6 +13,7 @@ use crate::control::{AnyPath, Change, Event, for_shell};
 use crate::disk::ReadFile;
 use crate::engine::{Host, Input, Pulse};
 use crate::net::connection::Connection;
+use crate::net::lane::Lane;
 use crate::site::Site;
 use dunlin_core::brake::Held;
 use dunlin_core::ids::{ContentId, DeviceId, DotRange, FolderId};
@@ -40,6 +41,8 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(crate) struct PeerFolder {
     pub device: DeviceId,
     pub conn: Connection,
+    /// How it is asked for much.
+    pub lane: Arc<Lane>,
     /// Messages to the peer; a single task writes them.
     pub out: mpsc::Sender<Message>,
     /// What it is known to have.

@@ -1,6 +1,6 @@
 //! The network: the only part of the node that opens sockets for peers.
 //!
-//! [`transport`] is QUIC between device keys, [`beacon`] finds devices on the links of this machine,
+//! [`transport`] is QUIC between device keys, [`lane`] TLS over TCP for large contents, [`beacon`] finds devices on the links of this machine,
 //! [`neighbours`] and [`addrs`] read what the kernel knows about both. Nothing here contacts
 //! anything outside the links and addresses it is told of: no relay, no DNS, no port mapping.
 
@@ -11,6 +11,7 @@ mod beacon_link;
 pub mod beacon_packet;
 pub mod connection;
 mod handshake;
+pub mod lane;
 pub mod neighbours;
 mod singly;
 pub mod transport;

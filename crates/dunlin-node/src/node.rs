@@ -5,6 +5,7 @@ mod dialing;
 mod handing;
 mod history;
 mod joining;
+mod lane;
 mod opening;
 mod reopening;
 mod restoring;
@@ -19,6 +20,7 @@ use crate::folder::{Folder, lock};
 use crate::home::{HomeError, LockedHome};
 use crate::net::beacon::{Beacon, BeaconMode, BeaconOptions};
 use crate::net::connection::Connection;
+use crate::net::lane::Listener;
 use crate::net::transport::{BindError, BindOptions, Transport};
 use crate::session::{CODE_STOPPED, Peer};
 use dunlin_core::ids::{DeviceId, FolderId};
@@ -28,7 +30,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 
@@ -83,6 +85,10 @@ pub(crate) struct Shared {
     pub secret: iroh::SecretKey,
     pub home: Arc<LockedHome>,
     pub transport: Transport,
+    /// Whether large contents may go over TCP.
+    pub tcp: bool,
+    /// The TCP sockets, where they were to be had.
+    pub listener: OnceLock<Listener>,
     folders: Mutex<BTreeMap<FolderId, Open>>,
     /// Folders that could not be opened (yet).
     unopened: Mutex<BTreeMap<FolderId, Unopened>>,
@@ -234,6 +240,8 @@ pub async fn start(options: NodeOptions) -> Result<Arc<Node>, StartError> {
         .map_err(|e| StartError::other(format!("no random numbers: {e}"), "look at the system"))?;
     let name = options.home.name()?;
     let addresses = crate::config::load_addresses(options.home.dir());
+    let settings = crate::config::load_settings(options.home.dir())
+        .map_err(|e| StartError::other(e, "put it right, or remove it: what is not set is as usual"))?;
     let (failed, failures) = mpsc::unbounded_channel();
     let shared = Arc::new(Shared {
         device: DeviceId(transport.id()),
@@ -242,6 +250,8 @@ pub async fn start(options: NodeOptions) -> Result<Arc<Node>, StartError> {
         secret,
         home: options.home,
         transport,
+        tcp: settings.tcp,
+        listener: OnceLock::new(),
         folders: Mutex::default(),
         unopened: Mutex::default(),
         failed,
@@ -259,6 +269,7 @@ pub async fn start(options: NodeOptions) -> Result<Arc<Node>, StartError> {
         setup: tokio::sync::Mutex::new(()),
         pledged: AtomicBool::new(false),
     });
+    lane::listen(&shared);
     let node = Arc::new(Node { shared, tasks: Mutex::default() });
     let mut unopened = Vec::new();
     for id in node.shared.home.folder_ids()? {
@@ -299,6 +310,7 @@ impl Node {
             tokio::spawn(dialing::accept(shared.clone())),
             tokio::spawn(dialing::dial(shared.clone())),
             tokio::spawn(dialing::take_sightings(shared.clone(), sightings)),
+            tokio::spawn(lane::accept(shared.clone())),
         ];
         lock(&self.tasks).extend(tasks);
     }
@@ -319,6 +331,9 @@ impl Node {
         if let Some(beacon) = beacon {
             // Its sockets close in any case when it is dropped.
             let _ = tokio::time::timeout(Duration::from_millis(200), beacon.stop()).await;
+        }
+        if let Some(listener) = self.shared.listener.get() {
+            listener.close();
         }
         for peer in lock(&self.shared.peers).values() {
             peer.conn.close(CODE_STOPPED, b"");

@@ -4,14 +4,13 @@
 use crate::chunks::chunks;
 use crate::disk::ReadFile;
 use crate::folder::{Folder, lock};
-use crate::net::connection::{RecvStream, SendStream};
-use crate::store::Snapshot;
-use crate::transfer::{StreamError, read_frame, send_frame};
-use dunlin_core::ids::ContentId;
+use crate::transfer::{StreamError, send_frame};
+use dunlin_core::ids::{ContentId, FolderId};
 use dunlin_core::message::{
     ChunkPage, HAVE_MAX, Header, Held, PIECE_MAX, PIECES_MAX, Piece, Request, frame, read,
 };
 use std::sync::Arc;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::task::block_in_place;
 
@@ -25,14 +24,13 @@ enum Source {
     File(Box<dyn ReadFile>),
 }
 
-/// Answers one request stream of a member. `find` knows the folders that the peer belongs to.
+/// Answers one request of a member, whichever way it came. `find` knows the folders that the peer belongs to.
 pub(crate) async fn serve(
-    mut send: SendStream,
-    mut recv: RecvStream,
-    find: impl Fn(dunlin_core::ids::FolderId) -> Option<Arc<Folder>>,
+    mut send: impl AsyncWrite + Unpin,
+    request: &[u8],
+    find: impl Fn(FolderId) -> Option<Arc<Folder>>,
 ) -> Result<(), StreamError> {
-    let Some(body) = read_frame(&mut recv).await? else { return Ok(()) };
-    let request: Request = read(&body).map_err(|_| StreamError::Protocol("a request cannot be read"))?;
+    let request: Request = read(request).map_err(|_| StreamError::Protocol("a request cannot be read"))?;
     match request {
         Request::Pieces { folder, pieces } => {
             if pieces.len() > PIECES_MAX || pieces.iter().any(|p| p.len > PIECE_MAX) {
@@ -55,9 +53,7 @@ pub(crate) async fn serve(
             send_frame(&mut send, &Held::new(&held)).await?;
         }
     }
-    // The peer may be gone by now, which is its affair.
-    let _ = send.finish();
-    Ok(())
+    send.flush().await.map_err(|e| StreamError::Gone(e.to_string()))
 }
 
 /// Finds a content on this disk.
@@ -69,7 +65,11 @@ fn source(folder: &Folder, content: &ContentId) -> Option<Source> {
 }
 
 /// Small pieces are read and sent together: to hand over a thread for each of them takes longer than to read it.
-async fn send_pieces(folder: &Folder, send: &mut SendStream, pieces: &[Piece]) -> Result<(), StreamError> {
+async fn send_pieces(
+    folder: &Folder,
+    send: &mut (impl AsyncWrite + Unpin),
+    pieces: &[Piece],
+) -> Result<(), StreamError> {
     let mut rest = pieces;
     while let Some(first) = rest.first() {
         let (answers, count) = block_in_place(|| read_together(folder, rest));
@@ -87,11 +87,12 @@ async fn send_pieces(folder: &Folder, send: &mut SendStream, pieces: &[Piece]) -
 fn read_together(folder: &Folder, pieces: &[Piece]) -> (Vec<u8>, usize) {
     let (mut out, mut count) = (Vec::new(), 0);
     let Ok(snapshot) = folder.site.store.snapshot() else { return (out, 0) };
+    let find = |content: &ContentId| folder.site.find_in(&snapshot, content);
     for piece in pieces {
         if out.len() as u64 + piece.len > BLOCK {
             break;
         }
-        match read_piece(folder, &snapshot, piece) {
+        match read_piece(folder, piece, find) {
             Some(bytes) => {
                 out.extend(frame(&Header::Here));
                 out.extend(bytes);
@@ -104,16 +105,24 @@ fn read_together(folder: &Folder, pieces: &[Piece]) -> (Vec<u8>, usize) {
 }
 
 /// The bytes of a small piece.
-fn read_piece(folder: &Folder, snapshot: &Snapshot, piece: &Piece) -> Option<Vec<u8>> {
+fn read_piece(
+    folder: &Folder,
+    piece: &Piece,
+    find: impl FnOnce(&ContentId) -> Option<Box<dyn ReadFile>>,
+) -> Option<Vec<u8>> {
     let (offset, len) = (usize::try_from(piece.offset).ok()?, usize::try_from(piece.len).ok()?);
     if let Some(bytes) = lock(&folder.recent).get(&piece.content) {
         return bytes.get(offset..offset.checked_add(len)?).map(<[u8]>::to_vec);
     }
-    let file = folder.site.find_in(snapshot, &piece.content)?;
+    let file = find(&piece.content)?;
     read_block(file.as_ref(), piece.offset, len).ok()
 }
 
-async fn send_piece(folder: &Folder, send: &mut SendStream, piece: Piece) -> Result<(), StreamError> {
+async fn send_piece(
+    folder: &Folder,
+    send: &mut (impl AsyncWrite + Unpin),
+    piece: Piece,
+) -> Result<(), StreamError> {
     let end = piece.offset.saturating_add(piece.len);
     let found = block_in_place(|| source(folder, &piece.content)).filter(|s| match s {
         Source::Bytes(b) => b.len() as u64 >= end,
@@ -156,7 +165,7 @@ fn read_block(file: &dyn ReadFile, offset: u64, len: usize) -> std::io::Result<V
 
 async fn send_chunks(
     folder: &Arc<Folder>,
-    send: &mut SendStream,
+    send: &mut (impl AsyncWrite + Unpin),
     content: ContentId,
 ) -> Result<(), StreamError> {
     let (pages, mut made) = mpsc::channel(4);

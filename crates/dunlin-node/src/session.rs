@@ -1,12 +1,16 @@
 //! One connection to one device: who it is, which folders are exchanged over it, and the messages
 //! of its control stream (docs/protocol.md).
 
+mod bulk;
 mod riding;
+
+pub(crate) use bulk::serve_lane;
 
 use crate::control::Event;
 use crate::engine::Input;
 use crate::folder::{Folder, PeerFolder, lock};
 use crate::net::connection::{Closed, Connection, RecvStream, SendStream};
+use crate::net::lane::Lane;
 use crate::node::Shared;
 use crate::transfer::{StreamError, read_frame, send_frame};
 use dunlin_core::ids::{DeviceId, FolderId, Incarnation};
@@ -46,6 +50,10 @@ pub(crate) struct Peer {
     pub device: DeviceId,
     pub name: String,
     pub conn: Connection,
+    /// How it is asked for much.
+    pub lane: Arc<Lane>,
+    /// The TCP connections by which it asks.
+    served: bulk::Served,
     /// Drawn by the peer's program when it started.
     nonce: u64,
     since: Instant,
@@ -75,7 +83,9 @@ async fn talk(shared: &Arc<Shared>, conn: &Connection, device: DeviceId) {
         return;
     };
     let (out, queue) = mpsc::channel(OUT_QUEUE);
-    let peer = Arc::new(Peer { device, name, conn: conn.clone(), nonce, since: Instant::now(), out });
+    let (lane, served) = (bulk::lane(shared, conn), bulk::Served::default());
+    let since = Instant::now();
+    let peer = Arc::new(Peer { device, name, conn: conn.clone(), lane, served, nonce, since, out });
     match register(shared, &peer) {
         Registered::Kept => {}
         Registered::Replaced => return conn.close(CODE_REPLACED, b""),
@@ -87,6 +97,7 @@ async fn talk(shared: &Arc<Shared>, conn: &Connection, device: DeviceId) {
     }
     // Now and not at the end: a program that is killed has none.
     block_in_place(|| shared.remember_addresses());
+    bulk::tell_ports(shared, &peer);
     let writer = tokio::spawn(write(send, queue, conn.clone()));
     let server = tokio::spawn(serve_streams(shared.clone(), peer.clone()));
     let mut session = Session { shared: shared.clone(), peer: peer.clone(), folders: BTreeMap::new() };
@@ -95,6 +106,7 @@ async fn talk(shared: &Arc<Shared>, conn: &Connection, device: DeviceId) {
     }
     session.end();
     conn.close(0, b"");
+    peer.served.end();
     writer.abort();
     server.abort();
     let mut peers = lock(&shared.peers);
@@ -184,13 +196,22 @@ async fn write(mut send: SendStream, mut queue: mpsc::Receiver<Message>, conn: C
 
 async fn serve_streams(shared: Arc<Shared>, peer: Arc<Peer>) {
     while let Ok((send, recv)) = peer.conn.accept_bi().await {
-        let (shared, peer) = (shared.clone(), peer.clone());
-        tokio::spawn(async move {
-            let find = |id: FolderId| shared.folder(&id).filter(|f| f.is_member(&peer.device));
-            if let Err(StreamError::Protocol(why)) = crate::serve::serve(send, recv, find).await {
-                peer.conn.close(CODE_PROTOCOL, why.as_bytes());
-            }
-        });
+        tokio::spawn(serve_stream(shared.clone(), peer.clone(), send, recv));
+    }
+}
+
+async fn serve_stream(shared: Arc<Shared>, peer: Arc<Peer>, mut send: SendStream, mut recv: RecvStream) {
+    let find = |id: FolderId| shared.folder(&id).filter(|f| f.is_member(&peer.device));
+    let served = match read_frame(&mut recv).await {
+        Ok(Some(request)) => crate::serve::serve(&mut send, &request, find).await,
+        Ok(None) => Ok(()),
+        Err(e) => Err(e),
+    };
+    match served {
+        // The peer may be gone by now, which is its affair.
+        Ok(()) => drop(send.finish()),
+        Err(StreamError::Protocol(why)) => peer.conn.close(CODE_PROTOCOL, why.as_bytes()),
+        Err(_) => {}
     }
 }
 
@@ -267,6 +288,7 @@ impl Session {
             let peer = Arc::new(PeerFolder {
                 device: self.peer.device,
                 conn: self.peer.conn.clone(),
+                lane: self.peer.lane.clone(),
                 out: self.peer.out.clone(),
                 known: std::sync::Mutex::default(),
                 load: AtomicUsize::new(0),
@@ -298,6 +320,10 @@ impl Session {
         let Some(message) = message else { return Ok(()) };
         let id = match &message {
             Message::Hello { .. } => return Err(StreamError::Protocol("a second hello")),
+            Message::Lane { v4, v6 } => {
+                self.peer.lane.told(bulk::ports(*v4, *v6));
+                return Ok(());
+            }
             Message::Open { folder, .. }
             | Message::Statements { folder, .. }
             | Message::Rows { folder, .. }
@@ -350,19 +376,21 @@ impl Session {
                     folder.tell(Input::Released(all)).await;
                 }
             }
-            Message::Addresses { devices, .. } => {
-                for hint in devices.into_iter().take(256) {
-                    if let Ok(address) = hint.address.parse() {
-                        self.shared.sighted(hint.device, vec![address]);
-                    }
-                }
-            }
+            Message::Addresses { devices, .. } => self.sighted(devices),
             Message::Contents { contents, .. } => {
                 block_in_place(|| riding::take(&folder, contents.into_iter().map(Vec::from)));
             }
-            Message::Close { .. } | Message::Hello { .. } => {}
+            Message::Close { .. } | Message::Hello { .. } | Message::Lane { .. } => {}
         }
         Ok(())
+    }
+
+    fn sighted(&self, devices: Vec<DeviceAddress>) {
+        for hint in devices.into_iter().take(256) {
+            if let Ok(address) = hint.address.parse() {
+                self.shared.sighted(hint.device, vec![address]);
+            }
+        }
     }
 
     fn end(&mut self) {

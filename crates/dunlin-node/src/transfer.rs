@@ -1,8 +1,8 @@
 //! What serving and fetching contents have in common: the limits, and frames on a stream.
 
-use crate::net::connection::{ReadExactError, RecvStream, SendStream};
 use dunlin_core::message::{FRAME_MAX, frame};
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// How long a peer may take for the next bytes before somebody else is asked.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -25,21 +25,24 @@ pub enum StreamError {
 
 /// Writes one frame.
 pub async fn send_frame<T: minicbor::Encode<()>>(
-    stream: &mut SendStream,
+    stream: &mut (impl AsyncWrite + Unpin),
     message: &T,
 ) -> Result<(), StreamError> {
-    stream.write_all(&frame(message)).await.map_err(|e| StreamError::Gone(e.to_string()))
+    stream.write_all(&frame(message)).await.map_err(gone)
+}
+
+fn gone(e: std::io::Error) -> StreamError {
+    StreamError::Gone(e.to_string())
 }
 
 /// Reads the body of one frame, however long it takes to begin; `None` at the end of the stream. The
 /// buffer grows as bytes arrive, never by the declared length.
-pub async fn read_frame(stream: &mut RecvStream) -> Result<Option<Vec<u8>>, StreamError> {
+pub async fn read_frame(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<Vec<u8>>, StreamError> {
     let mut head = [0; 4];
-    match stream.read_exact(&mut head).await {
-        Ok(()) => {}
-        Err(ReadExactError::FinishedEarly(0)) => return Ok(None),
-        Err(e) => return Err(StreamError::Gone(e.to_string())),
-    }
+    match stream.read(&mut head).await.map_err(gone)? {
+        0 => return Ok(None),
+        n => stream.read_exact(&mut head[n..]).await.map_err(gone)?,
+    };
     let len = u32::from_be_bytes(head) as usize;
     if len > FRAME_MAX {
         return Err(StreamError::Protocol("a frame is too long"));
@@ -54,18 +57,18 @@ pub async fn read_frame(stream: &mut RecvStream) -> Result<Option<Vec<u8>>, Stre
 }
 
 /// Reads the body of a frame that was asked for: a peer that never answers is as good as none.
-pub async fn read_answer(stream: &mut RecvStream) -> Result<Vec<u8>, StreamError> {
+pub async fn read_answer(stream: &mut (impl AsyncRead + Unpin)) -> Result<Vec<u8>, StreamError> {
     let answer = tokio::time::timeout(PATIENCE, read_frame(stream)).await;
     answer.map_err(|_| StreamError::Silent)??.ok_or(StreamError::Protocol("an answer is missing"))
 }
 
 /// Fills the buffer from the stream. Time counts anew with each step, so that a slow link is none that
 /// is dead.
-pub async fn read_exact(stream: &mut RecvStream, buffer: &mut [u8]) -> Result<(), StreamError> {
+pub async fn read_exact(stream: &mut (impl AsyncRead + Unpin), buffer: &mut [u8]) -> Result<(), StreamError> {
     for step in buffer.chunks_mut(STEP) {
         match tokio::time::timeout(PATIENCE, stream.read_exact(step)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(e)) => return Err(StreamError::Gone(e.to_string())),
+            Ok(Ok(_)) => {}
+            Ok(Err(e)) => return Err(gone(e)),
             Err(_) => return Err(StreamError::Silent),
         }
     }

@@ -160,6 +160,7 @@ fn folder(id: &str, path: &Path, state: State, in_sync: bool) -> Folder {
             connected: true,
             in_sync,
             address: None,
+            tcp: None,
         }],
     }
 }

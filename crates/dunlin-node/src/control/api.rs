@@ -391,6 +391,21 @@ pub struct Device {
     pub in_sync: bool,
     /// The address it is connected by, or was last; none where no one is known.
     pub address: Option<String>,
+    /// How large contents come from it, besides QUIC; none where it is not connected, or one of both offers no TCP.
+    #[serde(default)]
+    pub tcp: Option<Tcp>,
+}
+
+/// How the TCP lane to a connected device stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tcp {
+    /// Large contents come over TCP now, or did a moment ago.
+    Open,
+    /// Nothing large had to come of late.
+    Closed,
+    /// No TCP connection could be had, or it broke: all comes over QUIC, and it is tried again now and then.
+    Fails,
 }
 
 #[cfg(test)]
@@ -420,6 +435,7 @@ mod tests {
                     connected: false,
                     in_sync: false,
                     address: None,
+                    tcp: None,
                 }],
             }],
         };
@@ -427,7 +443,7 @@ mod tests {
             r#"{"device":"d","name":"laptop","folders":[{"id":"f","path":"/s","state":"syncing","#,
             r#""in_sync":false,"files":1,"bytes":2,"need_files":3,"need_bytes":4,"conflicts":5,"#,
             r#""problems":[{"path":"p","why":"w"}],"devices":[{"id":"e","name":"nas","#,
-            r#""connected":false,"in_sync":false,"address":null}]}]}"#
+            r#""connected":false,"in_sync":false,"address":null,"tcp":null}]}]}"#
         );
         assert_eq!(serde_json::to_string(&status).unwrap(), json);
         assert_eq!(serde_json::from_str::<Status>(json).unwrap(), status);

@@ -1,14 +1,15 @@
 //! A large content, chunk by chunk: what is here already is not fetched again.
 
+use super::piece::Incoming;
 use super::{Load, ask, claim, said, sources};
 use crate::chunks::{CHUNK_MAX, CHUNKED_MIN};
 use crate::disk::WriteFile;
 use crate::engine::{Fetched, Input};
 use crate::folder::{Folder, PeerFolder};
 use crate::stage::{Claim, Left};
-use crate::transfer::{StreamError, read_answer, read_exact};
-use dunlin_core::ids::ContentId;
-use dunlin_core::message::{Chunk, ChunkPage, Header, Piece, Request, read};
+use crate::transfer::{StreamError, read_answer};
+use dunlin_core::ids::{ContentId, FolderId};
+use dunlin_core::message::{Chunk, ChunkPage, Piece, Request, read};
 use dunlin_core::path::RelPath;
 use dunlin_core::plan::Fetch;
 use std::collections::BTreeMap;
@@ -273,21 +274,22 @@ async fn flush(
     }
     let run = std::mem::take(run);
     let piece = Piece { content: fetch.content, offset: run.offset, len: run.len };
-    let request = Request::Pieces { folder: folder.id, pieces: vec![piece] };
-    tasks.spawn(range(peer.clone(), part.clone(), request, run));
+    tasks.spawn(range(peer.clone(), part.clone(), folder.id, piece, run));
     Ok(())
 }
 
-async fn range(peer: Arc<PeerFolder>, part: Part, request: Request, run: Run) -> Result<(), Broken> {
-    let mut recv = ask(&peer, &request).await?;
-    let body = read_answer(&mut recv).await?;
-    if read::<Header>(&body).map_err(|_| StreamError::Protocol("an answer cannot be read"))? != Header::Here {
-        return Err(StreamError::Gone("the content is not there any more".into()).into());
-    }
+async fn range(
+    peer: Arc<PeerFolder>,
+    part: Part,
+    folder: FolderId,
+    piece: Piece,
+    run: Run,
+) -> Result<(), Broken> {
+    let mut incoming = Incoming::ask(peer, folder, piece).await?;
     let mut offset = run.offset;
     for chunk in &run.chunks {
         let mut bytes = vec![0; chunk.len as usize];
-        read_exact(&mut recv, &mut bytes).await?;
+        incoming.read(&mut bytes).await?;
         block_in_place(|| {
             if !is_chunk(chunk, &bytes) {
                 return Err(Broken::from(StreamError::Protocol("a chunk does not fit its hash")));
@@ -296,5 +298,6 @@ async fn range(peer: Arc<PeerFolder>, part: Part, request: Request, run: Run) ->
         })?;
         offset += u64::from(chunk.len);
     }
+    incoming.done();
     Ok(())
 }

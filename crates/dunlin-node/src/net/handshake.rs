@@ -4,7 +4,7 @@ use super::connection::Connection;
 use iroh::Endpoint;
 use iroh::endpoint::{Incoming, IncomingAddr};
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
@@ -17,30 +17,27 @@ const MAX_PER_SOURCE: usize = 16;
 /// sources then cost one small packet instead of a slot.
 const VALIDATE_FROM: usize = 16;
 /// How long a handshake may take.
-const HANDSHAKE: Duration = Duration::from_secs(5);
+pub(super) const HANDSHAKE: Duration = Duration::from_secs(5);
 /// How long a finished connection waits for the node to take it.
-const HAND_OVER: Duration = Duration::from_secs(5);
+pub(super) const HAND_OVER: Duration = Duration::from_secs(5);
 
-type Sources = Arc<Mutex<HashMap<IpAddr, usize>>>;
+pub(super) type Sources = Arc<Mutex<HashMap<IpAddr, usize>>>;
 
 /// One source's running handshake; gives its place back when dropped.
-struct Place {
+pub(super) struct Place {
     sources: Sources,
     source: Option<IpAddr>,
 }
 
 impl Place {
-    fn take(sources: &Sources, from: &IncomingAddr) -> Option<Place> {
+    pub(super) fn take(sources: &Sources, from: Option<SocketAddr>) -> Option<Place> {
         // IPv6 hosts own whole /64s: count those as one source. Loopback is this machine's own
         // nodes, which may be many.
-        let source = match from {
-            IncomingAddr::Ip(a) => match super::addrs::canonical(*a).ip() {
-                ip if ip.is_loopback() => None,
-                IpAddr::V6(ip) => Some(IpAddr::V6((ip.to_bits() >> 64 << 64).into())),
-                ip => Some(ip),
-            },
-            _ => None,
-        };
+        let source = from.and_then(|a| match super::addrs::canonical(a).ip() {
+            ip if ip.is_loopback() => None,
+            IpAddr::V6(ip) => Some(IpAddr::V6((ip.to_bits() >> 64 << 64).into())),
+            ip => Some(ip),
+        });
         if let Some(ip) = source {
             let mut map = sources.lock().unwrap_or_else(PoisonError::into_inner);
             let count = map.entry(ip).or_insert(0);
@@ -82,7 +79,11 @@ pub(super) async fn accept_loop(endpoint: Endpoint, out: mpsc::Sender<Connection
             incoming.ignore();
             continue;
         };
-        let Some(place) = Place::take(&sources, &incoming.remote_addr()) else {
+        let from = match incoming.remote_addr() {
+            IncomingAddr::Ip(from) => Some(from),
+            _ => None,
+        };
+        let Some(place) = Place::take(&sources, from) else {
             incoming.ignore();
             continue;
         };

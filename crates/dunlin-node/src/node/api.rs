@@ -4,10 +4,11 @@ use super::{Node, Unopened, handing, history, joining, opening, restoring, undoi
 use crate::control::{
     Api, ApiError, Bytes, ContentRequest, Device, Event, Folder as FolderStatus, FolderSpec, HandedOut,
     History, HistoryRequest, JoinRequest, Joined, Problem, RestoreRequest, Restored, Resumed,
-    Shared as SharedFolder, State, Status, UndoRequest, Undone, United, Verified,
+    Shared as SharedFolder, State, Status, Tcp, UndoRequest, Undone, United, Verified,
 };
 use crate::engine::{Input, Pulse, Undecided};
 use crate::folder::{Folder, advice, lock};
+use crate::net::lane::Standing;
 use dunlin_core::ids::{DeviceId, FolderId};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -150,6 +151,7 @@ impl Node {
             connected: false,
             in_sync: false,
             address: self.shared.addresses_of(id).first().map(ToString::to_string),
+            tcp: None,
         };
         FolderStatus {
             id: id.to_string(),
@@ -179,6 +181,12 @@ impl Node {
             .as_ref()
             .and_then(|p| p.conn.remote_addr())
             .or_else(|| self.shared.addresses_of(&device).first().copied());
+        let tcp = connected.as_ref().and_then(|p| match p.lane.standing() {
+            Standing::Absent => None,
+            Standing::Closed => Some(Tcp::Closed),
+            Standing::Open => Some(Tcp::Open),
+            Standing::Fails => Some(Tcp::Fails),
+        });
         let name = connected.map_or(name, |p| p.name.clone());
         Device {
             id: device.to_string(),
@@ -187,6 +195,7 @@ impl Node {
             in_sync: peer
                 .is_some_and(|p| folder.in_sync_with(&p, pulse) && !pulse.busy() && !pulse.unwatched),
             address: address.map(|a| a.to_string()),
+            tcp,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The state of a node for a person.
 
 use super::words::{Style, count, size};
-use dunlin_node::control::{Device, Escaped, Folder, Problem, Resumed, State, Status, Verified};
+use dunlin_node::control::{Device, Escaped, Folder, Problem, Resumed, State, Status, Tcp, Verified};
 use std::fmt::Write;
 
 /// Problems shown of a folder; the rest is a number.
@@ -77,9 +77,14 @@ fn device_text(out: &mut String, device: &Device, width: usize, style: &Style) -
     };
     let address =
         device.address.as_deref().map(|a| format!("  {}", style.dim(&shown(a)))).unwrap_or_default();
+    let tcp = match device.tcp {
+        Some(Tcp::Open) => style.dim(", large files over TCP"),
+        Some(Tcp::Fails) => style.dim(", no TCP: all over QUIC"),
+        Some(Tcp::Closed) | None => String::new(),
+    };
     let name = shown(&device.name);
     let pad = " ".repeat(width.saturating_sub(name.chars().count()));
-    writeln!(out, "  {name}{pad}  {state}{address}")
+    writeln!(out, "  {name}{pad}  {state}{address}{tcp}")
 }
 
 fn problem_text(problem: &Problem) -> String {
@@ -153,7 +158,8 @@ mod tests {
     use dunlin_node::control::AnyPath;
 
     fn device(name: &str, connected: bool, in_sync: bool, address: Option<&str>) -> Device {
-        Device { id: "ab".into(), name: name.into(), connected, in_sync, address: address.map(str::to_owned) }
+        let (id, address) = ("ab".into(), address.map(str::to_owned));
+        Device { id, name: name.into(), connected, in_sync, address, tcp: None }
     }
 
     fn folder(path: &str, state: State, in_sync: bool) -> Folder {
@@ -181,6 +187,9 @@ mod tests {
         let mut good = folder("/home/ada/Sync", State::Idle, true);
         good.devices =
             vec![device("desktop", true, true, Some("192.168.1.7:9000")), device("nas", false, false, None)];
+        good.devices.push(Device { tcp: Some(Tcp::Closed), ..good.devices[0].clone() });
+        good.devices.push(Device { tcp: Some(Tcp::Open), ..good.devices[0].clone() });
+        good.devices.push(Device { tcp: Some(Tcp::Fails), ..good.devices[0].clone() });
         let mut busy = folder("/srv/photos", State::Syncing, false);
         (busy.need_files, busy.need_bytes, busy.conflicts) = (3, 12_345_678, 1);
         busy.devices = vec![device("desktop\x1b[2J", true, false, None)];
@@ -196,6 +205,9 @@ mod tests {
         ~/Sync  in sync  1,204 files, 3.4 GB
           desktop  in sync  192.168.1.7:9000
           nas      away, not in sync
+          desktop  in sync  192.168.1.7:9000
+          desktop  in sync  192.168.1.7:9000, large files over TCP
+          desktop  in sync  192.168.1.7:9000, no TCP: all over QUIC
 
         /srv/photos  syncing, 3 files (12.3 MB) to come  1,204 files, 3.4 GB
           desktop\u{1b}[2J  connected, not in sync
