@@ -50,7 +50,11 @@ fn collect(dir: &Path, prefix: &[u8], out: &mut Tree) {
             continue;
         }
         let path = [prefix, &name].concat();
-        let meta = fs::symlink_metadata(entry.path()).unwrap();
+        let meta = match fs::symlink_metadata(entry.path()) {
+            // It went since the directory was listed.
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
+            meta => meta.unwrap(),
+        };
         let mode = meta.mode() & 0o777;
         if meta.is_dir() {
             collect(&entry.path(), &[&path[..], b"/"].concat(), out);
@@ -61,7 +65,11 @@ fn collect(dir: &Path, prefix: &[u8], out: &mut Tree) {
                 Thing::Link { text: fs::read_link(entry.path()).unwrap().into_os_string().into_vec() },
             );
         } else if meta.is_file() {
-            let hash = hash_of(&mut fs::File::open(entry.path()).unwrap()).unwrap();
+            let mut file = match fs::File::open(entry.path()) {
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
+                file => file.unwrap(),
+            };
+            let hash = hash_of(&mut file).unwrap();
             let mtime = (meta.mtime(), meta.mtime_nsec());
             out.insert(path, Thing::File { mode, mtime, size: meta.len(), hash });
         }

@@ -69,7 +69,8 @@ impl Two {
     fn goes(&self, from: usize, name: &str, len: u64) -> (u64, u64) {
         let host = if from == 0 { "b" } else { "a" };
         let before = self.packets(host);
-        write(self.nodes[from].path(name), noise(len ^ name.len() as u64, usize::try_from(len).unwrap()));
+        let seed = name.bytes().fold(0, |seed, b| (seed * 251 + u64::from(b)) % (1 << 40));
+        write(self.nodes[from].path(name), noise(seed, usize::try_from(len).unwrap()));
         let [a, b] = &self.nodes;
         settle(name, &[a, b]);
         let after = self.packets(host);
