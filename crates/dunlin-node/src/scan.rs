@@ -7,7 +7,7 @@ use dunlin_core::kv::{Read, View};
 use dunlin_core::names::names_in;
 use dunlin_core::observe::{Observation, Seen};
 use dunlin_core::path::{CONTROL_DIR, Name, RelPath};
-use dunlin_core::rows::{Doubt, LocalRow, Position, Rows};
+use dunlin_core::rows::{Doubt, LocalRow, Position, Rows, Stamp};
 use dunlin_core::state::Content;
 use std::collections::BTreeMap;
 use std::io;
@@ -36,6 +36,8 @@ pub struct Scanned {
     pub problems: Vec<(RelPath, String)>,
     /// Files that changed while they were read, or a moment before: to be looked at again.
     pub again: Vec<Position>,
+    /// Links that changed so short a time ago that another change may have the same stamp.
+    pub young: Vec<(Position, Stamp)>,
     /// Places of ours over which another file system is mounted.
     pub hidden: Vec<Position>,
     /// Something of a kind that is not synced was met.
@@ -106,7 +108,7 @@ pub fn scan_dir(
 
 /// Whether the stamp of a row may be that of what somebody wrote just after.
 fn is_doubted(row: &LocalRow, doubt: Doubt) -> bool {
-    matches!(row.content, Content::File { .. }) && doubt.is_about(row.stamp.ctime)
+    row.content != Content::Dir && doubt.is_about(row.stamp.ctime)
 }
 
 /// Looks at one entry. With `force`, the content is hashed whatever the metadata say.
@@ -238,6 +240,9 @@ fn look(
         FileKind::File => out.hash.push(ToHash { at, path, size: stat.size, force }),
         FileKind::Link => match disk.read_link(&path) {
             Ok(text) => {
+                if is_younger(disk, &stat, racy_ms(disk)) {
+                    out.young.push((at.clone(), stat.stamp()));
+                }
                 out.seen.push(Observation { at, seen: Seen::Link(text.into(), stat.stamp()) });
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => out.again.push(at),

@@ -154,6 +154,7 @@ impl Engine {
                     out.problems.extend(found.problems);
                     out.again.extend(found.again);
                     out.hidden.extend(found.hidden);
+                    out.young.extend(found.young);
                 }
                 // It went, or became something else, since its parent was listed: its parent tells.
                 Err(e) if is_gone(&e) => {
@@ -268,6 +269,7 @@ impl Engine {
             self.cannot_read(path, why);
         }
         self.hidden.extend(scanned.hidden);
+        scanned.young.iter().for_each(|(at, stamp)| self.doubt(at, stamp));
         for at in scanned.again {
             self.mark(at, Duration::from_millis(20), false);
         }
