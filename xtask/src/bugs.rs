@@ -13,6 +13,8 @@ const BUGS: &str = "crates/dunlin-sim/bugs";
 /// Whatever is wrong, these may be what is seen of it: they tell too little.
 const VAGUE: &[&str] = &["no panic", "comes to rest"];
 const CAUGHT: &str = "# caught by: ";
+/// Which flocks find it, as the simulator is told: the ordinary ones, if that is not said.
+const WITH: &str = "# with: ";
 
 /// Which bugs, and how long each is looked for.
 #[derive(Debug, clap::Args)]
@@ -41,6 +43,8 @@ pub struct Bug {
     pub path: PathBuf,
     /// The invariants that must catch it.
     pub invariants: Vec<String>,
+    /// What the simulator is told besides.
+    pub with: Option<String>,
     /// What it is, and where it was seen.
     pub about: String,
 }
@@ -68,14 +72,16 @@ fn read(path: PathBuf, text: &str) -> Result<Bug, String> {
     let caught = comment.iter().find_map(|l| l.strip_prefix(CAUGHT)).unwrap_or_default();
     let invariants: Vec<String> =
         caught.split(';').map(|i| i.trim().to_owned()).filter(|i| !i.is_empty()).collect();
-    let words = comment.iter().filter(|l| !l.starts_with(CAUGHT)).map(|l| l.trim_start_matches('#').trim());
+    let with = comment.iter().find_map(|l| l.strip_prefix(WITH)).map(str::to_owned);
+    let told = |l: &&&str| !l.starts_with(CAUGHT) && !l.starts_with(WITH);
+    let words = comment.iter().filter(told).map(|l| l.trim_start_matches('#').trim());
     let about = words.collect::<Vec<_>>().join(" ");
     if invariants.is_empty() || about.is_empty() {
         return Err(format!("{name}: says not what it is and what must catch it"));
     }
     match invariants.iter().find(|i| VAGUE.contains(&i.as_str())) {
         Some(vague) => Err(format!("{name}: {vague:?} tells too little")),
-        None => Ok(Bug { name, path, invariants, about }),
+        None => Ok(Bug { name, path, invariants, with, about }),
     }
 }
 
@@ -140,12 +146,13 @@ struct Found {
 fn find(
     program: &Path,
     options: &Options,
-    by: &[String],
+    (by, with): (&[String], Option<&String>),
     seeds: std::ops::Range<u64>,
 ) -> Result<Option<Found>, String> {
     let mut sim = Command::new(program);
     sim.arg("--find").arg("--from").arg(seeds.start.to_string());
     sim.arg("--seeds").arg((seeds.end - seeds.start).to_string());
+    sim.args(with);
     sim.args(by.iter().flat_map(|invariant| ["--by", invariant]));
     sim.args(options.without.iter().flat_map(|words| ["--without", words]));
     let out = sim.output().map_err(|e| e.to_string())?;
@@ -177,9 +184,10 @@ impl Board<'_> {
         }
         self.copy.build(&self.patched)?;
         let mut from = 0;
-        while let Some(found) = find(&self.patched, self.options, &bug.invariants, from..self.options.seeds)?
-        {
-            if find(&self.clean, self.options, &[], found.seed..found.seed + 1)?.is_none() {
+        let with = bug.with.as_ref();
+        let by = (&bug.invariants[..], with);
+        while let Some(found) = find(&self.patched, self.options, by, from..self.options.seeds)? {
+            if find(&self.clean, self.options, (&[], with), found.seed..found.seed + 1)?.is_none() {
                 return Ok(Some(found));
             }
             from = found.seed + 1;

@@ -18,6 +18,7 @@ mod left_alone;
 mod looking;
 mod nowhere;
 mod planning;
+mod size;
 mod thread;
 mod unshown;
 

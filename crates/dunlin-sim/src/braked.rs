@@ -2,10 +2,10 @@
 
 use crate::kept::is_own;
 use crate::links::{MS, Time};
-use crate::world::World;
+use crate::world::{World, after};
 use dunlin_core::brake::{held, released};
 use dunlin_core::ids::NodeId;
-use dunlin_core::kv::{Changes, Read, Tx, View};
+use dunlin_core::kv::{Changes, Read, View};
 use dunlin_core::path::RelPath;
 use dunlin_core::rows::{Position, Rows};
 use dunlin_core::state::Content;
@@ -34,13 +34,7 @@ impl World {
         if self.machines[device].brake.is_none() {
             return Ok(());
         }
-        let mut after = Tx::new(before);
-        for (key, value) in changes {
-            match value {
-                Some(value) => after.put(key.clone(), value.clone()),
-                None => after.remove(key.clone()),
-            }
-        }
+        let after = after(before, changes);
         let holds = |view: &dyn View| held(view).map(|h| h.is_some_and(|h| h.holds()));
         let (held_before, held_after) = (holds(before)?, holds(&after)?);
         if held_before && !held_after {

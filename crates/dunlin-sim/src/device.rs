@@ -142,6 +142,9 @@ impl Device {
         };
         let own = Incarnation::new(self.id, unused(2));
         site.begin_life(LifeId(unused(2)), own, Incarnation::new(self.id, unused(3)))?;
+        // Renewals count in the first bytes: they must not come to be those of another life.
+        let mut renewing = unused(4);
+        renewing[12..].copy_from_slice(&(self.lives as u32).to_be_bytes());
         let host = Arc::new(Outbox::default());
         let machines = shared.world().machines.len();
         host.told().others = (0..machines).filter(|other| *other != number).map(device_id).collect();
@@ -150,7 +153,7 @@ impl Device {
             marker: MARKER.into(),
             others: number > 0 || self.lives > 1,
             joining: !self.joined,
-            fresh: (self.id, unused(4)),
+            fresh: (self.id, renewing),
             history: Kept::default(),
             limits: self.limits,
             released: self.released.clone(),

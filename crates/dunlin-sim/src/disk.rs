@@ -12,6 +12,7 @@ mod handles;
 mod image;
 mod journal;
 mod names;
+mod outside;
 mod program;
 mod tree;
 mod user;
@@ -53,6 +54,8 @@ pub struct Options {
     pub links: bool,
     /// Times that are set are rounded down to the granularity too.
     pub rounds: bool,
+    /// The program's calls follow links on the way of a path, as if it opened paths without care.
+    pub follows: bool,
 }
 
 impl Default for Options {
@@ -68,6 +71,7 @@ impl Default for Options {
             modes: true,
             links: true,
             rounds: false,
+            follows: false,
         }
     }
 }
@@ -93,12 +97,22 @@ pub struct Faults {
     pub write_enospc: u32,
     /// Syncs fail with EIO, and make nothing durable.
     pub sync_eio: u32,
+    /// So many listings from now on break off: what comes after the middle is named and cannot be looked at.
+    pub short_lists: u32,
 }
 
 impl Default for Faults {
     fn default() -> Faults {
         let chance = Chance::new(0, "no faults");
-        Faults { chance, read_eio: 0, list_eio: 0, write_eio: 0, write_enospc: 0, sync_eio: 0 }
+        Faults {
+            chance,
+            read_eio: 0,
+            list_eio: 0,
+            write_eio: 0,
+            write_enospc: 0,
+            sync_eio: 0,
+            short_lists: 0,
+        }
     }
 }
 
@@ -205,13 +219,17 @@ pub struct ModelDisk {
 impl ModelDisk {
     /// An empty folder.
     pub fn new(options: Options) -> ModelDisk {
-        let shared = Shared { tree: Mutex::new(Tree::new(options)), hook: Mutex::default() };
+        let mut tree = Tree::new(options);
+        tree.outside.dir = tree.options.follows.then(|| tree.new_root());
+        let shared = Shared { tree: Mutex::new(tree), hook: Mutex::default() };
         ModelDisk { shared: Arc::new(shared), life: 0 }
     }
 
     fn tree(&self) -> MutexGuard<'_, Tree> {
         // A panic fails the simulation; what it left is only looked at.
-        self.shared.tree.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut tree = self.shared.tree.lock().unwrap_or_else(PoisonError::into_inner);
+        tree.outside.follows = false;
+        tree
     }
 
     /// Tells the hook of a call, with nothing locked.
@@ -243,6 +261,11 @@ impl ModelDisk {
     /// Sets what goes wrong from now on.
     pub fn set_faults(&self, faults: Faults) {
         self.tree().faults = faults;
+    }
+
+    /// The next so many listings break off in the middle.
+    pub fn list_short(&self, lists: u32) {
+        self.tree().faults.short_lists = lists;
     }
 
     /// Sets who is told of each call of the program before it is made. Nothing is locked meanwhile: the

@@ -1,6 +1,7 @@
 //! A flock in one process: real engines, a model of everything they touch, and one order of events that
 //! follows from the seed.
 
+use crate::bounds::Sent;
 use crate::chance::Chance;
 use crate::device::Device;
 use crate::disk::{Faults, ModelDisk, Names, Options};
@@ -9,18 +10,21 @@ use crate::liar::Liar;
 use crate::links::{Links, MS, Time};
 use crate::script::{Act, Script, Setup};
 use crate::world::{Broken, Shared};
+use crossed::Crossing;
 use dunlin_core::ids::FolderId;
 use dunlin_core::message::Message;
 use dunlin_core::plan::Fetch;
 use dunlin_node::disk::FileTime;
-use dunlin_node::engine::{Fetched, Input};
+use dunlin_node::engine::Input;
 use dunlin_node::watch::Hint;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 mod again;
 mod at_rest;
+mod crossed;
 mod exchange;
+mod fetching;
 pub mod hostile;
 mod machines;
 mod person;
@@ -40,13 +44,17 @@ const ROOM: (u64, u64) = (1 << 30, 1 << 20);
 /// Something that is to happen.
 pub(crate) enum Event {
     /// A message arrives.
-    Arrives { from: usize, to: usize, epoch: u64, message: Message },
+    Arrives { from: usize, to: usize, conn: u64, message: Message },
     /// A content that was asked for arrives, or not.
     Fetched { device: usize, life: u64, fetch: Fetch },
+    /// It comes, on a stream of its own.
+    Brought { device: usize, life: u64, fetch: Fetch, bytes: Vec<u8> },
     /// Two devices connect.
     Dial { a: usize, b: usize },
     /// Both sides of a silent connection give it up.
-    GivenUp { a: usize, b: usize, epoch: u64 },
+    GivenUp { a: usize, b: usize, conn: u64 },
+    /// Something happens to one of two connections that cross.
+    Crosses(Crossing),
     /// A program is started.
     Start { device: usize },
     /// What is armed inside a program happens now.
@@ -64,6 +72,9 @@ pub struct Outcome {
     pub events: u64,
     /// Calls of the programs to their disks that change or sync something.
     pub effects: u64,
+    /// It ended with something wanted that no device holds any more, because a user deleted it everywhere: what comes after
+    /// rest was not looked at.
+    pub hopeless: bool,
 }
 
 /// A flock.
@@ -82,6 +93,8 @@ pub struct Flock {
     events: u64,
     /// Messages sent so far.
     pub(crate) messages: u64,
+    /// What was sent in them, and of contents.
+    pub(crate) sent: Sent,
     /// When the faults ended.
     pub(crate) calm_since: Time,
     /// Something is wanted that nobody holds any more.
@@ -90,6 +103,8 @@ pub struct Flock {
     refused: bool,
     /// Members that lie; none but in runs that are about them.
     liars: Vec<Liar>,
+    /// Contents travel on streams of their own, and small ones ride along with rows; in some seeds.
+    streams: Option<Chance>,
     /// Decides about deletes that are held when all else is at rest.
     person: Chance,
     /// Takes mass changes back at rest, in the seeds that have restores.
@@ -134,7 +149,7 @@ impl Flock {
     pub(crate) fn outcome(&self) -> Outcome {
         let world = self.shared.world();
         let effects = world.machines.iter().map(|m| m.disk.counts().changes()).sum();
-        Outcome { broken: world.broken.clone(), events: self.events, effects }
+        Outcome { broken: world.broken.clone(), events: self.events, effects, hopeless: self.hopeless }
     }
 
     fn new(setup: &Setup, acts: Vec<Act>, trace: Option<Trace>) -> Flock {
@@ -158,6 +173,7 @@ impl Flock {
                     write_eio: setup.errors,
                     write_enospc: setup.errors,
                     sync_eio: setup.errors,
+                    short_lists: 0,
                 });
             }
             (disk, ModelIndex::default())
@@ -185,10 +201,12 @@ impl Flock {
             shared,
             events: 0,
             messages: 0,
+            sent: Sent::default(),
             calm_since: 0,
             hopeless: false,
             refused: false,
             liars: Vec::new(),
+            streams: fetching::streams(setup.seed),
             person: Chance::new(setup.seed, "person"),
             restores: crate::restores::chance(setup.seed),
             accepts: false,
@@ -304,6 +322,12 @@ impl Flock {
             self.note(|| format!("{device} died"));
             return self.died(device);
         }
+        let failed = self.shared.world().machines[device].index.take_failed();
+        if failed && result.as_ref().is_err_and(|fault| !fault.damage) {
+            // As the program does: the folder is closed, and opened again.
+            self.note(|| format!("{device} could not commit"));
+            return self.died(device);
+        }
         if let Err(fault) = result {
             return self.breaks("the index can be read", format!("device {device}: {fault}"));
         }
@@ -397,11 +421,13 @@ impl Flock {
 
     fn happens(&mut self, event: Event) {
         match event {
-            Event::Arrives { from, to, epoch, message } => self.arrives(from, to, epoch, message),
+            Event::Arrives { from, to, conn, message } => self.arrives(from, to, conn, message),
+            Event::Crosses(crossing) => self.crosses(crossing),
             Event::Fetched { device, life, fetch } => self.fetched(device, life, &fetch),
+            Event::Brought { device, life, fetch, bytes } => self.brought(device, life, &fetch, &bytes),
             Event::Dial { a, b } => self.connect(a, b),
-            Event::GivenUp { a, b, epoch } => {
-                if self.links.pair(a, b).epoch == epoch {
+            Event::GivenUp { a, b, conn } => {
+                if self.links.pair(a, b).has(conn) {
                     self.disconnect(a, b);
                 }
             }
@@ -413,26 +439,6 @@ impl Flock {
                 self.after_hands(device);
             }
         }
-    }
-
-    fn fetched(&mut self, device: usize, number: u64, fetch: &Fetch) {
-        let Some(life) = self.devices[device].life.as_ref().filter(|l| l.number == number) else { return };
-        let site = life.site.clone();
-        self.set_clock(device);
-        let how = match site.stage.claim(&fetch.content, fetch.size) {
-            Err(e) => Fetched::Failed(dunlin_node::disk::explain(site.disk.as_ref(), &e)),
-            Ok(Err(lacks)) => Fetched::Failed(lacks.to_string()),
-            Ok(Ok(claim)) if site.copy(fetch, &claim, Vec::new) => Fetched::Staged,
-            Ok(Ok(_claim)) => match self.ask(device, fetch) {
-                None => Fetched::Nowhere,
-                Some(bytes) => match site.stage.put(fetch.content, &bytes) {
-                    Ok(()) => Fetched::Staged,
-                    Err(e) => Fetched::Failed(dunlin_node::disk::explain(site.disk.as_ref(), &e)),
-                },
-            },
-        };
-        self.note(|| format!("{device} fetched {} {how:?}", fetch.path));
-        self.input(device, Input::Fetched(vec![(fetch.content, how)]));
     }
 }
 

@@ -36,12 +36,17 @@ impl View for Stored {
     }
 }
 
+#[derive(Default)]
 struct Inner {
     rows: Arc<Stored>,
     /// Handles of earlier lives of the program do nothing any more.
     life: u64,
     commits: u64,
     kept: Option<Arc<Stored>>,
+    /// The next commit fails, and was made all the same or not.
+    fails: Option<bool>,
+    /// It failed.
+    failed: bool,
 }
 
 /// The index of one device, across all lives of its program.
@@ -72,7 +77,7 @@ impl View for Shared {
 
 impl Default for ModelIndex {
     fn default() -> ModelIndex {
-        ModelIndex(Arc::new(Mutex::new(Inner { rows: Arc::default(), life: 0, commits: 0, kept: None })))
+        ModelIndex(Arc::new(Mutex::new(Inner::default())))
     }
 }
 
@@ -92,6 +97,16 @@ impl ModelIndex {
     /// The program is dead: nothing of it is committed any more.
     pub fn kill(&self) {
         self.inner().life += 1;
+    }
+
+    /// The system refuses the next commit (no space, EIO), which was `made` all the same, or not.
+    pub fn fail_next(&self, made: bool) {
+        self.inner().fails = Some(made);
+    }
+
+    /// Whether a commit failed since this was last asked.
+    pub fn take_failed(&self) -> bool {
+        std::mem::take(&mut self.inner().failed)
     }
 
     /// The rows as they are now.
@@ -154,8 +169,15 @@ impl Index for Handle {
         if inner.life != self.life {
             return Err(Fault::environment("killed"));
         }
-        inner.commits += 1;
-        Arc::make_mut(&mut inner.rows).apply(changes);
-        Ok(())
+        let fails = inner.fails.take();
+        if fails != Some(false) {
+            inner.commits += 1;
+            Arc::make_mut(&mut inner.rows).apply(changes);
+        }
+        if fails.is_none() {
+            return Ok(());
+        }
+        inner.failed = true;
+        Err(Fault::environment("no space left on the device of the index"))
     }
 }

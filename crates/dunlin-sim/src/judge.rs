@@ -6,9 +6,7 @@ use crate::ledger::Entry;
 use crate::links::{MS, Time};
 use crate::users::content_of;
 use crate::world::World;
-use dunlin_core::codec::decode_state;
 use dunlin_core::ids::ContentId;
-use dunlin_core::message::RowBytes;
 use dunlin_core::path::RelPath;
 use dunlin_core::rows::Rows;
 use dunlin_node::disk::FileTime;
@@ -168,7 +166,7 @@ impl Flock {
         }
         if self.hopeless {
             self.shared.world().check_ledger(&staying);
-            return;
+            return self.all_else_is_done();
         }
         let tree = self.tree(staying[0]);
         for &other in &staying[1..] {
@@ -177,6 +175,7 @@ impl Flock {
             }
         }
         self.shared.world().check_ledger(&staying);
+        self.is_bounded();
         if self.is_broken() || !self.stays_idle() || !self.equals_a_fresh_look(&tree) {
             return;
         }
@@ -280,22 +279,6 @@ impl Flock {
 }
 
 impl World {
-    /// Rows that a device tells: one content for each dot, ever.
-    pub fn check_rows(&mut self, rows: &[RowBytes]) {
-        for row in rows {
-            let Ok(state) = decode_state(&row.state) else { continue };
-            for (dot, content) in state.versions() {
-                let content = format!("{content:?}");
-                let known = self.dots.entry((row.node, dot)).or_insert_with(|| content.clone());
-                if *known != content {
-                    let what = format!("{dot:?}: {known} and {content}");
-                    self.breaks("one content for each dot", what);
-                    return;
-                }
-            }
-        }
-    }
-
     /// Everything users wrote is somewhere, and what nobody deleted is where it can be seen.
     fn check_ledger(&mut self, staying: &[usize]) {
         let (mut seen, mut kept) = (BTreeMap::<ContentId, u32>::new(), BTreeSet::new());

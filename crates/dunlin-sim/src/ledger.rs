@@ -1,7 +1,7 @@
 //! Every content a user ever wrote, and what became of it by users' hands: the final judge of a run.
 
 use dunlin_core::ids::ContentId;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What is known of one content.
 #[derive(Clone, Debug, Default)]
@@ -23,7 +23,7 @@ pub struct Entry {
 
 /// All contents.
 #[derive(Clone, Debug, Default)]
-pub struct Ledger(pub BTreeMap<ContentId, Entry>);
+pub struct Ledger(pub BTreeMap<ContentId, Entry>, BTreeSet<(usize, ContentId)>);
 
 /// The id of a file's bytes.
 pub fn id_of(bytes: &[u8]) -> ContentId {
@@ -40,6 +40,16 @@ impl Ledger {
     pub fn made(&mut self, id: ContentId, by: usize, text: impl FnOnce() -> String) {
         let entry = self.0.entry(id).or_insert_with(|| Entry { by, text: text(), ..Entry::default() });
         entry.made += 1;
+    }
+
+    /// A user of this device had it in hand, and it may not be where it was; or the machine lost it.
+    pub fn let_go(&mut self, device: usize, id: ContentId) {
+        self.1.insert((device, id));
+    }
+
+    /// Whether that was so of it on this device.
+    pub fn let_go_on(&self, device: usize, id: &ContentId) -> bool {
+        self.1.contains(&(device, *id))
     }
 
     /// A user who saw it replaces or deletes it.

@@ -5,25 +5,31 @@
 
 #![forbid(unsafe_code)]
 
+mod bounds;
 mod braked;
 pub mod chance;
 mod crossings;
 pub mod device;
 pub mod disk;
+mod evidence;
 pub mod flock;
+mod given;
 pub mod index;
 pub mod judge;
 pub mod kept;
 pub mod ledger;
 pub mod liar;
 pub mod links;
+pub mod masses;
 pub mod odd;
 pub mod outbox;
+mod patterns;
 pub mod rest;
 mod restores;
 pub mod rolled;
 pub mod script;
 pub mod shrink;
+mod troubles;
 pub mod users;
 mod whole;
 pub mod workload;
@@ -47,6 +53,6 @@ fn caught(run: impl FnOnce() -> Outcome) -> Outcome {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let what = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default();
-        Outcome { broken: Some(Broken { invariant: "no panic", what }), events: 0, effects: 0 }
+        Outcome { broken: Some(Broken { invariant: "no panic", what }), ..Outcome::default() }
     })
 }

@@ -1,6 +1,8 @@
-//! The network: one connection at most between two devices, with delays, ends, silences and repetitions.
+//! The network: what each of two devices has for their connection, with delays, ends, silences, cuts in one direction,
+//! and connections that cross.
 
 use crate::chance::Chance;
+use dunlin_core::message::Message;
 use dunlin_core::session::{Known, Outgoing, Speaker};
 
 /// A moment of a run, in nanoseconds from its start.
@@ -9,9 +11,24 @@ pub type Time = u64;
 /// A millisecond.
 pub const MS: Time = 1_000_000;
 
+/// A connection, as one side has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Conn {
+    /// Which: messages of others do not arrive.
+    pub number: u64,
+    /// Who dialled.
+    pub dialler: usize,
+    /// When it was made.
+    pub since: Time,
+}
+
 /// One side of a connection.
 #[derive(Default)]
 pub struct End {
+    /// The connection that counts for this side. For moments the other one may have another one, or none.
+    pub conn: Option<Conn>,
+    /// Nothing of the other side arrives here, and nobody is told.
+    pub deaf: bool,
     /// What is to be said, once the other side opened the exchange.
     pub outgoing: Option<Outgoing>,
     /// What is known of the other side.
@@ -24,6 +41,17 @@ pub struct End {
     pub under_way: u32,
 }
 
+/// What one side knows of connections that cross.
+#[derive(Default)]
+pub struct Side {
+    /// Those that it heard of.
+    pub made: Vec<u64>,
+    /// Those that the other side closed.
+    pub closed: Vec<u64>,
+    /// What came on those that it did not hear of yet.
+    pub early: Vec<(u64, Message)>,
+}
+
 /// Two devices.
 #[derive(Default)]
 pub struct Pair {
@@ -31,14 +59,46 @@ pub struct Pair {
     pub allowed: bool,
     /// Nothing arrives, although both believe in the connection.
     pub silent: bool,
-    /// A connection is there.
-    pub up: bool,
-    /// Which connection: messages of earlier ones do not arrive.
-    pub epoch: u64,
+    /// The number of the last connection.
+    pub last: u64,
+    /// Connections up to this one are over, even if a side has yet to hear of them.
+    pub over: u64,
+    /// What each side knows of connections that cross.
+    pub sides: [Side; 2],
     /// Somebody is dialling.
     pub dialling: bool,
     /// The sides; the smaller device first.
     pub ends: [End; 2],
+}
+
+impl Pair {
+    /// Whether any side has a connection.
+    pub fn is_any(&self) -> bool {
+        self.ends.iter().any(|e| e.conn.is_some())
+    }
+
+    /// Whether this connection counts for any side.
+    pub fn has(&self, number: u64) -> bool {
+        self.ends.iter().any(|e| e.has(number))
+    }
+
+    /// A new connection.
+    pub fn conn(&mut self, dialler: usize, since: Time) -> Conn {
+        self.last += 1;
+        Conn { number: self.last, dialler, since }
+    }
+}
+
+impl End {
+    /// The beginning of a connection.
+    pub fn of(conn: Conn) -> End {
+        End { conn: Some(conn), ..End::default() }
+    }
+
+    /// Whether this connection counts for this side.
+    pub fn has(&self, number: u64) -> bool {
+        self.conn.is_some_and(|c| c.number == number)
+    }
 }
 
 /// All pairs.
@@ -65,20 +125,26 @@ impl Links {
         &mut self.pairs[number]
     }
 
+    /// What `of` knows of connections with `with` that cross.
+    pub fn side(&mut self, of: usize, with: usize) -> &mut Side {
+        &mut self.pair(of, with).sides[usize::from(of > with)]
+    }
+
     /// The side of `of` in its connection with `with`.
     pub fn end(&mut self, of: usize, with: usize) -> &mut End {
         &mut self.pair(of, with).ends[usize::from(of > with)]
     }
 
-    /// Whether two devices are connected.
-    pub fn is_up(&self, a: usize, b: usize) -> bool {
-        self.pairs[self.number(a, b)].up
+    /// Whether a device has a connection to another one.
+    pub fn is_up(&self, of: usize, with: usize) -> bool {
+        self.pairs[self.number(of, with)].ends[usize::from(of > with)].conn.is_some()
     }
 
     /// Whether what is asked of a connected device is answered.
     pub fn answers(&self, a: usize, b: usize) -> bool {
         let pair = &self.pairs[self.number(a, b)];
-        pair.up && !pair.silent
+        let [one, other] = &pair.ends;
+        one.conn.is_some() && one.conn == other.conn && !pair.silent && !one.deaf && !other.deaf
     }
 
     /// Connected devices of `of`.
@@ -114,9 +180,9 @@ impl Links {
     /// Ends a connection; what was under way is lost.
     pub fn down(&mut self, a: usize, b: usize) {
         let pair = self.pair(a, b);
-        pair.up = false;
         pair.silent = false;
-        pair.epoch += 1;
+        pair.over = pair.last;
+        pair.sides = Default::default();
         pair.ends = Default::default();
     }
 }

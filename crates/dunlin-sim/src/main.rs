@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use dunlin_sim::script::Script;
-use dunlin_sim::{flock, rolled, run_caught, run_hostile, shrink, workload};
+use dunlin_sim::{flock, masses, rolled, run_caught, run_hostile, shrink, workload};
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -51,6 +51,9 @@ struct Arguments {
     /// With a machine that goes back in time.
     #[arg(long)]
     rolled: bool,
+    /// With brakes, mass deletes and who decides about them.
+    #[arg(long)]
+    masses: bool,
     /// Leaves out the acts with these words, as scripts have them (roll-back).
     #[arg(long, value_name = "WORDS", value_delimiter = ',')]
     without: Vec<String>,
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
     let make = |seed| {
         let mut script = match arguments.devices {
             _ if arguments.hostile => flock::hostile::script(seed),
+            _ if arguments.masses => masses::script(seed),
             devices if arguments.rolled => rolled::script(seed, devices.unwrap_or(3)),
             Some(devices) => workload::script_with(seed, devices),
             None => workload::script(seed),
@@ -111,6 +115,7 @@ fn many(arguments: &Arguments, make: &(dyn Fn(u64) -> Script + Sync)) -> ExitCod
         arguments.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let begun = Instant::now();
     let (next, events, effects) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let hopeless = AtomicU64::new(0);
     let stop = AtomicBool::new(false);
     let failures = Mutex::new(BTreeMap::<String, Vec<(u64, String)>>::new());
     let work = || {
@@ -123,6 +128,7 @@ fn many(arguments: &Arguments, make: &(dyn Fn(u64) -> Script + Sync)) -> ExitCod
             let outcome = if arguments.hostile { run_hostile(&make(seed)) } else { run_caught(&make(seed)) };
             events.fetch_add(outcome.events, Ordering::Relaxed);
             effects.fetch_add(outcome.effects, Ordering::Relaxed);
+            hopeless.fetch_add(outcome.hopeless.into(), Ordering::Relaxed);
             if arguments.each {
                 let broken = outcome.broken.as_ref().map(|b| format!(" {}: {}", b.invariant, b.what));
                 println!("{seed} {} {}{}", outcome.events, outcome.effects, broken.unwrap_or_default());
@@ -152,6 +158,7 @@ fn many(arguments: &Arguments, make: &(dyn Fn(u64) -> Script + Sync)) -> ExitCod
         effects.into_inner(),
         done as f64 / seconds / threads as f64
     );
+    println!("{} ended with something wanted that no device holds any more", hopeless.into_inner());
     for (invariant, found) in &failures {
         let seeds: Vec<String> = found.iter().take(8).map(|(s, _)| s.to_string()).collect();
         println!("BROKEN: {invariant}: {} times, seeds {}", found.len(), seeds.join(" "));

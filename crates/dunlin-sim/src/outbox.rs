@@ -31,6 +31,8 @@ pub struct Told {
     pub problems: BTreeMap<RelPath, String>,
     /// Contents that were here a moment ago.
     pub recent: VecDeque<(ContentId, Vec<u8>)>,
+    /// Contents that came with rows.
+    pub carried: VecDeque<(ContentId, Vec<u8>)>,
     /// The members that are connected.
     pub connected: BTreeSet<DeviceId>,
     /// The other members.
@@ -51,6 +53,16 @@ impl Outbox {
     /// What was told.
     pub fn told(&self) -> MutexGuard<'_, Told> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Told {
+    /// A content came with rows.
+    pub fn carries(&mut self, content: ContentId, bytes: Vec<u8>) {
+        self.carried.push_back((content, bytes));
+        while self.carried.len() > RECENT {
+            self.carried.pop_front();
+        }
     }
 }
 

@@ -112,6 +112,16 @@ pub enum What {
     Heal { with: usize },
     /// Another connection takes the place of the one with this device.
     Again { with: usize },
+    /// Nothing that another device sends arrives here any more, while all that is sent to it does.
+    Deaf { with: usize },
+    /// Both dial at once: for a moment there are two connections with this device.
+    Cross { with: usize },
+    /// The system refuses the next commit of the index, which was made all the same, or not.
+    FailCommit { made: bool },
+    /// Of the next so many listings of the program the second half of the entries cannot be looked at.
+    ShortList { lists: u32 },
+    /// The folder, and not the index, is again what was kept of the machine.
+    RollBackFolder,
     /// From its next start on, the device's brake trips for half of the files if they are at least so many.
     Brake { files: u64 },
     /// A person accepts the deletes that are held.
@@ -164,6 +174,11 @@ impl What {
             What::Silence { .. } => "silence",
             What::Heal { .. } => "heal",
             What::Again { .. } => "again",
+            What::Deaf { .. } => "deaf",
+            What::Cross { .. } => "cross",
+            What::FailCommit { .. } => "fail-commit",
+            What::ShortList { .. } => "short-list",
+            What::RollBackFolder => "roll-back-folder",
             What::Brake { .. } => "brake",
             What::Accept => "accept",
             What::Reject => "reject",
@@ -190,10 +205,22 @@ impl What {
             What::Touch { path, secs } => vec![path.clone(), secs.to_string()],
             What::Jump { secs } | What::UndoSince { secs } => vec![secs.to_string()],
             What::Brake { files } => vec![files.to_string()],
-            What::Cut { with } | What::Silence { with } | What::Heal { with } | What::Again { with } => {
-                vec![with.to_string()]
-            }
-            _ => Vec::new(),
+            What::FailCommit { made } => vec![made.to_string()],
+            What::ShortList { lists } => vec![lists.to_string()],
+            what => what.with().map(|with| with.to_string()).into_iter().collect(),
+        }
+    }
+
+    /// The other device of a connection.
+    pub(crate) fn with(&self) -> Option<usize> {
+        match self {
+            What::Cut { with }
+            | What::Silence { with }
+            | What::Heal { with }
+            | What::Again { with }
+            | What::Deaf { with }
+            | What::Cross { with } => Some(*with),
+            _ => None,
         }
     }
 }
@@ -272,6 +299,11 @@ impl FromStr for Act {
             "silence" => What::Silence { with: number(words.get(3), line)? },
             "heal" => What::Heal { with: number(words.get(3), line)? },
             "again" => What::Again { with: number(words.get(3), line)? },
+            "deaf" => What::Deaf { with: number(words.get(3), line)? },
+            "cross" => What::Cross { with: number(words.get(3), line)? },
+            "fail-commit" => What::FailCommit { made: number(words.get(3), line)? },
+            "short-list" => What::ShortList { lists: number(words.get(3), line)? },
+            "roll-back-folder" => What::RollBackFolder,
             "brake" => What::Brake { files: number(words.get(3), line)? },
             "accept" => What::Accept,
             "reject" => What::Reject,

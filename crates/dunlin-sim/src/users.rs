@@ -89,7 +89,7 @@ impl Hands<'_> {
                 let (a, b) = (path(a), path(b));
                 user.exchange(&a, &b)?;
                 for at in [a, b] {
-                    self.contents_at(&at).into_iter().for_each(|c| self.ledger.moved(c));
+                    self.contents_at(&at).into_iter().for_each(|c| self.moved(c));
                 }
                 Ok(())
             }
@@ -97,7 +97,7 @@ impl Hands<'_> {
                 let p = path(p);
                 let gone = self.contents_at(&p);
                 user.remove_all(&p)?;
-                gone.into_iter().for_each(|c| self.ledger.destroyed(c));
+                gone.into_iter().for_each(|c| self.destroyed(c));
                 Ok(())
             }
             What::Mkdir { path: p } => user.mkdir(&path(p)),
@@ -111,6 +111,16 @@ impl Hands<'_> {
             What::Touch { path: p, secs } => user.set_mtime(&path(p), FileTime { secs: *secs, nanos: 0 }),
             _ => Ok(()),
         }
+    }
+
+    fn destroyed(&mut self, id: ContentId) {
+        self.ledger.destroyed(id);
+        self.ledger.let_go(self.device, id);
+    }
+
+    fn moved(&mut self, id: ContentId) {
+        self.ledger.moved(id);
+        self.ledger.let_go(self.device, id);
     }
 
     fn replace(
@@ -128,7 +138,7 @@ impl Hands<'_> {
             return Err(e);
         }
         if let Some(old) = old.filter(|o| *o != id) {
-            self.ledger.destroyed(old);
+            self.destroyed(old);
         }
         Ok(())
     }
@@ -142,8 +152,8 @@ impl Hands<'_> {
         let here = self.contents_at(from);
         let there = if respelled { Vec::new() } else { self.contents_at(to) };
         self.disk.user().rename(from, to)?;
-        there.into_iter().for_each(|c| self.ledger.destroyed(c));
-        here.into_iter().for_each(|c| self.ledger.moved(c));
+        there.into_iter().for_each(|c| self.destroyed(c));
+        here.into_iter().for_each(|c| self.moved(c));
         Ok(())
     }
 

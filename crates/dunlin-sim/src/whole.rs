@@ -63,7 +63,25 @@ impl World {
         let lost = before.difference(&after).filter(|id| !elsewhere.contains(id));
         for lost in lost.copied().chain(untold).collect::<Vec<_>>() {
             self.ledger.excuse(lost);
+            self.ledger.let_go(device, lost);
         }
+    }
+
+    /// A folder alone is again what it was, with the notes in it. What its user had there since is let go of, as if it had
+    /// been replaced and deleted by hand, and what was there then is back.
+    pub(crate) fn bring_back_folder(&mut self, device: usize) {
+        self.rough = true;
+        let machine = &mut self.machines[device];
+        let Some(whole) = &machine.whole else { return };
+        let had = machine.disk.visible();
+        machine.disk.bring_back(&whole.disk, None);
+        machine.taken = whole.taken.clone();
+        let has = machine.disk.visible();
+        for id in had.values().filter_map(content_of) {
+            self.ledger.destroyed(id);
+            self.ledger.let_go(device, id);
+        }
+        has.values().filter_map(content_of).for_each(|id| self.ledger.moved(id));
     }
 
     fn unrecorded(&self, device: usize) -> Vec<ContentId> {

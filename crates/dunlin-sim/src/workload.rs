@@ -88,6 +88,10 @@ pub fn script_with(seed: u64, devices: usize) -> Script {
     crossings::add(seed, devices, writer.faults.kills, &mut writer.acts);
     let Faults { kills, cuts_of_power, full, .. } = writer.faults;
     restores::add(seed, devices, restores::May { kills, cuts_of_power, full }, &mut writer.acts);
+    crate::patterns::add(seed, devices, &mut writer.acts);
+    if !calm {
+        crate::troubles::add(seed, devices, &mut writer.acts);
+    }
     Script {
         setup: Setup { seed, devices, tick_ns, errors, skew_s, disks: crate::odd::disks(seed, devices) },
         acts: writer.acts,

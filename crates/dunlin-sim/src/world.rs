@@ -3,6 +3,7 @@
 
 use crate::chance::Chance;
 use crate::disk::{ModelDisk, Thing};
+use crate::given::Given;
 use crate::index::ModelIndex;
 use crate::kept::Taken;
 use crate::ledger::{Ledger, id_of};
@@ -10,7 +11,7 @@ use crate::links::Time;
 use crate::script::{Act, What};
 use crate::users::{Hands, content_of};
 use crate::whole::Whole;
-use dunlin_core::ids::{ContentId, Dot, NodeId};
+use dunlin_core::ids::{ContentId, NodeId};
 use dunlin_core::kv::{Changes, Read, Tx, View};
 use dunlin_core::path::{Name, RelPath};
 use dunlin_core::plan::path_of;
@@ -69,8 +70,8 @@ pub struct World {
     pub(crate) now: Time,
     /// Power was cut, or an index lost: names may then double.
     pub rough: bool,
-    /// What each dot stands for.
-    pub(crate) dots: BTreeMap<(NodeId, Dot), String>,
+    /// Which numbers were given, and for what.
+    pub(crate) given: Given,
 }
 
 /// The world, shared with the hooks that the program calls.
@@ -102,8 +103,8 @@ impl Shared {
             })
             .collect();
         let (ledger, power) = (Ledger::default(), Chance::new(seed, "power"));
-        let dots = BTreeMap::new();
-        let world = World { machines, ledger, broken: None, power, now: 0, rough: false, dots };
+        let given = Given::default();
+        let world = World { machines, ledger, broken: None, power, now: 0, rough: false, given };
         Shared { world: Arc::new(Mutex::new(world)), armed: Arc::new(armed) }
     }
 
@@ -154,11 +155,28 @@ impl Shared {
     /// A commit is about to be made: what it claims of the disk must be durable.
     pub fn commits(&self, device: usize, before: &dyn View, changes: &Changes) {
         let mut world = self.world();
-        let checked = world.check_claims(device, before, changes);
-        if let Err(e) = checked.and_then(|()| world.check_brake(device, before, changes)) {
+        let mut check = || {
+            world.check_claims(device, before, changes)?;
+            world.check_counters(device, before, changes)?;
+            world.check_evidence(device, before, changes)?;
+            world.check_brake(device, before, changes)
+        };
+        if let Err(e) = check() {
             world.breaks("the index can be read", e.to_string());
         }
     }
+}
+
+/// The rows once these changes are made.
+pub(crate) fn after<'v>(before: &'v dyn View, changes: &Changes) -> Tx<'v> {
+    let mut tx = Tx::new(before);
+    for (key, value) in changes {
+        match value {
+            Some(value) => tx.put(key.clone(), value.clone()),
+            None => tx.remove(key.clone()),
+        }
+    }
+    tx
 }
 
 pub(crate) fn position(key: &[u8]) -> Option<Position> {
@@ -194,6 +212,8 @@ impl World {
             }
             What::PowerCut => self.cut_power(device),
             What::KeepAll => self.keep_all(device),
+            What::FailCommit { made } => self.machines[device].index.fail_next(*made),
+            What::ShortList { lists } => self.machines[device].disk.list_short(*lists),
             _ if self.machines[device].away => {}
             what => {
                 if matches!(
@@ -256,6 +276,7 @@ impl World {
                 }
             }
             self.ledger.excuse(*lost);
+            self.ledger.let_go(device, *lost);
         }
         // A write to a name that an earlier cut brought back beside the file is copied to the history at a start; that makes it
         // no more durable where the user had it.
@@ -305,13 +326,7 @@ impl World {
         if !changes.iter().any(|c| claims(&c)) {
             return Ok(());
         }
-        let mut tx = Tx::new(before);
-        for (key, value) in changes {
-            match value {
-                Some(value) => tx.put(key.clone(), value.clone()),
-                None => tx.remove(key.clone()),
-            }
-        }
+        let tx = after(before, changes);
         for (key, _) in changes.iter().filter(claims) {
             let Some(at) = position(key) else { continue };
             let (Some(row), Some(path)) = (tx.local(&at)?, path_of(&tx, &at)?) else { continue };
@@ -332,6 +347,7 @@ impl World {
 
     /// Whether everything that is visible was made by users.
     pub fn check_visible(&mut self, device: usize) {
+        self.check_outside(device);
         for (path, thing) in self.machines[device].disk.visible() {
             self.check_thing(device, &path, &thing);
         }
@@ -339,8 +355,15 @@ impl World {
 
     /// Whether what is visible at a path was made by users.
     pub fn check_path(&mut self, device: usize, path: &dunlin_core::path::RelPath) {
+        self.check_outside(device);
         if let Some(thing) = self.machines[device].disk.visible_at(path) {
             self.check_thing(device, path, &thing);
+        }
+    }
+
+    fn check_outside(&mut self, device: usize) {
+        if let Some((path, thing)) = self.machines[device].disk.outside().pop_first() {
+            self.breaks("no effect outside the root", format!("device {device}: {path} outside: {thing:?}"));
         }
     }
 

@@ -394,3 +394,26 @@ fn events_that_the_kernel_drops_are_made_up_for() {
     };
     cases(SEEDS, 2, acts, |_, rest| shows(rest, &[("b", "12"), ("e", "/"), ("e/a", "11")]));
 }
+
+#[test]
+fn a_cut_in_one_direction_ends_as_any_other() {
+    let acts = |seed| {
+        let (deaf, other) = (seed % 2, 1 - seed % 2);
+        format!(
+            "0 0 write a 10\n3000 {deaf} deaf {other}\n3100 0 save a 11\n3200 1 save b 12\n3300 1 write c 13\n15000 {deaf} heal {other}"
+        )
+    };
+    cases(SEEDS, 2, acts, |_, rest| shows(rest, &[("a", "11"), ("b", "12"), ("c", "13")]));
+}
+
+#[test]
+fn a_folder_that_goes_back_alone_at_once_was_edited_and_after_long_deletes_nothing() {
+    let before = "0 0 write a 10\n0 1 write b 11\n4000 0 keep-all\n5000 0 save a 20\n5000 0 write c 21\n";
+    let at_once = |_| format!("{before}9000 0 roll-back-folder");
+    cases(SEEDS, 2, at_once, |_, rest| shows(rest, &[("a", "10"), ("b", "11")]));
+    let after_long = |_| format!("{before}80000 0 save a 30\n90000 0 roll-back-folder");
+    cases(SEEDS, 2, after_long, |_, rest| {
+        let shown = words(&rest.trees[1]);
+        assert_eq!((&*shown["a"], &*shown["b"], &*shown["c"]), ("30", "11", "21"), "{shown:?}");
+    });
+}

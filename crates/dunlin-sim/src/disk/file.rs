@@ -187,7 +187,8 @@ impl Tree {
     /// Finds the slots to which nothing leads any more, not even after a crash.
     fn sweep(&mut self) {
         let mut found = BTreeSet::new();
-        let mut todo: Vec<Id> = [self.held, self.place].into_iter().chain(self.away).collect();
+        let mut todo: Vec<Id> =
+            [self.held, self.place].into_iter().chain(self.away).chain(self.outside.dir).collect();
         todo.extend(self.handles.ids());
         todo.extend(self.journal.ids());
         while let Some(id) = todo.pop() {

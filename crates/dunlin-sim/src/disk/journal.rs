@@ -250,7 +250,8 @@ impl Tree {
             }
         }
         (self.blocks, self.files) = (0, 0);
-        let mut todo: Vec<Id> = [Some(self.place), self.away].into_iter().flatten().collect();
+        let mut todo: Vec<Id> =
+            [Some(self.place), self.away, self.outside.dir].into_iter().flatten().collect();
         todo.iter().for_each(|root| self.inodes[*root].nlink = 1);
         while let Some(id) = todo.pop() {
             self.files += 1;

@@ -6,6 +6,7 @@ use super::events::{Events, Wd, What};
 use super::file::{Change, File, Kept};
 use super::handles::Handles;
 use super::journal::{Journal, Part, Seq};
+use super::outside::Outside;
 use super::{Counts, Faults, Options};
 use dunlin_core::path::Name;
 use dunlin_node::disk::{FileKind, FileTime, Rename, Stat};
@@ -98,6 +99,8 @@ pub(super) struct Tree {
     pub(super) place: Id,
     /// The one that was there before it was replaced.
     pub(super) away: Option<Id>,
+    /// Where links lead, for who follows them.
+    pub(super) outside: Outside,
     /// The life of the program that may use the disk; none after it was halted.
     pub(super) alive: Option<u64>,
     pub(super) lives: u64,
@@ -133,6 +136,7 @@ impl Tree {
             held: 0,
             place: 0,
             away: None,
+            outside: Outside::default(),
             alive: Some(0),
             lives: 0,
             blocks: 0,
@@ -230,12 +234,12 @@ impl Tree {
     /// The same for what must be a directory.
     pub(super) fn walk_dir(&self, mut at: Id, names: &[Name]) -> Result<Id> {
         for name in names {
-            at = self.step(at, name)?;
-            match self.inodes[at].node {
-                Node::Dir(_) => {}
-                Node::Link(_) => return Err(Errno::LOOP),
+            let next = self.step(at, name)?;
+            at = match &self.inodes[next].node {
+                Node::Dir(_) => next,
+                Node::Link(text) => self.follow(at, text)?,
                 _ => return Err(Errno::NOTDIR),
-            }
+            };
         }
         Ok(at)
     }

@@ -141,7 +141,13 @@ impl Tree {
         }
     }
 
-    fn collect(&self, dir: Id, path: &RelPath, out: &mut BTreeMap<RelPath, Thing>, but_control: bool) {
+    pub(super) fn collect(
+        &self,
+        dir: Id,
+        path: &RelPath,
+        out: &mut BTreeMap<RelPath, Thing>,
+        but_control: bool,
+    ) {
         let Some(d) = self.inodes[dir].dir() else { return };
         for (name, id) in &d.entries {
             if but_control && path.is_root() && name.as_bytes() == CONTROL_DIR {

@@ -1,7 +1,7 @@
 //! Users who have something again as it was, or take changes back: what the program's commands do, on the models.
 
 use super::Flock;
-use crate::ledger::id_of_link;
+use crate::evidence::counted;
 use crate::script::What;
 use crate::users::path;
 use dunlin_core::ids::ContentId;
@@ -34,14 +34,6 @@ pub(super) enum Asked {
 struct Wanted {
     again: Again,
     parts: Vec<(Vec<ContentId>, Vec<ContentId>)>,
-}
-
-fn counted(content: &Content) -> Option<ContentId> {
-    match content {
-        Content::File { id, .. } => Some(*id),
-        Content::Link(text) => Some(id_of_link(text)),
-        _ => None,
-    }
 }
 
 fn all_of(state: &State) -> Vec<ContentId> {
@@ -166,7 +158,10 @@ impl Flock {
         for ((come, go), _) in parts.into_iter().zip(changed).filter(|(_, changed)| *changed) {
             // What comes may show once more; what goes, somebody let go of who saw it.
             come.iter().for_each(|id| world.ledger.moved(*id));
-            go.iter().filter(|id| !come.contains(id)).for_each(|id| world.ledger.destroyed(*id));
+            for id in go.iter().filter(|id| !come.contains(id)) {
+                world.ledger.destroyed(*id);
+                world.ledger.let_go(device, *id);
+            }
         }
         asked
     }

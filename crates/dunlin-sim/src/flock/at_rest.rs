@@ -1,12 +1,15 @@
 //! One more change, or two at once, in a flock that rests: what comes of it can be told beforehand.
 
 use super::Flock;
+use crate::bounds::Sent;
+use crate::disk::Thing;
 use crate::judge::{Shape, Tree};
 use crate::ledger::id_of;
 use crate::links::MS;
 use crate::script::{Act, What};
 use crate::users::{bytes, content_of};
 use dunlin_core::ids::ContentId;
+use dunlin_core::kv::View;
 use dunlin_core::names::is_conflict_name;
 use dunlin_core::path::{Name, RelPath};
 use std::collections::BTreeMap;
@@ -107,6 +110,7 @@ impl Flock {
                 MADE.into()
             }
         };
+        let (sent, held) = (self.sent, self.size(a, &path));
         let expected = match self.schedule.below(3) {
             0 => self.one_change(a, b, path, shows),
             apart => {
@@ -119,6 +123,31 @@ impl Flock {
         };
         if self.rest() && !self.refused {
             self.compare(&expected);
+            let n = staying.len() as u64;
+            let written = [ONE, OTHER].map(|c| bytes(c).len() as u64);
+            let bytes = match expected.what {
+                // What changed a moment ago rides along, to those that have it too.
+                _ if self.has_streams() => n * n * (written[0] + written[1] + held),
+                "removed" | "moved" | "removed while another was stopped" => 0,
+                "edited" => (n - 1) * written[0],
+                _ => n * (written[0] + written[1] + held),
+            };
+            // A new index is told all there is, and a directory is removed with all that is in it.
+            let much = expected.invariant == UNITES || expected.what.contains("directory");
+            let nodes = if much { self.nodes(a) } else { 0 };
+            self.sent_little(sent, Sent { rows: n * n * (4 + nodes), bytes }, expected.what);
+        }
+    }
+
+    fn nodes(&self, device: usize) -> u64 {
+        let rows = self.shared.world().machines[device].index.rows();
+        rows.range(b"n", b"o", usize::MAX).map_or(0, |nodes| nodes.len() as u64)
+    }
+
+    fn size(&self, device: usize, path: &str) -> u64 {
+        match self.shared.world().machines[device].disk.visible_at(&crate::users::path(path)) {
+            Some(Thing::File { bytes, .. }) => bytes.len() as u64,
+            _ => 0,
         }
     }
 

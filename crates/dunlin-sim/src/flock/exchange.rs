@@ -3,7 +3,7 @@
 use super::{Event, FOLDER, Flock};
 use crate::device::device_id;
 use crate::ledger::id_of;
-use crate::links::MS;
+use crate::links::{End, MS};
 use dunlin_core::life::Heard;
 use dunlin_core::message::Message;
 use dunlin_core::plan::Fetch;
@@ -20,26 +20,32 @@ impl Flock {
         self.links.pair(a, b).dialling = false;
         let run = self.devices[a].life.is_some() && self.devices[b].life.is_some();
         let pair = self.links.pair(a, b);
-        if !run || !pair.allowed || pair.up {
+        if !run || !pair.allowed || pair.is_any() {
             return;
         }
-        pair.up = true;
-        pair.epoch += 1;
-        pair.ends = Default::default();
+        let conn = pair.conn(a, self.now);
+        for of in [a, b] {
+            *self.links.end(of, a + b - of) = End::of(conn);
+        }
         self.note(|| format!("{a} and {b} connect"));
         for (me, you) in [(a, b), (b, a)] {
-            self.count_peers(me);
-            self.input(me, Input::Peers);
-            let Some(life) = &self.devices[me].life else { return };
-            let id = self.devices[you].id;
-            let said = life.site.store.snapshot().and_then(|s| opening(&s, FOLDER, id));
-            match said {
-                Ok(message) => {
-                    self.send(me, you, message);
-                    self.send_releases(me, you);
-                }
-                Err(e) => self.breaks("the index can be read", e.to_string()),
+            self.begins(me, you);
+        }
+    }
+
+    /// One side has a new connection, and begins to speak on it.
+    pub(super) fn begins(&mut self, me: usize, you: usize) {
+        self.count_peers(me);
+        self.input(me, Input::Peers);
+        let Some(life) = &self.devices[me].life else { return };
+        let id = self.devices[you].id;
+        let said = life.site.store.snapshot().and_then(|s| opening(&s, FOLDER, id));
+        match said {
+            Ok(message) => {
+                self.send(me, you, message);
+                self.send_releases(me, you);
             }
+            Err(e) => self.breaks("the index can be read", e.to_string()),
         }
     }
 
@@ -58,14 +64,14 @@ impl Flock {
     /// Has two devices connect in a moment.
     pub(super) fn dial(&mut self, a: usize, b: usize) {
         let pair = self.links.pair(a, b);
-        if pair.allowed && !pair.up && !pair.dialling {
+        if pair.allowed && !pair.is_any() && !pair.dialling {
             pair.dialling = true;
             let after = MS + 4 * self.links.delay();
             self.later(after, Event::Dial { a, b });
         }
     }
 
-    fn count_peers(&self, device: usize) {
+    pub(super) fn count_peers(&self, device: usize) {
         if let Some(life) = &self.devices[device].life {
             let connected = self.links.connected(device).into_iter().map(device_id).collect();
             life.host.told().connected = connected;
@@ -78,9 +84,15 @@ impl Flock {
             return;
         }
         self.messages += 1;
+        if let Message::Rows { rows, .. } = &message {
+            self.sent.rows += rows.len() as u64;
+        }
+        if let Message::Contents { contents, .. } = &message {
+            self.sent.bytes += contents.iter().map(|c| c.len() as u64).sum::<u64>();
+        }
         let arrival = self.links.arrival(self.now, from, to);
-        let epoch = self.links.pair(from, to).epoch;
-        self.later(arrival - self.now, Event::Arrives { from, to, epoch, message });
+        let Some(conn) = self.links.end(from, to).conn else { return };
+        self.later(arrival - self.now, Event::Arrives { from, to, conn: conn.number, message });
     }
 
     /// Says all that is to be said to every connected device.
@@ -103,7 +115,10 @@ impl Flock {
         while self.links.end(device, peer).under_way < WINDOW {
             let Some(outgoing) = &mut self.links.end(device, peer).outgoing else { return };
             match outgoing.next(&snapshot, standing) {
-                Ok(Some(message)) => self.send(device, peer, message),
+                Ok(Some(message)) => {
+                    self.rides(device, peer, &message);
+                    self.send(device, peer, message);
+                }
                 Ok(None) => return,
                 Err(e) => return self.breaks("the index can be read", e.to_string()),
             }
@@ -111,12 +126,19 @@ impl Flock {
     }
 
     /// A message arrives, unless its connection is not the one that counts any more.
-    pub(super) fn arrives(&mut self, from: usize, to: usize, epoch: u64, message: Message) {
-        let pair = self.links.pair(from, to);
-        if pair.epoch != epoch || pair.silent {
+    pub(super) fn arrives(&mut self, from: usize, to: usize, conn: u64, message: Message) {
+        let is_silent = self.links.pair(from, to).silent || self.links.end(to, from).deaf;
+        if is_silent || !self.links.pair(from, to).has(conn) {
             return;
         }
-        self.links.end(from, to).under_way -= 1;
+        let Some(message) = self.comes_early(to, from, conn, message) else { return };
+        let sender = self.links.end(from, to);
+        if sender.has(conn) {
+            sender.under_way -= 1;
+        }
+        if !self.links.end(to, from).has(conn) {
+            return;
+        }
         let device = self.devices[from].id;
         self.note(|| format!("{from} tells {to}: {}", brief(&message)));
         match message {
@@ -151,6 +173,12 @@ impl Flock {
             Message::Status { digest, need, busy, .. } => {
                 self.links.end(to, from).known.standing = Some(Standing { digest, need, busy });
             }
+            Message::Contents { contents, .. } => {
+                let Some(life) = &self.devices[to].life else { return };
+                for bytes in contents {
+                    life.host.told().carries(id_of(&bytes), bytes.to_vec());
+                }
+            }
             _ => {}
         }
         self.say_to(to, from);
@@ -182,6 +210,7 @@ impl Flock {
             if let Some(bytes) = found
                 && id_of(&bytes) == fetch.content
             {
+                self.sent.bytes += bytes.len() as u64;
                 return Some(bytes);
             }
         }

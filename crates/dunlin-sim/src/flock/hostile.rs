@@ -214,13 +214,13 @@ impl Flock {
     /// What honest devices have of a liar's doing that cannot be carried out: paths that say nothing, each with all
     /// below. Breaks if something else is lacking.
     fn lacking(&self) -> Read<BTreeSet<RelPath>> {
-        let mut world = self.shared.world();
+        let (mut world, staying) = (self.shared.world(), self.staying());
         let mut held = BTreeSet::new();
-        for machine in &world.machines {
-            held.extend(contents(machine));
+        for device in &staying {
+            held.extend(contents(&world.machines[*device]));
         }
         let mut out = BTreeSet::new();
-        for device in 0..world.machines.len() {
+        for device in staying {
             let rows = world.machines[device].index.rows();
             let view = rows.as_ref();
             let mut open = needy(view)?;
@@ -250,14 +250,24 @@ impl Flock {
         Ok(out)
     }
 
-    fn honest_trees_are_equal(&mut self, lacking: &BTreeSet<RelPath>) {
+    fn honest_trees_are_equal(&self, lacking: &BTreeSet<RelPath>) {
         let below = |p: &RelPath| lacking.iter().any(|l| p.names().starts_with(l.names()));
         let without = |tree: Tree| -> Tree { tree.into_iter().filter(|(p, _)| !below(p)).collect() };
-        let first = without(self.tree(0));
-        for other in 1..self.devices.len() {
+        let mut ordinary = self.staying().into_iter().filter(|d| !self.odd(*d).any());
+        let Some(one) = ordinary.next() else { return };
+        let first = without(self.tree(one));
+        for other in ordinary {
             if let Some(differs) = difference(&first, &without(self.tree(other))) {
-                self.breaks("honest trees are equal", format!("0 | {other}: {differs}"));
+                self.breaks("honest trees are equal", format!("{one} | {other}: {differs}"));
             }
+        }
+    }
+
+    /// Something is wanted that no device holds any more. All that does not wait for it is done, and equal.
+    pub(crate) fn all_else_is_done(&self) {
+        match self.lacking() {
+            Ok(lacking) => self.honest_trees_are_equal(&lacking),
+            Err(e) => self.breaks("the index can be read", e.to_string()),
         }
     }
 

@@ -29,7 +29,7 @@ impl Flock {
                 }
             }
             What::LoseIndex => self.lose_index(device),
-            what @ (What::RollBack | What::RollBackAll) => self.go_back(device, &what),
+            what @ (What::RollBack | What::RollBackAll | What::RollBackFolder) => self.go_back(device, &what),
             What::KeepIndex => self.shared.world().machines[device].index.keep(),
             What::Jump { secs } => self.devices[device].skew_s += secs,
             // Each is refused where it is so already.
@@ -54,12 +54,25 @@ impl Flock {
             }
             What::Silence { with } if self.is_other(device, with) => {
                 let pair = self.links.pair(device, with);
-                if pair.up && !pair.silent {
+                let conn = pair.ends.iter().find_map(|e| e.conn);
+                if let Some(conn) = conn.filter(|_| !pair.silent) {
                     pair.silent = true;
-                    let epoch = pair.epoch;
-                    self.later(SILENT, Event::GivenUp { a: device, b: with, epoch });
+                    self.later(SILENT, Event::GivenUp { a: device, b: with, conn: conn.number });
                 }
             }
+            What::Deaf { with } if self.is_other(device, with) => {
+                // A handshake takes both directions, and so does a connection that crosses another one.
+                self.links.pair(device, with).allowed = false;
+                if !self.links.answers(device, with) {
+                    self.disconnect(device, with);
+                }
+                let end = self.links.end(device, with);
+                if let Some(conn) = end.conn.filter(|_| !end.deaf) {
+                    end.deaf = true;
+                    self.later(SILENT, Event::GivenUp { a: device, b: with, conn: conn.number });
+                }
+            }
+            What::Cross { with } if self.is_other(device, with) => self.both_dial(device, with),
             What::Heal { with } if self.is_other(device, with) => {
                 self.links.pair(device, with).allowed = true;
                 self.dial(device, with);
@@ -70,15 +83,15 @@ impl Flock {
                 let asked = self.asks_again(device, &what);
                 self.note(|| format!("{device} was asked: {asked:?}"));
             }
-            What::Cut { .. } | What::Silence { .. } | What::Heal { .. } | What::Again { .. } => {}
+            what if what.with().is_some() => {}
             _ => self.shared.world().carry_out(&act),
         }
         self.after_hands(device);
     }
 
-    /// A device's index, or all of its machine, is again what was kept of it.
+    /// A device's index, or its folder, or all of its machine, is again what was kept of it.
     fn go_back(&mut self, device: usize, what: &What) {
-        let whole = *what == What::RollBackAll;
+        let whole = *what != What::RollBack;
         let possible = {
             let world = self.shared.world();
             // A backup of a moment ago leaves no trace, and is no backup that anybody keeps.
@@ -90,11 +103,13 @@ impl Flock {
         self.stop(device);
         {
             let mut world = self.shared.world();
-            if whole {
-                world.bring_back(device);
-            } else {
-                world.rough = true;
-                world.machines[device].index.roll_back();
+            match what {
+                What::RollBackAll => world.bring_back(device),
+                What::RollBackFolder => world.bring_back_folder(device),
+                _ => {
+                    world.rough = true;
+                    world.machines[device].index.roll_back();
+                }
             }
         }
         self.start_soon(device);
@@ -199,7 +214,7 @@ impl Flock {
             for b in a + 1..self.devices.len() {
                 let pair = self.links.pair(a, b);
                 pair.allowed = true;
-                if pair.silent {
+                if pair.silent || pair.ends.iter().any(|e| e.deaf) {
                     self.disconnect(a, b);
                 }
                 self.dial(a, b);
