@@ -48,11 +48,26 @@ impl Flock {
                 self.devices[device].left = true;
                 self.stop(device);
             }
-            What::Cut { with } if self.is_other(device, with) => {
+            what @ (What::Brake { .. } | What::Accept | What::Reject) => self.decides(device, &what),
+            what @ (What::Restore { .. } | What::RestoreTo { .. } | What::Undo | What::UndoSince { .. }) => {
+                let asked = self.asks_again(device, &what);
+                self.note(|| format!("{device} was asked: {asked:?}"));
+            }
+            what if what.with().is_some() => self.network(device, &what),
+            _ => self.shared.world().carry_out(&act),
+        }
+        self.after_hands(device);
+    }
+
+    /// An act on the connection with another device.
+    fn network(&mut self, device: usize, what: &What) {
+        let Some(with) = what.with().filter(|with| self.is_other(device, *with)) else { return };
+        match what {
+            What::Cut { .. } => {
                 self.links.pair(device, with).allowed = false;
                 self.disconnect(device, with);
             }
-            What::Silence { with } if self.is_other(device, with) => {
+            What::Silence { .. } => {
                 let pair = self.links.pair(device, with);
                 let conn = pair.ends.iter().find_map(|e| e.conn);
                 if let Some(conn) = conn.filter(|_| !pair.silent) {
@@ -60,7 +75,7 @@ impl Flock {
                     self.later(SILENT, Event::GivenUp { a: device, b: with, conn: conn.number });
                 }
             }
-            What::Deaf { with } if self.is_other(device, with) => {
+            What::Deaf { .. } => {
                 // A handshake takes both directions, and so does a connection that crosses another one.
                 self.links.pair(device, with).allowed = false;
                 if !self.links.answers(device, with) {
@@ -72,21 +87,14 @@ impl Flock {
                     self.later(SILENT, Event::GivenUp { a: device, b: with, conn: conn.number });
                 }
             }
-            What::Cross { with } if self.is_other(device, with) => self.both_dial(device, with),
-            What::Heal { with } if self.is_other(device, with) => {
+            What::Cross { .. } => self.both_dial(device, with),
+            What::Heal { .. } => {
                 self.links.pair(device, with).allowed = true;
                 self.dial(device, with);
             }
-            What::Again { with } if self.is_other(device, with) => self.disconnect(device, with),
-            what @ (What::Brake { .. } | What::Accept | What::Reject) => self.decides(device, &what),
-            what @ (What::Restore { .. } | What::RestoreTo { .. } | What::Undo | What::UndoSince { .. }) => {
-                let asked = self.asks_again(device, &what);
-                self.note(|| format!("{device} was asked: {asked:?}"));
-            }
-            what if what.with().is_some() => {}
-            _ => self.shared.world().carry_out(&act),
+            What::Again { .. } => self.disconnect(device, with),
+            _ => {}
         }
-        self.after_hands(device);
     }
 
     /// A device's index, or its folder, or all of its machine, is again what was kept of it.
