@@ -54,7 +54,7 @@ impl Engine {
             .iter()
             .filter(due)
             .take(ENTRIES_PER_ROUND)
-            .map(|(at, d)| (at.clone(), d.force))
+            .map(|(at, d)| (at.clone(), d.force || self.is_doubted(at)))
             .collect();
         if positions.is_empty() {
             return Ok(scanned);

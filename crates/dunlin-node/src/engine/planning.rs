@@ -119,7 +119,10 @@ impl Engine {
     /// Whether a step is about something whose metadata may hide a user's write: it would be taken for what the
     /// index says it is, and put aside. It is looked at first.
     fn is_in_doubt(&self, step: &Step) -> bool {
-        let in_doubt = |at| self.dirty.get(at).is_some_and(|d| d.force);
+        let in_doubt = |at| {
+            let is_gone = self.absent.contains_key(at) && self.is_doubted(at);
+            is_gone || self.dirty.get(at).is_some_and(|d| d.force)
+        };
         self.doubts.is_about(step)
             || in_doubt(&step.at)
             || matches!(&step.action, Action::Move { from, .. } if in_doubt(from))
