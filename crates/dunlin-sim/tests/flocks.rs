@@ -49,11 +49,11 @@ fn flocks_hold_all_invariants() {
     });
     let seconds = begun.elapsed().as_secs_f64();
     let rate = seeds() as f64 / seconds / threads as f64;
-    eprintln!(
+    dunlin_testkit::say(&format!(
         "{} seeds, {} events in {seconds:.0} s: {rate:.0} seeds a second a core",
         seeds(),
         events.into_inner()
-    );
+    ));
     if let Some((seed, broken)) = failed.into_inner().unwrap() {
         let short = shrink::shrink(&workload::script_with(seed, 3), broken.invariant);
         panic!("seed {seed} breaks \"{}\": {}\n{short}", broken.invariant, broken.what);
