@@ -65,10 +65,10 @@ fn all_hold(seeds: Range<u64>, script: impl Fn(u64) -> Script + Sync) {
     let seconds = begun.elapsed().as_secs_f64();
     let count = seeds.end - seeds.start;
     let rate = count as f64 / seconds / threads as f64;
-    eprintln!(
+    dunlin_testkit::say(&format!(
         "{count} seeds, {} events in {seconds:.0} s: {rate:.0} seeds a second a core",
         events.into_inner()
-    );
+    ));
     if let Some((seed, broken)) = failed.into_inner().unwrap() {
         let short = shrink::shrink(&script(seed), broken.invariant);
         panic!("seed {seed} breaks \"{}\": {}\n{short}", broken.invariant, broken.what);
