@@ -2,6 +2,10 @@
 //! message is a frame: its length as u32, big endian, then CBOR `[number, [fields…]]`. A number that is
 //! not known is skipped, fields added later are ignored: an older program understands a newer one.
 
+mod blocks;
+
+pub use blocks::{BLOCKS_PAGE, BlockPage, FEATURE_BLOCKS, HOLDS_BYTES, HOLDS_MAX, Held, HeldBlocks, Holds};
+
 use crate::codec::Malformed;
 use crate::ids::{ContentId, DeviceId, DotRange, FolderId, Incarnation, LifeId, NodeId};
 use alloc::string::String;
@@ -59,7 +63,7 @@ pub enum Message {
         /// The highest protocol version spoken.
         #[n(1)]
         max: u32,
-        /// Bits of optional abilities; none is defined yet.
+        /// Bits of optional abilities: [`FEATURE_BLOCKS`].
         #[n(2)]
         features: u64,
         /// Random for each start of the program: the same device twice with two nonces is a restart.
@@ -280,27 +284,29 @@ pub enum Request {
         #[n(1)]
         contents: Vec<ContentId>,
     },
-}
-
-/// The answer to [`Request::Have`].
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct Held {
-    /// A bit for each content, in order, the lowest of each byte first: whether it is held, or was a moment ago.
-    #[cbor(n(0), with = "minicbor::bytes")]
-    pub bits: Vec<u8>,
-}
-
-impl Held {
-    /// From one truth a content.
-    pub fn new(held: &[bool]) -> Held {
-        let byte = |some: &[bool]| some.iter().rev().fold(0u8, |byte, is| byte << 1 | u8::from(*is));
-        Held { bits: held.chunks(8).map(byte).collect() }
-    }
-
-    /// Whether the `i`-th content is held.
-    pub fn has(&self, i: usize) -> bool {
-        self.bits.get(i / 8).is_some_and(|byte| byte >> (i % 8) & 1 == 1)
-    }
+    /// The hashes of a content's blocks, answered by [`BlockPage`] frames.
+    #[n(3)]
+    Blocks {
+        /// The folder.
+        #[n(0)]
+        folder: FolderId,
+        /// The content.
+        #[n(1)]
+        content: ContentId,
+        /// Its size, as the state says.
+        #[n(2)]
+        size: u64,
+    },
+    /// Which blocks of some contents the device holds, answered by a [`Holds`] frame.
+    #[n(4)]
+    Holds {
+        /// The folder.
+        #[n(0)]
+        folder: FolderId,
+        /// The contents.
+        #[n(1)]
+        contents: Vec<ContentId>,
+    },
 }
 
 /// A range of a content.
@@ -468,14 +474,5 @@ mod tests {
         bytes.extend([1; 32]);
         bytes.extend([1, 0xf5, 0x9b, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]);
         assert!(read_message(&bytes).is_err());
-    }
-
-    #[test]
-    fn what_is_held_is_told_bit_by_bit() {
-        let held: Vec<bool> = (0..19).map(|i| i % 3 == 0).collect();
-        let told = Held::new(&held);
-        assert_eq!(told.bits.len(), 3);
-        assert!((0..19).all(|i| told.has(i) == held[i]));
-        assert!(!told.has(19) && !told.has(1000));
     }
 }

@@ -1,6 +1,7 @@
 //! A folder as it stands on this device: its disk, its control directory and its index. What the
 //! engine, the server of contents and the fetcher all work on.
 
+use crate::blocks::Lists;
 use crate::chunks::CHUNKED_MIN;
 use crate::disk::{Disk, ReadFile};
 use crate::stage::{Claim, Noted, Stage, note, noted};
@@ -23,6 +24,8 @@ pub struct Site {
     pub stage: Stage,
     /// Its index.
     pub store: Box<dyn Index>,
+    /// Lists of blocks of contents that were hashed lately.
+    pub lists: Lists,
     life: Mutex<Option<Noted>>,
 }
 
@@ -32,7 +35,7 @@ const RESERVED: u64 = 1 << 16;
 impl Site {
     /// A folder whose program has yet to begin its life.
     pub fn new(disk: Arc<dyn Disk>, stage: Stage, store: Box<dyn Index>) -> Site {
-        Site { disk, stage, store, life: Mutex::default() }
+        Site { disk, stage, store, lists: Lists::default(), life: Mutex::default() }
     }
 
     /// A life of the program begins here, with `own` for its changes until it is confirmed. The index is renewed as

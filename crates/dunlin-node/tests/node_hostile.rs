@@ -272,6 +272,7 @@ async fn what_a_member_withholds_or_forges_is_asked_of_another() {
                     (_, Request::Have { .. }) => {
                         let _ = send_frame(&mut send, &Held { bits: vec![0xff; 1 << 16] }).await;
                     }
+                    _ => {}
                 }
             });
         }));

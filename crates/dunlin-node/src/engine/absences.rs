@@ -159,7 +159,7 @@ impl Engine {
         gone.extend(found.absent.drain(..).map(|at| Observation { at, seen: Seen::Absent }));
         let mut seen = std::mem::take(&mut found.seen);
         if snapshot.local(&at)?.is_some_and(|row| row.content == Content::Dir) {
-            for hashed in scan::hash_all(self.folder.disk.as_ref(), &found.hash) {
+            for hashed in scan::hash_all(self.folder.disk.as_ref(), &self.folder.lists, &found.hash) {
                 self.hashed(hashed, &mut seen);
             }
         } else if !found.hash.is_empty() {
