@@ -43,6 +43,8 @@ pub(crate) struct PeerFolder {
     pub conn: Connection,
     /// How it is asked for much.
     pub lane: Arc<Lane>,
+    /// What its program can do, by the bits of its hello.
+    pub features: u64,
     /// Messages to the peer; a single task writes them.
     pub out: mpsc::Sender<Message>,
     /// What it is known to have.

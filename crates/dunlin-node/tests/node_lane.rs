@@ -173,7 +173,7 @@ async fn answer(send: &mut (impl AsyncWrite + Unpin), request: Request, text: &[
                 let _ = send_frame(send, &page).await;
             }
         }
-        Request::Have { .. } => {}
+        Request::Have { .. } | Request::PageList { .. } | Request::Pages { .. } => {}
     }
     let _ = send.flush().await;
 }

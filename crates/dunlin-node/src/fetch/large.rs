@@ -1,15 +1,22 @@
 //! A large content, chunk by chunk: what is here already is not fetched again.
 
+mod assembly;
 mod chunked;
+mod old;
+mod paged;
 
 use super::{Load, claim, said, sources};
 use crate::disk::WriteFile;
 use crate::engine::{Fetched, Input};
-use crate::folder::Folder;
+use crate::folder::{Folder, PeerFolder};
 use crate::stage::{Claim, Left};
 use crate::transfer::StreamError;
-use chunked::{chunked, chunks_of};
+use chunked::chunked;
+use dunlin_core::ids::ContentId;
+use dunlin_core::message::FEATURE_PAGES;
 use dunlin_core::plan::Fetch;
+use old::Old;
+use paged::paged;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -34,11 +41,11 @@ async fn bring(folder: &Arc<Folder>, fetch: &Fetch, claim: &Claim<'_>) -> Fetche
     if block_in_place(|| folder.site.copy(fetch, claim, || folder.nearby(&fetch.content))) {
         return Fetched::Staged;
     }
-    let old = block_in_place(|| chunks_of(folder, &fetch.path));
+    let old = block_in_place(|| Old::begin(folder, &fetch.path));
     for peer in sources(folder) {
         let _load = Load::on(&peer);
         let mut tasks = JoinSet::new();
-        let end = chunked(folder, &peer, fetch, &old, claim.left(), &mut tasks).await;
+        let end = by_list(folder, &peer, fetch, &old, claim.left(), &mut tasks).await;
         // Nothing may write into the part any more once others may take its room.
         tasks.shutdown().await;
         match end {
@@ -48,6 +55,25 @@ async fn bring(folder: &Arc<Folder>, fetch: &Fetch, claim: &Claim<'_>) -> Fetche
         }
     }
     Fetched::Nowhere
+}
+
+/// Fetches a content from one peer by its chunk list: in pages where there is an old file to have them from and the peer
+/// knows how to; else, and where that came to nothing, by the flat one.
+async fn by_list(
+    folder: &Arc<Folder>,
+    peer: &Arc<PeerFolder>,
+    fetch: &Fetch,
+    old: &Old,
+    left: Left,
+    tasks: &mut JoinSet<Result<(), Broken>>,
+) -> Result<bool, Broken> {
+    if peer.features & FEATURE_PAGES != 0 && !old.is_empty() {
+        if let Some(whole) = paged(folder, peer, fetch, old, left.clone(), tasks).await? {
+            return Ok(whole);
+        }
+        tasks.shutdown().await;
+    }
+    chunked(folder, peer, fetch, old, left, tasks).await
 }
 
 /// Why a content did not come from a peer.
@@ -103,14 +129,18 @@ impl Part {
     }
 }
 
+/// Opens the partial file of a content.
+fn open(folder: &Folder, fetch: &Fetch, left: Left) -> io::Result<Part> {
+    let (part, new) = folder.site.stage.open_part(&fetch.content)?;
+    let part = Part { file: Arc::from(part), new, left, unsynced: Arc::default(), lost: Arc::default() };
+    part.file.set_len(fetch.size)?;
+    Ok(part)
+}
+
 /// The whole is verified once more before it counts: the list was only a hint of the peer's.
 fn finish(folder: &Folder, part: &Part, fetch: &Fetch) -> Result<bool, Broken> {
     block_in_place(|| {
-        // Synced through the handle that wrote, so that no error goes to somebody else.
-        if part.file.sync_data().is_err() || part.lost.load(Ordering::Relaxed) {
-            folder.site.stage.drop_part(&fetch.content)?;
-            return Err(Broken::Disk(io::Error::other("what was written could not be made durable")));
-        }
+        sync(folder, part, fetch)?;
         let (mut hasher, mut buffer, mut offset) = (blake3::Hasher::new(), vec![0; 1 << 20], 0);
         loop {
             let n = part.file.read_at(&mut buffer, offset)?;
@@ -120,11 +150,26 @@ fn finish(folder: &Folder, part: &Part, fetch: &Fetch) -> Result<bool, Broken> {
             hasher.update(&buffer[..n]);
             offset += n as u64;
         }
-        if *hasher.finalize().as_bytes() == fetch.content.0 {
-            folder.site.stage.finish_part(fetch.content)?;
-            return Ok(true);
-        }
-        folder.site.stage.drop_part(&fetch.content)?;
-        Ok(false)
+        conclude(folder, fetch, ContentId(*hasher.finalize().as_bytes()))
     })
+}
+
+/// Makes what was written durable.
+fn sync(folder: &Folder, part: &Part, fetch: &Fetch) -> Result<(), Broken> {
+    // Through the handle that wrote, so that no error goes to somebody else.
+    if part.file.sync_data().is_err() || part.lost.load(Ordering::Relaxed) {
+        folder.site.stage.drop_part(&fetch.content)?;
+        return Err(Broken::Disk(io::Error::other("what was written could not be made durable")));
+    }
+    Ok(())
+}
+
+/// Stages the part, if what it holds is the content.
+fn conclude(folder: &Folder, fetch: &Fetch, holds: ContentId) -> Result<bool, Broken> {
+    if holds == fetch.content {
+        folder.site.stage.finish_part(fetch.content)?;
+        return Ok(true);
+    }
+    folder.site.stage.drop_part(&fetch.content)?;
+    Ok(false)
 }

@@ -2,50 +2,44 @@
 
 use super::super::ask;
 use super::super::piece::Incoming;
-use super::{Broken, Part, finish};
-use crate::chunks::{CHUNK_MAX, CHUNKED_MIN};
+use super::old::Old;
+use super::{Broken, Part, finish, open};
+use crate::chunks::CHUNK_MAX;
+use crate::disk::ReadFile;
 use crate::folder::{Folder, PeerFolder};
 use crate::stage::Left;
 use crate::transfer::{StreamError, read_answer};
-use dunlin_core::ids::{ContentId, FolderId};
+use dunlin_core::ids::FolderId;
 use dunlin_core::message::{Chunk, ChunkPage, Piece, Request, read};
-use dunlin_core::path::RelPath;
 use dunlin_core::plan::Fetch;
-use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use tokio::task::{JoinSet, block_in_place};
 
 /// Missing chunks that follow each other are asked for together up to this size.
-const RANGE: u64 = 4 << 20;
+pub(super) const RANGE: u64 = 4 << 20;
 /// Ranges of one content under way at once.
-const RANGES: usize = 4;
+pub(super) const RANGES: usize = 4;
 /// The most chunks of a content: what a list may make us remember.
-const CHUNKS_MAX: u64 = 1 << 26;
-
-/// The chunks of the file that is to be replaced: most of them are usually in the new one too.
-pub(super) type Known = BTreeMap<ContentId, (RelPath, u64, u32)>;
-
-pub(super) fn chunks_of(folder: &Folder, path: &RelPath) -> Known {
-    let mut out = Known::new();
-    let Ok(file) = folder.site.disk.open(path) else { return out };
-    if file.stat().map_or(0, |s| s.size) < CHUNKED_MIN {
-        return out;
-    }
-    let mut offset = 0;
-    for chunk in crate::chunks::chunks(file.as_ref()).map_while(Result::ok) {
-        out.entry(chunk.hash).or_insert((path.clone(), offset, chunk.len));
-        offset += u64::from(chunk.len);
-    }
-    out
-}
+pub(super) const CHUNKS_MAX: u64 = 1 << 26;
 
 /// A run of missing chunks.
 #[derive(Default)]
-struct Run {
-    offset: u64,
-    len: u64,
+pub(super) struct Run {
+    pub(super) offset: u64,
+    pub(super) len: u64,
     chunks: Vec<Chunk>,
+}
+
+impl Run {
+    /// Adds the chunk that is at `offset`: right after the others.
+    pub(super) fn push(&mut self, offset: u64, chunk: Chunk) {
+        if self.len == 0 {
+            self.offset = offset;
+        }
+        self.len += u64::from(chunk.len);
+        self.chunks.push(chunk);
+    }
 }
 
 /// Fetches a large content from one peer; `false` if the peer does not hold it, or holds something
@@ -54,36 +48,42 @@ pub(super) async fn chunked(
     folder: &Arc<Folder>,
     peer: &Arc<PeerFolder>,
     fetch: &Fetch,
-    old: &Known,
+    old: &Old,
     left: Left,
     tasks: &mut JoinSet<Result<(), Broken>>,
 ) -> Result<bool, Broken> {
-    let (part, new) = folder.site.stage.open_part(&fetch.content)?;
-    let part = Part { file: Arc::from(part), new, left, unsynced: Arc::default(), lost: Arc::default() };
-    part.file.set_len(fetch.size)?;
+    let part = open(folder, fetch, left)?;
+    let file = old.file();
     let request = Request::Chunks { folder: folder.id, content: fetch.content, size: fetch.size };
     let mut list = ask(peer, &request).await?;
-    let (mut offset, mut run, mut count) = (0, Run::default(), 0);
+    let (mut offset, mut run, mut count, mut guessed) = (0, Run::default(), 0, 0);
     loop {
         let body = read_answer(&mut list).await?;
         let page = read(&body).map_err(|_| StreamError::Protocol("a chunk list cannot be read"))?;
         let ChunkPage::Chunks { chunks, last } = page else { return Ok(false) };
+        if chunks.is_empty() && !last {
+            return Err(StreamError::Protocol("a chunk list does not fit").into());
+        }
         for chunk in chunks {
             count += 1;
             let end = offset + u64::from(chunk.len);
             if chunk.len == 0 || chunk.len as usize > CHUNK_MAX || end > fetch.size || count > CHUNKS_MAX {
                 return Err(StreamError::Protocol("a chunk list does not fit").into());
             }
-            let here = block_in_place(|| is_here(folder, &part, old, offset, &chunk))?;
+            let here = block_in_place(|| in_part(&part, offset, &chunk))? || {
+                let found = old.chunk(&chunk, offset, &mut guessed).await;
+                match file.as_ref().zip(found) {
+                    Some((file, from)) => {
+                        block_in_place(|| copy(&part, file.as_ref(), from, offset, &chunk))?
+                    }
+                    None => false,
+                }
+            };
             if here || run.len >= RANGE {
                 flush(folder, peer, fetch, &part, &mut run, tasks).await?;
             }
             if !here {
-                if run.len == 0 {
-                    run.offset = offset;
-                }
-                run.len += u64::from(chunk.len);
-                run.chunks.push(chunk);
+                run.push(offset, chunk);
             }
             offset = end;
         }
@@ -101,31 +101,30 @@ pub(super) async fn chunked(
     finish(folder, &part, fetch)
 }
 
-/// Whether a chunk is in the partial file already, or can be copied from the old file.
-fn is_here(folder: &Folder, part: &Part, old: &Known, offset: u64, chunk: &Chunk) -> io::Result<bool> {
-    if part.new && old.is_empty() {
+/// Whether a chunk is in the partial file already.
+pub(super) fn in_part(part: &Part, offset: u64, chunk: &Chunk) -> io::Result<bool> {
+    if part.new {
         return Ok(false);
     }
     let mut bytes = vec![0; chunk.len as usize];
-    if !part.new && read_full(|b, o| part.file.read_at(b, o), &mut bytes, offset)? && is_chunk(chunk, &bytes)
-    {
-        return Ok(true);
+    Ok(read_full(|b, o| part.file.read_at(b, o), &mut bytes, offset)? && is_chunk(chunk, &bytes))
+}
+
+/// Copies a chunk from the old file, if it still is there.
+fn copy(part: &Part, old: &dyn ReadFile, from: u64, offset: u64, chunk: &Chunk) -> io::Result<bool> {
+    let mut bytes = vec![0; chunk.len as usize];
+    if !read_full(|b, o| old.read_at(b, o), &mut bytes, from).unwrap_or(false) || !is_chunk(chunk, &bytes) {
+        return Ok(false);
     }
-    let Some((path, at, len)) = old.get(&chunk.hash).filter(|k| k.2 == chunk.len) else { return Ok(false) };
-    debug_assert_eq!(*len, chunk.len);
-    let Ok(file) = folder.site.disk.open(path) else { return Ok(false) };
-    if read_full(|b, o| file.read_at(b, o), &mut bytes, *at).unwrap_or(false) && is_chunk(chunk, &bytes) {
-        part.write(&bytes, offset)?;
-        return Ok(true);
-    }
-    Ok(false)
+    part.write(&bytes, offset)?;
+    Ok(true)
 }
 
 fn is_chunk(chunk: &Chunk, bytes: &[u8]) -> bool {
     *blake3::hash(bytes).as_bytes() == chunk.hash.0
 }
 
-fn read_full(
+pub(super) fn read_full(
     read: impl Fn(&mut [u8], u64) -> io::Result<usize>,
     buffer: &mut [u8],
     offset: u64,
@@ -163,7 +162,7 @@ async fn flush(
     Ok(())
 }
 
-async fn range(
+pub(super) async fn range(
     peer: Arc<PeerFolder>,
     part: Part,
     folder: FolderId,
