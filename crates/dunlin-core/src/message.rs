@@ -3,8 +3,13 @@
 //! not known is skipped, fields added later are ignored: an older program understands a newer one.
 
 mod blocks;
+mod chunks;
 
 pub use blocks::{BLOCKS_PAGE, BlockPage, FEATURE_BLOCKS, HOLDS_BYTES, HOLDS_MAX, Held, HeldBlocks, Holds};
+pub use chunks::{
+    Chunk, ChunkPage, PAGE_CHUNKS_MAX, PAGE_CHUNKS_MIN, PageList, PageRef, SPANS_MAX, Span, ends_page,
+    page_id, pages,
+};
 
 use crate::codec::Malformed;
 use crate::ids::{ContentId, DeviceId, DotRange, FolderId, Incarnation, LifeId, NodeId};
@@ -19,6 +24,8 @@ pub const ALPN: &[u8] = b"dunlin/1";
 pub const ALPN_JOIN: &[u8] = b"dunlin-join/1";
 /// The protocol version spoken.
 pub const VERSION: u32 = 1;
+/// Bit of the hello's `features`: the sender is asked for chunk lists in pages.
+pub const FEATURE_PAGES: u64 = 1 << 1;
 /// The longest frame accepted, in bytes.
 pub const FRAME_MAX: usize = 1 << 20;
 /// About how many bytes of rows are put into one message.
@@ -63,7 +70,7 @@ pub enum Message {
         /// The highest protocol version spoken.
         #[n(1)]
         max: u32,
-        /// Bits of optional abilities: [`FEATURE_BLOCKS`].
+        /// Bits of optional abilities: [`FEATURE_BLOCKS`], [`FEATURE_PAGES`].
         #[n(2)]
         features: u64,
         /// Random for each start of the program: the same device twice with two nonces is a restart.
@@ -307,6 +314,29 @@ pub enum Request {
         #[n(1)]
         contents: Vec<ContentId>,
     },
+    /// The pages of a content's chunk list, answered by [`PageList`] frames. Only to devices with [`FEATURE_PAGES`].
+    #[n(5)]
+    PageList {
+        /// The folder.
+        #[n(0)]
+        folder: FolderId,
+        /// The content.
+        #[n(1)]
+        content: ContentId,
+    },
+    /// Some of those pages, each answered by a [`ChunkPage`] frame, in order.
+    #[n(6)]
+    Pages {
+        /// The folder.
+        #[n(0)]
+        folder: FolderId,
+        /// The content.
+        #[n(1)]
+        content: ContentId,
+        /// Where the pages are.
+        #[n(2)]
+        spans: Vec<Span>,
+    },
 }
 
 /// A range of a content.
@@ -332,35 +362,6 @@ pub enum Header {
     /// The device does not hold this content; no bytes follow.
     #[n(1)]
     NotHere,
-}
-
-/// Part of a chunk list.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub enum ChunkPage {
-    /// The next chunks.
-    #[n(0)]
-    Chunks {
-        /// Their lengths and hashes, in the order of the content.
-        #[n(0)]
-        chunks: Vec<Chunk>,
-        /// Whether the list ends here.
-        #[n(1)]
-        last: bool,
-    },
-    /// The device does not hold this content.
-    #[n(1)]
-    NotHere,
-}
-
-/// A chunk of a content.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct Chunk {
-    /// Its length in bytes.
-    #[n(0)]
-    pub len: u32,
-    /// The BLAKE3 hash of its bytes.
-    #[n(1)]
-    pub hash: ContentId,
 }
 
 /// What a device that holds an invitation asks.

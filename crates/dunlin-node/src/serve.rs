@@ -1,16 +1,17 @@
 //! Answers requests for content. The folder itself is the store: what is served is read from where
 //! it stands, and only if its metadata say that it is still what the index says.
 
+mod lists;
+
 use crate::blocks::{serves, threads, values};
-use crate::chunks::chunks;
 use crate::disk::ReadFile;
 use crate::folder::{Folder, Gathered, lock};
 use crate::transfer::{StreamError, send_frame};
 use dunlin_core::blocks::{self, Value};
 use dunlin_core::ids::{ContentId, FolderId};
 use dunlin_core::message::{
-    BLOCKS_PAGE, BlockPage, ChunkPage, HAVE_MAX, HOLDS_BYTES, HOLDS_MAX, Header, Held, HeldBlocks, Holds,
-    PIECE_MAX, PIECES_MAX, Piece, Request, frame, read,
+    BLOCKS_PAGE, BlockPage, HAVE_MAX, HOLDS_BYTES, HOLDS_MAX, Header, Held, HeldBlocks, Holds, PIECE_MAX,
+    PIECES_MAX, Piece, Request, frame, read,
 };
 use std::io;
 use std::sync::Arc;
@@ -20,8 +21,6 @@ use tokio::task::block_in_place;
 
 /// Bytes read and sent at a time.
 const BLOCK: u64 = 256 << 10;
-/// Chunks in one page of a list.
-const PAGE: usize = 256;
 /// Blocks in one page of a list that is here. Pages of one that is being made are as short as may be: who asked hears something.
 const BLOCKS_READY: usize = 8192;
 
@@ -84,7 +83,15 @@ pub(crate) async fn serve(
         }
         Request::Chunks { folder, content, .. } => {
             let folder = find(folder).ok_or(StreamError::Protocol("no such folder"))?;
-            send_chunks(&folder, &mut send, content).await?;
+            lists::send_chunks(&folder, &mut send, content).await?;
+        }
+        Request::PageList { folder, content } => {
+            let folder = find(folder).ok_or(StreamError::Protocol("no such folder"))?;
+            lists::send_page_list(&folder, &mut send, content).await?;
+        }
+        Request::Pages { folder, content, spans } => {
+            let folder = find(folder).ok_or(StreamError::Protocol("no such folder"))?;
+            lists::send_pages(&folder, &mut send, content, spans).await?;
         }
         Request::Have { folder, contents } => {
             if contents.len() > HAVE_MAX {
@@ -278,32 +285,4 @@ fn make_blocks(folder: &Folder, content: ContentId, size: u64, pages: &mpsc::Sen
     if blocks::root(&list) == Some(content) {
         folder.site.lists.put(content, &list);
     }
-}
-
-async fn send_chunks(
-    folder: &Arc<Folder>,
-    send: &mut (impl AsyncWrite + Unpin),
-    content: ContentId,
-) -> Result<(), StreamError> {
-    let (pages, mut made) = mpsc::channel(4);
-    let folder = folder.clone();
-    tokio::task::spawn_blocking(move || {
-        let Some(Source::File(file)) = source(&folder, &content) else {
-            return pages.blocking_send(ChunkPage::NotHere);
-        };
-        let mut page = Vec::new();
-        for chunk in chunks(file.as_ref()) {
-            let Ok(chunk) = chunk else { return Ok(()) };
-            page.push(chunk);
-            if page.len() == PAGE {
-                let chunks = std::mem::take(&mut page);
-                pages.blocking_send(ChunkPage::Chunks { chunks, last: false })?;
-            }
-        }
-        pages.blocking_send(ChunkPage::Chunks { chunks: page, last: true })
-    });
-    while let Some(page) = made.recv().await {
-        send_frame(send, &page).await?;
-    }
-    Ok(())
 }

@@ -15,7 +15,7 @@ use crate::node::Shared;
 use crate::transfer::{StreamError, read_frame, send_frame};
 use dunlin_core::ids::{DeviceId, FolderId, Incarnation};
 use dunlin_core::life::Heard;
-use dunlin_core::message::{DeviceAddress, FEATURE_BLOCKS, Message, VERSION, read_message};
+use dunlin_core::message::{DeviceAddress, FEATURE_BLOCKS, FEATURE_PAGES, Message, VERSION, read_message};
 use dunlin_core::session::{Link, Outgoing, Speaker, Standing, old_stays, opening};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -50,13 +50,14 @@ pub(crate) struct Peer {
     pub device: DeviceId,
     pub name: String,
     pub conn: Connection,
+    /// What its program can do, by the bits of its hello.
+    features: u64,
     /// How it is asked for much.
     pub lane: Arc<Lane>,
     /// The TCP connections by which it asks.
     served: bulk::Served,
     /// Drawn by the peer's program when it started.
     nonce: u64,
-    features: u64,
     since: Instant,
     out: mpsc::Sender<Message>,
 }
@@ -136,7 +137,7 @@ async fn open(shared: &Shared, conn: &Connection) -> Result<Opened, StreamError>
     let hello = Message::Hello {
         min: VERSION,
         max: VERSION,
-        features: FEATURE_BLOCKS,
+        features: FEATURE_BLOCKS | FEATURE_PAGES,
         nonce: shared.nonce,
         name: shared.name.clone(),
     };

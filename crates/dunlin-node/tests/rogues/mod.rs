@@ -162,7 +162,19 @@ impl Rogue {
 
     /// A file in the root, as a row.
     pub fn file(&self, name: &str, content: ContentId, size: u64, rank: u64) -> (NodeId, State) {
-        let (mut s, dot) = (State::default(), Dot { inc: self.inc(), counter: 1 });
+        self.file_at(1, name, content, size, rank)
+    }
+
+    /// The same by its change with this number: it replaces what earlier ones said.
+    pub fn file_at(
+        &self,
+        counter: u64,
+        name: &str,
+        content: ContentId,
+        size: u64,
+        rank: u64,
+    ) -> (NodeId, State) {
+        let (mut s, dot) = (State::default(), Dot { inc: self.inc(), counter });
         s.seen.add(dot);
         let name = Name::new(name.as_bytes()).unwrap();
         let node = NodeId::created(ROOT, &name, 0);

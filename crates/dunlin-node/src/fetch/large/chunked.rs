@@ -1,164 +1,89 @@
-//! A large content, chunk by chunk: what is here already is not fetched again.
+//! A large content by its chunk list: what the file that it replaces has of it is not fetched again.
 
+use super::super::ask;
 use super::super::piece::Incoming;
-use super::super::{Load, ask, said, sources};
-use crate::chunks::{CHUNK_MAX, CHUNKED_MIN};
-use crate::disk::WriteFile;
-use crate::engine::Fetched;
+use super::old::Old;
+use super::{Broken, Part, finish, open};
+use crate::chunks::CHUNK_MAX;
+use crate::disk::ReadFile;
 use crate::folder::{Folder, PeerFolder};
-use crate::stage::{Claim, Left};
+use crate::stage::Left;
 use crate::transfer::{StreamError, read_answer};
-use dunlin_core::ids::{ContentId, FolderId};
+use dunlin_core::ids::FolderId;
 use dunlin_core::message::{Chunk, ChunkPage, Piece, Request, read};
-use dunlin_core::path::RelPath;
 use dunlin_core::plan::Fetch;
-use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::task::{JoinSet, block_in_place};
 
 /// Missing chunks that follow each other are asked for together up to this size.
-const RANGE: u64 = 4 << 20;
+pub(super) const RANGE: u64 = 4 << 20;
 /// Ranges of one content under way at once.
-const RANGES: usize = 4;
-/// After so many bytes the disk is made to write.
-const SYNC_EVERY: u64 = 48 << 20;
+pub(super) const RANGES: usize = 4;
 /// The most chunks of a content: what a list may make us remember.
-const CHUNKS_MAX: u64 = 1 << 26;
-
-/// Brings a content in by its chunk list, from whoever holds it.
-pub(super) async fn bring(folder: &Arc<Folder>, fetch: &Fetch, claim: &Claim<'_>) -> Fetched {
-    let old = block_in_place(|| chunks_of(folder, &fetch.path));
-    for peer in sources(folder) {
-        let _load = Load::on(&peer);
-        let mut tasks = JoinSet::new();
-        let end = chunked(folder, &peer, fetch, &old, claim.left(), &mut tasks).await;
-        // Nothing may write into the part any more once others may take its room.
-        tasks.shutdown().await;
-        match end {
-            Ok(true) => return Fetched::Staged,
-            Ok(false) | Err(Broken::Stream) => {}
-            Err(Broken::Disk(e)) => return said(folder, &e),
-        }
-    }
-    Fetched::Nowhere
-}
-
-/// The chunks of the file that is to be replaced: most of them are usually in the new one too.
-type Known = BTreeMap<ContentId, (RelPath, u64, u32)>;
-
-fn chunks_of(folder: &Folder, path: &RelPath) -> Known {
-    let mut out = Known::new();
-    let Ok(file) = folder.site.disk.open(path) else { return out };
-    if file.stat().map_or(0, |s| s.size) < CHUNKED_MIN {
-        return out;
-    }
-    let mut offset = 0;
-    for chunk in crate::chunks::chunks(file.as_ref()).map_while(Result::ok) {
-        out.entry(chunk.hash).or_insert((path.clone(), offset, chunk.len));
-        offset += u64::from(chunk.len);
-    }
-    out
-}
-
-/// Why a content did not come from a peer.
-enum Broken {
-    /// The peer, or the way to it: somebody else is asked.
-    Stream,
-    /// This disk.
-    Disk(io::Error),
-}
-
-impl From<StreamError> for Broken {
-    fn from(_: StreamError) -> Broken {
-        Broken::Stream
-    }
-}
-
-impl From<io::Error> for Broken {
-    fn from(e: io::Error) -> Broken {
-        Broken::Disk(e)
-    }
-}
-
-/// The partial file of a content while it is filled.
-#[derive(Clone)]
-struct Part {
-    file: Arc<dyn WriteFile>,
-    /// Nothing was in it before: there is nothing to look for.
-    new: bool,
-    /// What was set aside for it and not written yet.
-    left: Left,
-    unsynced: Arc<AtomicU64>,
-    /// A sync failed: the system says so only once, and nobody knows what the disk holds.
-    lost: Arc<AtomicBool>,
-}
-
-impl Part {
-    /// Writes, and now and then has the disk begin with what came so far: at the end only the last
-    /// part of it is waited for.
-    fn write(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.file.write_at(bytes, offset)?;
-        self.left.wrote(bytes.len());
-        let before = self.unsynced.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        if before < SYNC_EVERY && before + bytes.len() as u64 >= SYNC_EVERY {
-            let part = self.clone();
-            tokio::task::spawn_blocking(move || {
-                if part.file.sync_data().is_err() {
-                    part.lost.store(true, Ordering::Relaxed);
-                }
-                part.unsynced.store(0, Ordering::Relaxed);
-            });
-        }
-        Ok(())
-    }
-}
+pub(super) const CHUNKS_MAX: u64 = 1 << 26;
 
 /// A run of missing chunks.
 #[derive(Default)]
-struct Run {
-    offset: u64,
-    len: u64,
+pub(super) struct Run {
+    pub(super) offset: u64,
+    pub(super) len: u64,
     chunks: Vec<Chunk>,
+}
+
+impl Run {
+    /// Adds the chunk that is at `offset`: right after the others.
+    pub(super) fn push(&mut self, offset: u64, chunk: Chunk) {
+        if self.len == 0 {
+            self.offset = offset;
+        }
+        self.len += u64::from(chunk.len);
+        self.chunks.push(chunk);
+    }
 }
 
 /// Fetches a large content from one peer; `false` if the peer does not hold it, or holds something
 /// else under its name. What is verified stays in the partial file, whatever happens.
-async fn chunked(
+pub(super) async fn chunked(
     folder: &Arc<Folder>,
     peer: &Arc<PeerFolder>,
     fetch: &Fetch,
-    old: &Known,
+    old: &Old,
     left: Left,
     tasks: &mut JoinSet<Result<(), Broken>>,
 ) -> Result<bool, Broken> {
-    let (part, new) = folder.site.stage.open_part(&fetch.content)?;
-    let part = Part { file: Arc::from(part), new, left, unsynced: Arc::default(), lost: Arc::default() };
-    part.file.set_len(fetch.size)?;
+    let part = open(folder, fetch, left)?;
+    let file = old.file();
     let request = Request::Chunks { folder: folder.id, content: fetch.content, size: fetch.size };
     let mut list = ask(peer, &request).await?;
-    let (mut offset, mut run, mut count) = (0, Run::default(), 0);
+    let (mut offset, mut run, mut count, mut guessed) = (0, Run::default(), 0, 0);
     loop {
         let body = read_answer(&mut list).await?;
         let page = read(&body).map_err(|_| StreamError::Protocol("a chunk list cannot be read"))?;
         let ChunkPage::Chunks { chunks, last } = page else { return Ok(false) };
+        if chunks.is_empty() && !last {
+            return Err(StreamError::Protocol("a chunk list does not fit").into());
+        }
         for chunk in chunks {
             count += 1;
             let end = offset + u64::from(chunk.len);
             if chunk.len == 0 || chunk.len as usize > CHUNK_MAX || end > fetch.size || count > CHUNKS_MAX {
                 return Err(StreamError::Protocol("a chunk list does not fit").into());
             }
-            let here = block_in_place(|| is_here(folder, &part, old, offset, &chunk))?;
+            let here = block_in_place(|| in_part(&part, offset, &chunk))? || {
+                let found = old.chunk(&chunk, offset, &mut guessed).await;
+                match file.as_ref().zip(found) {
+                    Some((file, from)) => {
+                        block_in_place(|| copy(&part, file.as_ref(), from, offset, &chunk))?
+                    }
+                    None => false,
+                }
+            };
             if here || run.len >= RANGE {
                 flush(folder, peer, fetch, &part, &mut run, tasks).await?;
             }
             if !here {
-                if run.len == 0 {
-                    run.offset = offset;
-                }
-                run.len += u64::from(chunk.len);
-                run.chunks.push(chunk);
+                run.push(offset, chunk);
             }
             offset = end;
         }
@@ -176,57 +101,30 @@ async fn chunked(
     finish(folder, &part, fetch)
 }
 
-/// The whole is verified once more before it counts: the list was only a hint of the peer's.
-fn finish(folder: &Folder, part: &Part, fetch: &Fetch) -> Result<bool, Broken> {
-    block_in_place(|| {
-        // Synced through the handle that wrote, so that no error goes to somebody else.
-        if part.file.sync_data().is_err() || part.lost.load(Ordering::Relaxed) {
-            folder.site.stage.drop_part(&fetch.content)?;
-            return Err(Broken::Disk(io::Error::other("what was written could not be made durable")));
-        }
-        let (mut hasher, mut buffer, mut offset) = (blake3::Hasher::new(), vec![0; 1 << 20], 0);
-        loop {
-            let n = part.file.read_at(&mut buffer, offset)?;
-            if n == 0 {
-                break;
-            }
-            hasher.update(&buffer[..n]);
-            offset += n as u64;
-        }
-        if *hasher.finalize().as_bytes() == fetch.content.0 {
-            folder.site.stage.finish_part(fetch.content)?;
-            return Ok(true);
-        }
-        folder.site.stage.drop_part(&fetch.content)?;
-        Ok(false)
-    })
-}
-
-/// Whether a chunk is in the partial file already, or can be copied from the old file.
-fn is_here(folder: &Folder, part: &Part, old: &Known, offset: u64, chunk: &Chunk) -> io::Result<bool> {
-    if part.new && old.is_empty() {
+/// Whether a chunk is in the partial file already.
+pub(super) fn in_part(part: &Part, offset: u64, chunk: &Chunk) -> io::Result<bool> {
+    if part.new {
         return Ok(false);
     }
     let mut bytes = vec![0; chunk.len as usize];
-    if !part.new && read_full(|b, o| part.file.read_at(b, o), &mut bytes, offset)? && is_chunk(chunk, &bytes)
-    {
-        return Ok(true);
+    Ok(read_full(|b, o| part.file.read_at(b, o), &mut bytes, offset)? && is_chunk(chunk, &bytes))
+}
+
+/// Copies a chunk from the old file, if it still is there.
+fn copy(part: &Part, old: &dyn ReadFile, from: u64, offset: u64, chunk: &Chunk) -> io::Result<bool> {
+    let mut bytes = vec![0; chunk.len as usize];
+    if !read_full(|b, o| old.read_at(b, o), &mut bytes, from).unwrap_or(false) || !is_chunk(chunk, &bytes) {
+        return Ok(false);
     }
-    let Some((path, at, len)) = old.get(&chunk.hash).filter(|k| k.2 == chunk.len) else { return Ok(false) };
-    debug_assert_eq!(*len, chunk.len);
-    let Ok(file) = folder.site.disk.open(path) else { return Ok(false) };
-    if read_full(|b, o| file.read_at(b, o), &mut bytes, *at).unwrap_or(false) && is_chunk(chunk, &bytes) {
-        part.write(&bytes, offset)?;
-        return Ok(true);
-    }
-    Ok(false)
+    part.write(&bytes, offset)?;
+    Ok(true)
 }
 
 fn is_chunk(chunk: &Chunk, bytes: &[u8]) -> bool {
     *blake3::hash(bytes).as_bytes() == chunk.hash.0
 }
 
-fn read_full(
+pub(super) fn read_full(
     read: impl Fn(&mut [u8], u64) -> io::Result<usize>,
     buffer: &mut [u8],
     offset: u64,
@@ -264,7 +162,7 @@ async fn flush(
     Ok(())
 }
 
-async fn range(
+pub(super) async fn range(
     peer: Arc<PeerFolder>,
     part: Part,
     folder: FolderId,
