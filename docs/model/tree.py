@@ -53,8 +53,8 @@ def blake3(data):
 
 def dot_bytes(dot): return dot[0] + struct.pack("<Q", dot[1])
 def named(parent, name): return parent + struct.pack("<H", len(name)) + name
-def node_id(parent, name, n): return blake3(b"dunlin node\0" + parent + struct.pack("<I", n) + name)[:16]
-def split_id(n, dot): return blake3(b"dunlin split\0" + n + dot_bytes(dot))[:16]      # a version that lost its name becomes a node of its own
+def node_id(parent, name, n): return parent[2:4] + blake3(b"dunlin node\0" + parent + struct.pack("<I", n) + name)[:14]   # siblings begin alike
+def split_id(n, dot): return n[:2] + blake3(b"dunlin split\0" + n + dot_bytes(dot))[:14]      # a version that lost its name becomes a node of its own
 def inc_id(name): return blake3(b"dunlin inc\0" + name.encode())[:16]
 def copy_tail(n, dot): return blake3(b"dunlin copy\0" + n + dot_bytes(dot)).hex()
 def file_tail(n): return blake3(b"dunlin file\0" + n).hex()

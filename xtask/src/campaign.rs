@@ -16,6 +16,7 @@ mod syscall;
 
 pub use field::Field;
 
+use dunlin_testkit::{say, skipped};
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -103,68 +104,55 @@ fn campaign(campaign: &Campaign, options: &Options) -> u64 {
         return 0;
     }
     let (runs, begun) = (options.runs.unwrap_or(campaign.runs), Instant::now());
-    let (mut bad, mut orphaned) = (Vec::new(), 0);
+    let mut failed = Vec::new();
     for seed in options.seed..options.seed + runs {
-        let (line, end) = one(campaign, seed, options.keep);
+        let (line, good) = one(campaign, seed, options.keep);
         tell(&line);
-        orphaned += u64::from(end == End::Orphaned);
-        if end != End::Good {
-            bad.push(seed);
+        if !good {
+            failed.push(seed);
         }
     }
-    let (failed, took) = (bad.len() as u64 - orphaned, begun.elapsed().as_secs());
-    let from = options.seed;
-    tell(&format!("{name}: {runs} runs from seed {from}, {failed} failed, {orphaned} orphaned, {took} s"));
-    for seed in &bad {
+    let (from, took) = (options.seed, begun.elapsed().as_secs());
+    tell(&format!("{name}: {runs} runs from seed {from}, {} failed, {took} s", failed.len()));
+    for seed in &failed {
         tell(&format!("  again: cargo xtask campaign {name} --runs 1 --seed {seed} --keep"));
     }
-    bad.len() as u64
+    failed.len() as u64
 }
 
-/// How a run ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    Good,
-    /// Nothing is lost and all are alike, but something is wanted that nobody holds: `field::orphans`.
-    Orphaned,
-    Failed,
-}
-
-fn one(campaign: &Campaign, seed: u64, keep: bool) -> (String, End) {
+/// A line about a run, and whether all was well.
+fn one(campaign: &Campaign, seed: u64, keep: bool) -> (String, bool) {
     let (name, begun) = (campaign.name, Instant::now());
     let mut field = Field::new(seed);
     let ended = catch_unwind(AssertUnwindSafe(|| (campaign.run)(&mut field)));
     let took = begun.elapsed().as_secs_f64();
     match ended {
-        Ok(done) if field.orphans.get() == 0 => {
-            (format!("{name} {seed}: ok, {done}, {took:.1} s"), End::Good)
-        }
-        Ok(done) => {
-            let orphans = format!("ORPHANED: {} versions wanted that nobody holds", field.orphans.get());
-            (format!("{name} {seed}: {orphans}, {done}, {took:.1} s"), End::Orphaned)
-        }
+        Ok(done) => (format!("{name} {seed}: ok, {done}, {took:.1} s"), true),
         Err(why) => {
             let words = why.downcast_ref::<String>().map(String::as_str);
             let words = words.or(why.downcast_ref::<&str>().copied()).unwrap_or("it panicked");
             let kept = if keep { format!("; kept in {}", field.keep().display()) } else { String::new() };
-            (
-                format!("{name} {seed}: FAILED, {took:.1} s{kept}\n  {}", words.replace('\n', "\n  ")),
-                End::Failed,
-            )
+            (format!("{name} {seed}: FAILED, {took:.1} s{kept}\n  {}", words.replace('\n', "\n  ")), false)
         }
     }
 }
 
-/// A few runs of a campaign, as a test: panics if one fails, says so if it cannot run here.
-pub fn slice(name: &str, seeds: std::ops::Range<u64>) {
+/// Runs of a slice at a time: a run mostly waits.
+const TOGETHER: usize = 4;
+
+/// These runs of a campaign, as a test: panics if one fails, says so if it cannot run here.
+pub fn slice(name: &str, seeds: &[u64]) {
     let campaign = CAMPAIGNS.iter().find(|c| c.name == name).expect("a campaign of this name");
     if let Some(why) = (campaign.lacks)() {
-        tell(&format!("SKIPPED: campaign {name}: {why}"));
+        skipped(&format!("campaign {name}"), &why);
         return;
     }
-    for seed in seeds {
-        let (line, end) = one(campaign, seed, false);
-        tell(&line);
-        assert!(end != End::Failed, "{line}");
+    for some in seeds.chunks(TOGETHER) {
+        let run = |seed: &u64| {
+            let (line, good) = one(campaign, *seed, false);
+            say(&line);
+            assert!(good, "{line}");
+        };
+        std::thread::scope(|s| some.iter().for_each(|seed| drop(s.spawn(move || run(seed)))));
     }
 }

@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use dunlin_testkit::{PATIENCE, until};
+use dunlin_testkit::{PATIENCE, skipped, until};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 fn dunlin() -> Option<PathBuf> {
     let built = Path::new(env!("CARGO_BIN_EXE_dunlin-bench")).with_file_name("dunlin");
     if !built.is_file() {
-        eprintln!("SKIPPED: no dunlin is built at {}", built.display());
+        skipped("the benchmark", &format!("no dunlin is built at {}", built.display()));
     }
     Some(built).filter(|path| path.is_file())
 }

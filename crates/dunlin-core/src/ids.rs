@@ -172,15 +172,26 @@ fn first_16(hash: [u8; 32]) -> [u8; 16] {
     out
 }
 
+/// Two bytes that siblings share, then 14 of the hash: rows of one directory lie near each other in an index, and what
+/// changes together is written together.
+fn beside(near: [u8; 2], hash: [u8; 32]) -> NodeId {
+    let mut out = [0; 16];
+    out[..2].copy_from_slice(&near);
+    out[2..].copy_from_slice(&hash[..14]);
+    NodeId(out)
+}
+
 impl NodeId {
     /// The `n`-th node created as `name` in `parent`: independent creations of one path coincide.
     pub fn created(parent: NodeId, name: &Name, n: u32) -> NodeId {
-        NodeId(first_16(hash("dunlin node", &[&parent.0, &n.to_le_bytes(), name.as_bytes()])))
+        let [_, _, a, b, ..] = parent.0;
+        beside([a, b], hash("dunlin node", &[&parent.0, &n.to_le_bytes(), name.as_bytes()]))
     }
 
     /// The node that a version becomes when it lost its name and a user touches it.
     pub fn split(node: NodeId, dot: Dot) -> NodeId {
-        NodeId(first_16(hash("dunlin split", &[&node.0, &dot.inc.0, &dot.counter.to_le_bytes()])))
+        let [a, b, ..] = node.0;
+        beside([a, b], hash("dunlin split", &[&node.0, &dot.inc.0, &dot.counter.to_le_bytes()]))
     }
 }
 

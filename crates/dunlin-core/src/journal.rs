@@ -5,8 +5,9 @@
 use crate::codec::{decode_state, encode_state};
 use crate::ids::{DeviceId, Dot, Incarnation, NodeId};
 use crate::kv::{Fault, Read, View};
+use crate::names;
 use crate::rows::{Rows, Table, after, decode, encode, key};
-use crate::state::State;
+use crate::state::{Content, State};
 use crate::tree::Work;
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
@@ -36,7 +37,7 @@ impl Kind {
         match (old.alive(), new.alive()) {
             (false, false) if old.is_blank() => None,
             // A directory that was deleted may show still, for what lives in it.
-            (false, false) => Kind::beside_content(old, new, (None, None)),
+            (false, false) => Kind::beside_content(old, new, None),
             (false, true) if old.is_blank() => Some(Kind::Created),
             (false, true) => Some(Kind::Revived),
             (true, false) => Some(Kind::Deleted),
@@ -46,18 +47,23 @@ impl Kind {
                 if was.map(|(_, c)| *c) != is.map(|(_, c)| *c) {
                     return Some(Kind::Changed);
                 }
-                Kind::beside_content(old, new, (was.map(|v| v.0), is.map(|v| v.0)))
+                let both = was.zip(is).map(|(was, is)| (was.0, is.0, was.1));
+                Kind::beside_content(old, new, both)
             }
         }
     }
 
-    /// The same of what holds what it held; its version before and now is given.
-    fn beside_content(old: &State, new: &State, (was, is): (Option<Dot>, Option<Dot>)) -> Option<Kind> {
+    /// The same of what holds what it held; its version before and now is given, and what that holds.
+    fn beside_content(old: &State, new: &State, both: Option<(Dot, Dot, &Content)>) -> Option<Kind> {
         let place = |s: &State| s.placed().map(|(_, p)| (p.value.parent, p.value.name.clone()));
         if place(old) != place(new) {
             return Some(Kind::Moved);
         }
-        let differ = old.mode_of(was) != new.mode_of(is) || old.mtime_of(was) != new.mtime_of(is);
+        let (was, is) = (both.map(|b| b.0), both.map(|b| b.1));
+        // A disk without modes gives none to what is made on it: then it shows with the usual one.
+        let usual = names::default_mode(both.map_or(&Content::Dir, |b| b.2));
+        let mode = |s: &State, dot| s.mode_of(dot).unwrap_or(usual);
+        let differ = mode(old, was) != mode(new, is) || old.mtime_of(was) != new.mtime_of(is);
         differ.then_some(Kind::Attributes)
     }
 

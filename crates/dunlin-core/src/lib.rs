@@ -3,6 +3,7 @@
 #![no_std]
 extern crate alloc;
 
+pub mod blocks;
 pub mod brake;
 pub mod change;
 pub mod codec;
@@ -22,6 +23,7 @@ pub mod plan;
 pub mod revert;
 pub mod rows;
 pub mod runs;
+pub mod schedule;
 pub mod session;
 pub mod state;
 pub mod ticket;

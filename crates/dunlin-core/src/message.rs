@@ -2,6 +2,15 @@
 //! message is a frame: its length as u32, big endian, then CBOR `[number, [fields…]]`. A number that is
 //! not known is skipped, fields added later are ignored: an older program understands a newer one.
 
+mod blocks;
+mod chunks;
+
+pub use blocks::{BLOCKS_PAGE, BlockPage, FEATURE_BLOCKS, HOLDS_BYTES, HOLDS_MAX, Held, HeldBlocks, Holds};
+pub use chunks::{
+    Chunk, ChunkPage, PAGE_CHUNKS_MAX, PAGE_CHUNKS_MIN, PageList, PageRef, SPANS_MAX, Span, ends_page,
+    page_id, pages,
+};
+
 use crate::codec::Malformed;
 use crate::ids::{ContentId, DeviceId, DotRange, FolderId, Incarnation, LifeId, NodeId};
 use alloc::string::String;
@@ -15,6 +24,8 @@ pub const ALPN: &[u8] = b"dunlin/1";
 pub const ALPN_JOIN: &[u8] = b"dunlin-join/1";
 /// The protocol version spoken.
 pub const VERSION: u32 = 1;
+/// Bit of the hello's `features`: the sender is asked for chunk lists in pages.
+pub const FEATURE_PAGES: u64 = 1 << 1;
 /// The longest frame accepted, in bytes.
 pub const FRAME_MAX: usize = 1 << 20;
 /// About how many bytes of rows are put into one message.
@@ -59,7 +70,7 @@ pub enum Message {
         /// The highest protocol version spoken.
         #[n(1)]
         max: u32,
-        /// Bits of optional abilities; none is defined yet.
+        /// Bits of optional abilities: [`FEATURE_BLOCKS`], [`FEATURE_PAGES`].
         #[n(2)]
         features: u64,
         /// Random for each start of the program: the same device twice with two nonces is a restart.
@@ -280,27 +291,52 @@ pub enum Request {
         #[n(1)]
         contents: Vec<ContentId>,
     },
-}
-
-/// The answer to [`Request::Have`].
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct Held {
-    /// A bit for each content, in order, the lowest of each byte first: whether it is held, or was a moment ago.
-    #[cbor(n(0), with = "minicbor::bytes")]
-    pub bits: Vec<u8>,
-}
-
-impl Held {
-    /// From one truth a content.
-    pub fn new(held: &[bool]) -> Held {
-        let byte = |some: &[bool]| some.iter().rev().fold(0u8, |byte, is| byte << 1 | u8::from(*is));
-        Held { bits: held.chunks(8).map(byte).collect() }
-    }
-
-    /// Whether the `i`-th content is held.
-    pub fn has(&self, i: usize) -> bool {
-        self.bits.get(i / 8).is_some_and(|byte| byte >> (i % 8) & 1 == 1)
-    }
+    /// The hashes of a content's blocks, answered by [`BlockPage`] frames.
+    #[n(3)]
+    Blocks {
+        /// The folder.
+        #[n(0)]
+        folder: FolderId,
+        /// The content.
+        #[n(1)]
+        content: ContentId,
+        /// Its size, as the state says.
+        #[n(2)]
+        size: u64,
+    },
+    /// Which blocks of some contents the device holds, answered by a [`Holds`] frame.
+    #[n(4)]
+    Holds {
+        /// The folder.
+        #[n(0)]
+        folder: FolderId,
+        /// The contents.
+        #[n(1)]
+        contents: Vec<ContentId>,
+    },
+    /// The pages of a content's chunk list, answered by [`PageList`] frames. Only to devices with [`FEATURE_PAGES`].
+    #[n(5)]
+    PageList {
+        /// The folder.
+        #[n(0)]
+        folder: FolderId,
+        /// The content.
+        #[n(1)]
+        content: ContentId,
+    },
+    /// Some of those pages, each answered by a [`ChunkPage`] frame, in order.
+    #[n(6)]
+    Pages {
+        /// The folder.
+        #[n(0)]
+        folder: FolderId,
+        /// The content.
+        #[n(1)]
+        content: ContentId,
+        /// Where the pages are.
+        #[n(2)]
+        spans: Vec<Span>,
+    },
 }
 
 /// A range of a content.
@@ -326,35 +362,6 @@ pub enum Header {
     /// The device does not hold this content; no bytes follow.
     #[n(1)]
     NotHere,
-}
-
-/// Part of a chunk list.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub enum ChunkPage {
-    /// The next chunks.
-    #[n(0)]
-    Chunks {
-        /// Their lengths and hashes, in the order of the content.
-        #[n(0)]
-        chunks: Vec<Chunk>,
-        /// Whether the list ends here.
-        #[n(1)]
-        last: bool,
-    },
-    /// The device does not hold this content.
-    #[n(1)]
-    NotHere,
-}
-
-/// A chunk of a content.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct Chunk {
-    /// Its length in bytes.
-    #[n(0)]
-    pub len: u32,
-    /// The BLAKE3 hash of its bytes.
-    #[n(1)]
-    pub hash: ContentId,
 }
 
 /// What a device that holds an invitation asks.
@@ -468,14 +475,5 @@ mod tests {
         bytes.extend([1; 32]);
         bytes.extend([1, 0xf5, 0x9b, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]);
         assert!(read_message(&bytes).is_err());
-    }
-
-    #[test]
-    fn what_is_held_is_told_bit_by_bit() {
-        let held: Vec<bool> = (0..19).map(|i| i % 3 == 0).collect();
-        let told = Held::new(&held);
-        assert_eq!(told.bits.len(), 3);
-        assert!((0..19).all(|i| told.has(i) == held[i]));
-        assert!(!told.has(19) && !told.has(1000));
     }
 }

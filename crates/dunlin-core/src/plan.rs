@@ -149,9 +149,11 @@ pub struct Window<'a> {
     pub fetches: usize,
     /// What is planned before all else that waits for a content: those whose contents were staged since the last plan.
     pub first: &'a BTreeSet<NodeId>,
-    /// Whether what stands in each other's way is looked for, if nothing else can be done. That looks through all that
-    /// is lacking.
+    /// Whether what stands in each other's way is looked for though contents can be asked for, if nothing else can be
+    /// done. That looks through all that is lacking.
     pub untangle: bool,
+    /// Nothing is being fetched: it is looked for if no content can be asked for either.
+    pub idle: bool,
     /// Whether files and directories may go. Not while the brake holds.
     pub removals: bool,
     /// What the disk keeps.
@@ -175,6 +177,7 @@ impl<'a> Window<'a> {
             fetches: limit,
             first: &NONE,
             untangle: true,
+            idle: true,
             removals: true,
             keeps: Keeps::default(),
             twin: None,
@@ -205,8 +208,9 @@ pub fn plan(view: &dyn View, window: &Window<'_>) -> Read<Plan> {
         return Ok(p.plan);
     }
     if p.plan.steps.is_empty() {
-        p.plan.tangled = !window.untangle;
-        if window.untangle {
+        let untangle = window.untangle || (window.idle && p.plan.fetches.is_empty());
+        p.plan.tangled = !untangle;
+        if untangle {
             p.untangle()?;
         }
     }

@@ -12,6 +12,7 @@ use dunlin_core::rows::{Position, Rows};
 use dunlin_core::session::{Speaker, Taken};
 use dunlin_core::state::{Content, DotStore, Place, Ranked, State};
 use dunlin_core::tree::Work;
+use std::time::{Duration, Instant};
 
 const ME: Incarnation = Incarnation([1; 16]);
 
@@ -183,4 +184,86 @@ fn a_row_about_changes_never_made_keeps_no_other_back_and_comes_again() {
     // Nor do rows after it count as received, until all are told anew.
     assert_eq!(tell(&mut index, 9, &[(node(3), plain.clone())], true).received, 0);
     assert_eq!(tell(&mut index, 9, &[(node(4), plain)], false).received, 9);
+}
+
+/// Of all that is stored for one node and its versions: rows and bytes.
+fn weight(index: &Memory) -> (usize, usize) {
+    (index.0.len(), index.0.iter().map(|(k, v)| k.len() + v.len()).sum())
+}
+
+/// A state with `count` versions that stand beside each other, by changes of as many incarnations.
+fn crowd(from: u32, count: u32) -> State {
+    let mut s = State::default();
+    for n in from..from + count {
+        let mut inc = [7; 16];
+        inc[..4].copy_from_slice(&n.to_be_bytes());
+        let (of, mut id) = (Dot { inc: Incarnation(inc), counter: 1 }, [0; 32]);
+        id[..4].copy_from_slice(&n.to_be_bytes());
+        s.seen.add(of);
+        s.content.insert(of, Ranked::new(1, Content::File { id: ContentId(id), size: u64::from(n) }));
+        s.place.insert(of, Ranked::new(1, place(ROOT, "f")));
+    }
+    s
+}
+
+/// What came of so many versions of one file, told in rows of `each`.
+struct Told {
+    index: Memory,
+    took: Duration,
+    /// Rows that were news, to be told to others.
+    news: usize,
+    /// Bytes of one row.
+    row: usize,
+}
+
+fn told(versions: u32, each: u32) -> Told {
+    let mut told = Told { index: index(), took: Duration::ZERO, news: 0, row: 0 };
+    let mut rows = Vec::new();
+    for from in (0..versions).step_by(each as usize) {
+        rows.push((node(1), crowd(from, each)));
+        // As many as a message holds.
+        if rows.len() == 64 || from + each >= versions {
+            told.row = encode_state(&rows[0].1).len();
+            let begun = Instant::now();
+            told.news += tell(&mut told.index, u64::from(from), &rows, false).news.len();
+            told.took += begun.elapsed();
+            rows.clear();
+        }
+    }
+    told
+}
+
+/// What is past the bound is refused: it is in no row, is no news for others, and costs no more the more there was.
+/// By single versions a million take one and a half minutes: `LIES_SINGLE=1000000`.
+#[test]
+fn a_million_versions_of_one_file_are_bounded_and_not_spread() {
+    let single = std::env::var("LIES_SINGLE").ok().and_then(|n| n.parse().ok()).unwrap_or(20_000);
+    for (each, versions) in [(1, single), (50, 1_000_000), (BESIDE_MAX as u32, 1_000_000), (1_000, 1_000_000)]
+    {
+        let (few, many) = (told(versions / 10, each), told(versions, each));
+        let state = many.index.node(node(1)).unwrap().map(|r| r.state).unwrap_or_default();
+        let (kept, (rows, bytes)) = (state.content.entries().len(), weight(&many.index));
+        println!(
+            "{versions} versions, {each} a row: {} rows were news, {kept} versions are kept, {rows} rows, {bytes} bytes, {:?}",
+            many.news, many.took
+        );
+        // Rows that do not fit beside what there is, or by themselves, are no news. Those that are as large as can be
+        // take each other's place, as edits do.
+        let expected = match each as usize {
+            0..BESIDE_MAX => BESIDE_MAX / each as usize..=BESIDE_MAX / each as usize,
+            BESIDE_MAX => 1..=(versions / each) as usize,
+            _ => 0..=0,
+        };
+        assert!(expected.contains(&many.news), "{} rows were news, {each} versions a row", many.news);
+        assert!(kept <= BESIDE_MAX, "{kept} versions, {each} a row");
+        // What is stored is what was taken, as it is now and as it was before each change; nothing of what was refused.
+        assert!(rows < 20 + 2 * many.news, "{rows} rows of {} that were news", many.news);
+        assert!(bytes < (32 << 10) + 2 * many.row * many.news, "{bytes} bytes of {} rows", many.news);
+        // What others are told of is one row, as it is now.
+        assert!(many.index.changed_since(0, 1_000).unwrap().len() <= 1);
+        assert!(encode_state(&state).len() <= dunlin_core::codec::STATE_MAX);
+        // Ten times as many take ten times as long, not a hundred times.
+        let least = Duration::from_millis(50);
+        assert!(many.took < 30 * few.took.max(least), "{:?}, and {:?} for a tenth", many.took, few.took);
+    }
 }

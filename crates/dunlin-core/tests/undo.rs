@@ -6,6 +6,8 @@ mod common;
 use common::{Body, Contents, Device, name};
 use dunlin_core::ids::{ContentId, Incarnation, ROOT};
 use dunlin_core::journal::{Journal, Kept, Kind, Mark, Moment};
+use dunlin_core::keeps::Keeps;
+use dunlin_core::observe::Observation;
 use dunlin_core::path::RelPath;
 use dunlin_core::revert::{
     Selection, Unmet, Version, Which, choose, last_burst, last_of_each, number_at, select, shown_at, versions,
@@ -314,6 +316,44 @@ fn an_undo_of_edits_is_undone_by_the_device_that_made_them_at_once() {
         let changes = work.finish().unwrap();
         d.index.apply(changes);
         assert!(of(&d, what), "{what}");
+    }
+}
+
+#[test]
+fn an_undo_of_modes_is_undone_for_what_was_made_where_there_are_none() {
+    let mut d = Device::new("a");
+    for i in 0..10 {
+        file(&mut d, &format!("f{i}"), &i.to_string());
+    }
+    // As a disk without modes has it: nothing is told of them.
+    let seen: Vec<Observation> = (0..10)
+        .map(|i| {
+            let path = p(&format!("f{i}"));
+            Observation { at: Position::new(ROOT, path.names()[0].clone()), seen: d.disk.seen(&path) }
+        })
+        .collect();
+    let mut work = Work::new(&d.index).on(Keeps { modes: false, ..Keeps::default() });
+    work.observe(&seen).unwrap();
+    work.record_moment(Moment { wall: 1000, running: 0 }, None).unwrap();
+    let changes = work.finish().unwrap();
+    d.index.apply(changes);
+    for i in 0..10 {
+        d.disk.chmod(&p(&format!("f{i}")), 0o640);
+    }
+    known_at(&mut d, 100);
+    for (n, mode) in [0o644, 0o640, 0o644].into_iter().enumerate() {
+        let burst = last_burst(&d.index, 10, 60, None).unwrap().unwrap().selection;
+        let back = select(&d.index, &burst).unwrap().back;
+        let back = last_of_each(&d.index, &burst, back, 10).unwrap();
+        let mut work = Work::new(&d.index);
+        assert!(back.iter().all(|b| work.take_back(b).unwrap()));
+        let running = 101 + u64::try_from(n).unwrap();
+        work.record_moment(Moment { wall: 1000, running }, None).unwrap();
+        let changes = work.finish().unwrap();
+        d.index.apply(changes);
+        let modes: Vec<u16> =
+            (0..10).map(|i| shown_at(&d.index, &p(&format!("f{i}"))).unwrap().unwrap().1.mode).collect();
+        assert_eq!(modes, [mode; 10], "{n}");
     }
 }
 

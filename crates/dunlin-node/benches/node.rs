@@ -5,9 +5,10 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use dunlin_core::kv::View;
 use dunlin_core::path::RelPath;
 use dunlin_core::rows::Position;
+use dunlin_node::blocks::Lists;
 use dunlin_node::disk::Disk;
 use dunlin_node::disk::posix::PosixDisk;
-use dunlin_node::scan::{ToHash, hash};
+use dunlin_node::scan::{ToHash, hash_all};
 use dunlin_node::store::{Index, Store};
 use std::hint::black_box;
 
@@ -33,7 +34,9 @@ fn contents(c: &mut Criterion) {
     let file = ToHash { at, path: path.clone(), size: SIZE as u64, force: false };
     let mut group = c.benchmark_group("contents");
     group.sample_size(20).throughput(Throughput::Bytes(SIZE as u64));
-    group.bench_function("hash", |b| b.iter(|| black_box(hash(&disk, &file))));
+    group.bench_function("hash", |b| {
+        b.iter(|| black_box(hash_all(&disk, &Lists::default(), std::slice::from_ref(&file))))
+    });
     group.bench_function("chunk", |b| {
         let open = disk.open(&path).expect("open");
         b.iter(|| dunlin_node::chunks::chunks(open.as_ref()).filter(Result::is_ok).count());

@@ -99,7 +99,7 @@ pub enum Rename {
 }
 
 /// A file open for reading.
-pub trait ReadFile: Send {
+pub trait ReadFile: Send + Sync {
     /// Reads at `offset` into `buf`; returns the number of bytes, 0 at the end.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
     /// The metadata of the open file.
@@ -110,7 +110,7 @@ pub trait ReadFile: Send {
 }
 
 /// A file open for reading and writing, below the control directory.
-pub trait WriteFile: ReadFile + Sync {
+pub trait WriteFile: ReadFile {
     /// Bytes of the disk that it takes: less than its size where it has holes.
     fn allocated(&self) -> io::Result<u64>;
     /// Writes all of `buf` at `offset`.

@@ -5,6 +5,7 @@ mod have;
 mod large;
 mod piece;
 mod stream;
+mod swarm;
 
 pub(crate) use have::who_has;
 pub(crate) use stream::stream;
@@ -16,9 +17,10 @@ use crate::folder::{Folder, PeerFolder, lock};
 use crate::net::lane::Answer;
 use crate::stage::Claim;
 use crate::transfer::{PATIENCE, StreamError, read_answer, read_exact};
-use dunlin_core::ids::ContentId;
+use dunlin_core::ids::{ContentId, DeviceId};
 use dunlin_core::message::{Header, Piece, Request, frame, read};
 use dunlin_core::plan::Fetch;
+use dunlin_core::schedule::place;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::Arc;
@@ -39,20 +41,25 @@ const BATCH_WAIT: Duration = Duration::from_secs(30);
 const SLOWEST: u64 = 16 << 10;
 /// How long a peer may grant no stream: other folders may use all of them for a while.
 const STREAM_WAIT: Duration = Duration::from_secs(60);
+/// Large contents under way at once: so many however large they are; more of them, up to so many bytes.
 const LARGE: usize = 2;
+const LARGE_MOST: usize = 32;
+const LARGE_BYTES: u64 = 256 << 20;
 
 /// Works off what a folder's engine asks for, until the engine is gone.
 pub(crate) async fn run(folder: Arc<Folder>, mut wants: mpsc::UnboundedReceiver<Vec<Fetch>>) {
     let (mut small, mut large) = (VecDeque::new(), VecDeque::new());
-    let (mut batches, mut larges) = (JoinSet::new(), JoinSet::new());
+    let (mut batches, mut larges, mut driver) = (JoinSet::new(), JoinSet::new(), JoinSet::new());
+    let swarm = swarm::Swarm::new(&folder);
+    driver.spawn(swarm.clone().drive(folder.clone()));
+    let mut bytes = 0_u64;
     loop {
         while batches.len() < BATCHES && !small.is_empty() {
             batches.spawn(batch(folder.clone(), take_batch(&mut small)));
         }
-        while larges.len() < LARGE
-            && let Some(fetch) = large.pop_front()
-        {
-            larges.spawn(large::fetch(folder.clone(), fetch));
+        while let Some(fetch) = take_large(&folder, &mut large, larges.len(), bytes) {
+            bytes = bytes.saturating_add(fetch.size);
+            larges.spawn(large::fetch(folder.clone(), swarm.clone(), fetch));
         }
         tokio::select! {
             more = wants.recv() => {
@@ -62,9 +69,28 @@ pub(crate) async fn run(folder: Arc<Folder>, mut wants: mpsc::UnboundedReceiver<
                 }
             }
             Some(_) = batches.join_next(), if !batches.is_empty() => {}
-            Some(_) = larges.join_next(), if !larges.is_empty() => {}
+            Some(done) = larges.join_next(), if !larges.is_empty() => {
+                // One that panicked is a bug, and counts for the rest of this run.
+                bytes = bytes.saturating_sub(done.unwrap_or(0));
+            }
         }
     }
+}
+
+/// The next large content, if there is to be one more. Among several devices each takes them in another order.
+fn take_large(folder: &Folder, queue: &mut VecDeque<Fetch>, under_way: usize, bytes: u64) -> Option<Fetch> {
+    if under_way >= LARGE_MOST || (under_way >= LARGE && bytes >= LARGE_BYTES) {
+        return None;
+    }
+    let next = if lock(&folder.peers).len() < 2 {
+        0
+    } else {
+        let me = DeviceId(*folder.secret.public().as_bytes());
+        (0..queue.len()).min_by_key(|i| queue.get(*i).map(|fetch| place(&me, &fetch.content)))?
+    };
+    let size = queue.get(next)?.size;
+    let fits = under_way < LARGE_MOST && bytes.saturating_add(size) <= LARGE_BYTES;
+    if under_way < LARGE || fits { queue.remove(next) } else { None }
 }
 
 fn take_batch(queue: &mut VecDeque<Fetch>) -> Vec<Fetch> {

@@ -2,9 +2,11 @@
 //! common.
 
 mod brake;
+mod gathered;
 mod recent;
 mod statements;
 
+pub(crate) use gathered::{Gathered, Gathering};
 pub(crate) use recent::Recent;
 pub(crate) use statements::{known, ranges};
 
@@ -40,6 +42,8 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// The exchange of one folder over one connection.
 pub(crate) struct PeerFolder {
     pub device: DeviceId,
+    /// What its program can do.
+    pub features: u64,
     pub conn: Connection,
     /// How it is asked for much.
     pub lane: Arc<Lane>,
@@ -68,6 +72,7 @@ pub(crate) struct Folder {
     pub wants: mpsc::UnboundedSender<Vec<Fetch>>,
     pub problems: Mutex<BTreeMap<RelPath, String>>,
     pub recent: Mutex<Recent>,
+    pub gathering: Gathering,
     pub events: broadcast::Sender<Event>,
     /// Its disk did not answer when another folder of this device asked.
     pub is_mute: AtomicBool,

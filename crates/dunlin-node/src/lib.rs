@@ -2,6 +2,7 @@
 //! `dunlin_core`'s.
 
 pub mod apply;
+pub mod blocks;
 pub mod chunks;
 pub mod config;
 pub mod control;

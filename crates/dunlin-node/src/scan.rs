@@ -1,6 +1,7 @@
 //! From the disk to observations: what differs from what the index says is there. Content is hashed
 //! only where the metadata say that it may have changed.
 
+use crate::blocks::{self, Lists};
 use crate::disk::{Disk, Entry, FileKind, FileTime, ReadFile, Stat};
 use dunlin_core::ids::{ContentId, NodeId, ROOT};
 use dunlin_core::kv::{Read, View};
@@ -22,6 +23,8 @@ const HIDDEN: &str =
 const BUFFER: usize = 256 << 10;
 /// Files up to this size are read in one go, and kept in memory for a while if they change often.
 pub const SMALL: u64 = 64 << 10;
+/// Files of this size and above are read by several threads, where nothing else is to be read.
+const PARALLEL: u64 = 8 << 20;
 
 /// What a scan found.
 #[derive(Debug, Default)]
@@ -267,8 +270,8 @@ pub enum Hashed {
 }
 
 /// Reads and hashes one file.
-pub fn hash(disk: &dyn Disk, file: &ToHash) -> Hashed {
-    match try_hash(disk, file) {
+fn hash(disk: &dyn Disk, lists: &Lists, file: &ToHash, threads: usize) -> Hashed {
+    match try_hash(disk, lists, file, threads) {
         Ok(hashed) => hashed,
         Err(e) if e.kind() == io::ErrorKind::NotFound || e.kind() == io::ErrorKind::InvalidInput => {
             Hashed::Gone(file.at.clone())
@@ -277,14 +280,14 @@ pub fn hash(disk: &dyn Disk, file: &ToHash) -> Hashed {
     }
 }
 
-fn try_hash(disk: &dyn Disk, file: &ToHash) -> io::Result<Hashed> {
+fn try_hash(disk: &dyn Disk, lists: &Lists, file: &ToHash, threads: usize) -> io::Result<Hashed> {
     let open = disk.open(&file.path)?;
     let before = open.stat()?;
     let small = before.size <= SMALL;
     let (bytes, id) = if small { read_small(open.as_ref(), before.size)? } else { (Vec::new(), None) };
     let (id, size) = match id {
         Some(id) => (id, bytes.len() as u64),
-        None => read_large(open.as_ref())?,
+        None => read_large(open.as_ref(), lists, before.size, threads)?,
     };
     let after = open.stat()?;
     let rests = before.stamp() == after.stamp() && size == after.size;
@@ -345,8 +348,16 @@ fn read_small(file: &dyn ReadFile, size: u64) -> io::Result<(Vec<u8>, Option<Con
     Ok((Vec::new(), None))
 }
 
-/// The hash of a file, and how many bytes it is of.
-fn read_large(file: &dyn ReadFile) -> io::Result<(ContentId, u64)> {
+/// The hash of a file, and how many bytes it is of. By blocks, if it has the size that it seems to have: their hashes
+/// are what whoever fetches it asks for first.
+fn read_large(file: &dyn ReadFile, lists: &Lists, size: u64, threads: usize) -> io::Result<(ContentId, u64)> {
+    if blocks::serves(size) {
+        let threads = if size < PARALLEL { 1 } else { threads };
+        if let Some((id, values)) = blocks::list(file, size, threads)? {
+            lists.put(id, &values);
+            return Ok((id, size));
+        }
+    }
     let (mut hasher, mut buffer, mut offset) = (blake3::Hasher::new(), vec![0; BUFFER], 0);
     loop {
         let n = file.read_at(&mut buffer, offset)?;
@@ -369,20 +380,24 @@ pub(crate) fn is_younger(disk: &dyn Disk, s: &Stat, than_ms: i64) -> bool {
     ms(disk.now()).saturating_sub(ms(s.ctime)).saturating_abs() < than_ms
 }
 
-/// Hashes many files on all cores.
-pub fn hash_all(disk: &dyn Disk, files: &[ToHash]) -> Vec<Hashed> {
+/// Hashes files on all cores, be they many or large.
+pub fn hash_all(disk: &dyn Disk, lists: &Lists, files: &[ToHash]) -> Vec<Hashed> {
     let bytes: u64 = files.iter().map(|f| f.size).sum();
     // How many cores there are is asked of several files of the system: never for a few small contents.
     let cores = || std::thread::available_parallelism().map_or(1, usize::from).min(8);
-    let cores = if files.len() < 2 || bytes < 64 << 10 { 1 } else { cores() };
+    if let [only] = files {
+        let threads = if only.size < PARALLEL { 1 } else { blocks::threads() };
+        return vec![hash(disk, lists, only, threads)];
+    }
+    let cores = if bytes < 64 << 10 { 1 } else { cores() };
     if cores < 2 {
-        return files.iter().map(|f| hash(disk, f)).collect();
+        return files.iter().map(|f| hash(disk, lists, f, 1)).collect();
     }
     let next = std::sync::atomic::AtomicUsize::new(0);
     let work = || {
         let mut out = Vec::new();
         while let Some(file) = files.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
-            out.push(hash(disk, file));
+            out.push(hash(disk, lists, file, 1));
         }
         out
     };

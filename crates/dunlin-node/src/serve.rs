@@ -1,14 +1,19 @@
 //! Answers requests for content. The folder itself is the store: what is served is read from where
 //! it stands, and only if its metadata say that it is still what the index says.
 
-use crate::chunks::chunks;
+mod lists;
+
+use crate::blocks::{serves, threads, values};
 use crate::disk::ReadFile;
-use crate::folder::{Folder, lock};
+use crate::folder::{Folder, Gathered, lock};
 use crate::transfer::{StreamError, send_frame};
+use dunlin_core::blocks::{self, Value};
 use dunlin_core::ids::{ContentId, FolderId};
 use dunlin_core::message::{
-    ChunkPage, HAVE_MAX, Header, Held, PIECE_MAX, PIECES_MAX, Piece, Request, frame, read,
+    BLOCKS_PAGE, BlockPage, HAVE_MAX, HOLDS_BYTES, HOLDS_MAX, Header, Held, HeldBlocks, Holds, PIECE_MAX,
+    PIECES_MAX, Piece, Request, frame, read,
 };
+use std::io;
 use std::sync::Arc;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
@@ -16,12 +21,49 @@ use tokio::task::block_in_place;
 
 /// Bytes read and sent at a time.
 const BLOCK: u64 = 256 << 10;
-/// Chunks in one page of a list.
-const PAGE: usize = 256;
+/// Blocks in one page of a list that is here. Pages of one that is being made are as short as may be: who asked hears something.
+const BLOCKS_READY: usize = 8192;
 
 enum Source {
     Bytes(Arc<[u8]>),
     File(Box<dyn ReadFile>),
+    /// Not all of it is here.
+    Part(Arc<Gathered>),
+}
+
+impl Source {
+    /// Whether it has these bytes.
+    fn covers(&self, offset: u64, len: u64) -> bool {
+        let end = offset.saturating_add(len);
+        match self {
+            Source::Bytes(bytes) => bytes.len() as u64 >= end,
+            Source::File(file) => file.stat().is_ok_and(|s| s.size >= end),
+            Source::Part(part) => part.covers(offset, len),
+        }
+    }
+
+    /// Fills a buffer; what it is to hold is known to be covered.
+    fn read(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        let mut have = 0;
+        while have < buffer.len() {
+            let (rest, at) = (&mut buffer[have..], offset + have as u64);
+            let n = match self {
+                Source::Bytes(bytes) => {
+                    let from = usize::try_from(at).ok().and_then(|at| bytes.get(at..)).unwrap_or_default();
+                    let n = from.len().min(rest.len());
+                    rest[..n].copy_from_slice(&from[..n]);
+                    n
+                }
+                Source::File(file) => file.read_at(rest, at)?,
+                Source::Part(part) => part.read_at(rest, at)?,
+            };
+            if n == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            have += n;
+        }
+        Ok(())
+    }
 }
 
 /// Answers one request of a member, whichever way it came. `find` knows the folders that the peer belongs to.
@@ -41,7 +83,15 @@ pub(crate) async fn serve(
         }
         Request::Chunks { folder, content, .. } => {
             let folder = find(folder).ok_or(StreamError::Protocol("no such folder"))?;
-            send_chunks(&folder, &mut send, content).await?;
+            lists::send_chunks(&folder, &mut send, content).await?;
+        }
+        Request::PageList { folder, content } => {
+            let folder = find(folder).ok_or(StreamError::Protocol("no such folder"))?;
+            lists::send_page_list(&folder, &mut send, content).await?;
+        }
+        Request::Pages { folder, content, spans } => {
+            let folder = find(folder).ok_or(StreamError::Protocol("no such folder"))?;
+            lists::send_pages(&folder, &mut send, content, spans).await?;
         }
         Request::Have { folder, contents } => {
             if contents.len() > HAVE_MAX {
@@ -51,6 +101,18 @@ pub(crate) async fn serve(
             let held = |content: &ContentId| source(&folder, content).is_some();
             let held: Vec<bool> = block_in_place(|| contents.iter().map(held).collect());
             send_frame(&mut send, &Held::new(&held)).await?;
+        }
+        Request::Blocks { folder, content, size } => {
+            let folder = find(folder).ok_or(StreamError::Protocol("no such folder"))?;
+            send_blocks(&folder, &mut send, content, size).await?;
+        }
+        Request::Holds { folder, contents } => {
+            if contents.len() > HOLDS_MAX {
+                return Err(StreamError::Protocol("too much in one request"));
+            }
+            let folder = find(folder).ok_or(StreamError::Protocol("no such folder"))?;
+            let holds = block_in_place(|| holds(&folder, &contents));
+            send_frame(&mut send, &holds).await?;
         }
     }
     send.flush().await.map_err(|e| StreamError::Gone(e.to_string()))
@@ -62,6 +124,20 @@ fn source(folder: &Folder, content: &ContentId) -> Option<Source> {
         return Some(Source::Bytes(bytes));
     }
     folder.site.find(content).map(Source::File)
+}
+
+/// The same for some of its bytes: what is still being gathered is served as far as it came.
+fn source_of(
+    folder: &Folder,
+    piece: &Piece,
+    find: impl FnOnce(&ContentId) -> Option<Box<dyn ReadFile>>,
+) -> Option<Source> {
+    let recent = lock(&folder.recent).get(&piece.content);
+    let whole = recent
+        .map(Source::Bytes)
+        .or_else(|| find(&piece.content).map(Source::File))
+        .or_else(|| lock(&folder.gathering).get(&piece.content).cloned().map(Source::Part));
+    whole.filter(|source| source.covers(piece.offset, piece.len))
 }
 
 /// Small pieces are read and sent together: to hand over a thread for each of them takes longer than to read it.
@@ -110,12 +186,9 @@ fn read_piece(
     piece: &Piece,
     find: impl FnOnce(&ContentId) -> Option<Box<dyn ReadFile>>,
 ) -> Option<Vec<u8>> {
-    let (offset, len) = (usize::try_from(piece.offset).ok()?, usize::try_from(piece.len).ok()?);
-    if let Some(bytes) = lock(&folder.recent).get(&piece.content) {
-        return bytes.get(offset..offset.checked_add(len)?).map(<[u8]>::to_vec);
-    }
-    let file = find(&piece.content)?;
-    read_block(file.as_ref(), piece.offset, len).ok()
+    let mut bytes = vec![0; usize::try_from(piece.len).ok()?];
+    source_of(folder, piece, find)?.read(&mut bytes, piece.offset).ok()?;
+    Some(bytes)
 }
 
 async fn send_piece(
@@ -123,70 +196,93 @@ async fn send_piece(
     send: &mut (impl AsyncWrite + Unpin),
     piece: Piece,
 ) -> Result<(), StreamError> {
-    let end = piece.offset.saturating_add(piece.len);
-    let found = block_in_place(|| source(folder, &piece.content)).filter(|s| match s {
-        Source::Bytes(b) => b.len() as u64 >= end,
-        Source::File(f) => f.stat().is_ok_and(|s| s.size >= end),
-    });
-    let gone = |e: &dyn std::fmt::Display| StreamError::Gone(e.to_string());
-    match found {
-        None => send_frame(send, &Header::NotHere).await,
-        Some(Source::Bytes(bytes)) => {
-            send_frame(send, &Header::Here).await?;
-            let range = usize::try_from(piece.offset).unwrap_or(0)..usize::try_from(end).unwrap_or(0);
-            send.write_all(&bytes[range]).await.map_err(|e| gone(&e))
-        }
-        Some(Source::File(file)) => {
-            send_frame(send, &Header::Here).await?;
-            let mut offset = piece.offset;
-            while offset < end {
-                let len = usize::try_from((end - offset).min(BLOCK)).unwrap_or(0);
-                let block = block_in_place(|| read_block(file.as_ref(), offset, len));
-                // A file that shrank ends the stream; the peer asks somebody else, or again.
-                let block = block.map_err(|e| gone(&e))?;
-                send.write_all(&block).await.map_err(|e| gone(&e))?;
-                offset += block.len() as u64;
-            }
-            Ok(())
-        }
+    let find = || source_of(folder, &piece, |content| folder.site.find(content));
+    let Some(source) = block_in_place(find) else { return send_frame(send, &Header::NotHere).await };
+    send_frame(send, &Header::Here).await?;
+    let (mut offset, mut left) = (piece.offset, piece.len);
+    let mut buffer = vec![0; usize::try_from(left.min(BLOCK)).unwrap_or(0)];
+    while left > 0 {
+        let len = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+        // A file that shrank ends the stream; the peer asks somebody else, or again.
+        let read = block_in_place(|| source.read(&mut buffer[..len], offset));
+        read.map_err(|e| StreamError::Gone(e.to_string()))?;
+        send.write_all(&buffer[..len]).await.map_err(|e| StreamError::Gone(e.to_string()))?;
+        (offset, left) = (offset + len as u64, left - len as u64);
     }
+    Ok(())
 }
 
-fn read_block(file: &dyn ReadFile, offset: u64, len: usize) -> std::io::Result<Vec<u8>> {
-    let (mut block, mut have) = (vec![0; len], 0);
-    while have < len {
-        match file.read_at(&mut block[have..], offset + have as u64)? {
-            0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
-            n => have += n,
+/// What of some contents is here. What would make the answer too long is left out: it is asked after again.
+fn holds(folder: &Folder, contents: &[ContentId]) -> Holds {
+    let mut room = HOLDS_BYTES;
+    let mut holds = |content: &ContentId| {
+        let gathered = lock(&folder.gathering).get(content).cloned();
+        let Some(gathered) = gathered else {
+            let all = matches!(source(folder, content), Some(Source::File(_)));
+            return HeldBlocks { all, ..HeldBlocks::default() };
+        };
+        let (here, coming) = gathered.blocks();
+        let bytes = here.bytes().len() + coming.bytes().len();
+        if bytes > room {
+            return HeldBlocks::default();
         }
-    }
-    Ok(block)
+        room -= bytes;
+        HeldBlocks { all: false, here: here.bytes().to_vec(), coming: coming.bytes().to_vec() }
+    };
+    Holds { contents: contents.iter().map(&mut holds).collect() }
 }
 
-async fn send_chunks(
+fn page(values: &[Value], last: bool) -> BlockPage {
+    BlockPage::Blocks { values: values.concat(), last }
+}
+
+/// Sends the list of a content's blocks: one that is here, else one that is made now.
+async fn send_blocks(
     folder: &Arc<Folder>,
     send: &mut (impl AsyncWrite + Unpin),
     content: ContentId,
+    size: u64,
 ) -> Result<(), StreamError> {
+    let gathered = lock(&folder.gathering).get(&content).filter(|g| g.size == size).cloned();
+    let list = gathered.map(|g| g.values.as_slice().into()).or_else(|| folder.site.lists.get(&content));
+    if let Some(list) = list.filter(|list| blocks::count(size) == Some(list.len())) {
+        let mut pages = list.chunks(BLOCKS_READY).peekable();
+        while let Some(values) = pages.next() {
+            send_frame(send, &page(values, pages.peek().is_none())).await?;
+        }
+        return Ok(());
+    }
     let (pages, mut made) = mpsc::channel(4);
     let folder = folder.clone();
-    tokio::task::spawn_blocking(move || {
-        let Some(Source::File(file)) = source(&folder, &content) else {
-            return pages.blocking_send(ChunkPage::NotHere);
-        };
-        let mut page = Vec::new();
-        for chunk in chunks(file.as_ref()) {
-            let Ok(chunk) = chunk else { return Ok(()) };
-            page.push(chunk);
-            if page.len() == PAGE {
-                let chunks = std::mem::take(&mut page);
-                pages.blocking_send(ChunkPage::Chunks { chunks, last: false })?;
-            }
-        }
-        pages.blocking_send(ChunkPage::Chunks { chunks: page, last: true })
-    });
+    tokio::task::spawn_blocking(move || make_blocks(&folder, content, size, &pages));
     while let Some(page) = made.recv().await {
         send_frame(send, &page).await?;
     }
     Ok(())
+}
+
+/// Makes a list, page by page, as long as somebody wants it.
+fn make_blocks(folder: &Folder, content: ContentId, size: u64, pages: &mpsc::Sender<BlockPage>) {
+    let found = match source(folder, &content) {
+        Some(Source::File(file)) if file.stat().is_ok_and(|s| s.size == size) => Some(file),
+        _ => None,
+    };
+    let Some((file, count)) = found.filter(|_| serves(size)).zip(blocks::count(size)) else {
+        // Who asked may be gone.
+        let _ = pages.blocking_send(BlockPage::NotHere);
+        return;
+    };
+    let mut list = Vec::with_capacity(count);
+    while list.len() < count {
+        let to = count.min(list.len() + BLOCKS_PAGE);
+        // A list that does not end is none.
+        let Ok(some) = values(file.as_ref(), size, list.len()..to, threads()) else { return };
+        if pages.blocking_send(page(&some, to == count)).is_err() {
+            return;
+        }
+        list.extend(some);
+    }
+    if blocks::root(&list) == Some(content) {
+        folder.site.lists.put(content, &list);
+    }
 }

@@ -15,7 +15,7 @@ use crate::node::Shared;
 use crate::transfer::{StreamError, read_frame, send_frame};
 use dunlin_core::ids::{DeviceId, FolderId, Incarnation};
 use dunlin_core::life::Heard;
-use dunlin_core::message::{DeviceAddress, Message, VERSION, read_message};
+use dunlin_core::message::{DeviceAddress, FEATURE_BLOCKS, FEATURE_PAGES, Message, VERSION, read_message};
 use dunlin_core::session::{Link, Outgoing, Speaker, Standing, old_stays, opening};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -50,6 +50,8 @@ pub(crate) struct Peer {
     pub device: DeviceId,
     pub name: String,
     pub conn: Connection,
+    /// What its program can do, by the bits of its hello.
+    features: u64,
     /// How it is asked for much.
     pub lane: Arc<Lane>,
     /// The TCP connections by which it asks.
@@ -78,14 +80,14 @@ pub(crate) async fn run(shared: Arc<Shared>, conn: Connection) {
 
 async fn talk(shared: &Arc<Shared>, conn: &Connection, device: DeviceId) {
     let opened = tokio::time::timeout(HELLO_WAIT, open(shared, conn)).await;
-    let Ok(Ok((send, recv, name, nonce))) = opened else {
+    let Ok(Ok((send, recv, Told { name, nonce, features }))) = opened else {
         conn.close(CODE_PROTOCOL, b"no hello");
         return;
     };
     let (out, queue) = mpsc::channel(OUT_QUEUE);
     let (lane, served) = (bulk::lane(shared, conn), bulk::Served::default());
     let since = Instant::now();
-    let peer = Arc::new(Peer { device, name, conn: conn.clone(), lane, served, nonce, since, out });
+    let peer = Arc::new(Peer { device, name, conn: conn.clone(), lane, served, nonce, features, since, out });
     match register(shared, &peer) {
         Registered::Kept => {}
         Registered::Replaced => return conn.close(CODE_REPLACED, b""),
@@ -118,7 +120,14 @@ async fn talk(shared: &Arc<Shared>, conn: &Connection, device: DeviceId) {
     }
 }
 
-type Opened = (SendStream, RecvStream, String, u64);
+/// What a peer says of itself.
+struct Told {
+    name: String,
+    nonce: u64,
+    features: u64,
+}
+
+type Opened = (SendStream, RecvStream, Told);
 
 /// Exchanges the first messages.
 async fn open(shared: &Shared, conn: &Connection) -> Result<Opened, StreamError> {
@@ -128,19 +137,19 @@ async fn open(shared: &Shared, conn: &Connection) -> Result<Opened, StreamError>
     let hello = Message::Hello {
         min: VERSION,
         max: VERSION,
-        features: 0,
+        features: FEATURE_BLOCKS | FEATURE_PAGES,
         nonce: shared.nonce,
         name: shared.name.clone(),
     };
     send_frame(&mut send, &hello).await?;
     let body = read_frame(&mut recv).await?.ok_or(StreamError::Protocol("no hello"))?;
     match read_message(&body).map_err(|e| StreamError::Protocol(e.0))? {
-        Some(Message::Hello { min, max, nonce, name, .. }) => {
+        Some(Message::Hello { min, max, nonce, name, features }) => {
             if min > VERSION || max < VERSION {
                 conn.close(CODE_VERSION, b"no common version");
                 return Err(StreamError::Protocol("no common version"));
             }
-            Ok((send, recv, name, nonce))
+            Ok((send, recv, Told { name, nonce, features }))
         }
         _ => Err(StreamError::Protocol("no hello")),
     }
@@ -287,6 +296,7 @@ impl Session {
             let statements = folder.statements();
             let peer = Arc::new(PeerFolder {
                 device: self.peer.device,
+                features: self.peer.features,
                 conn: self.peer.conn.clone(),
                 lane: self.peer.lane.clone(),
                 out: self.peer.out.clone(),

@@ -1,15 +1,17 @@
 //! A folder as it stands on this device: its disk, its control directory and its index. What the
 //! engine, the server of contents and the fetcher all work on.
 
-use crate::chunks::CHUNKED_MIN;
+use crate::blocks::Lists;
+use crate::chunks::{self, CHUNKED_MIN};
 use crate::disk::{Disk, ReadFile};
 use crate::stage::{Claim, Noted, Stage, note, noted};
 use crate::store::{Index, Snapshot};
-use dunlin_core::ids::{ContentId, Incarnation, LifeId};
+use dunlin_core::ids::{ContentId, Incarnation, LifeId, ROOT};
 use dunlin_core::kv::{Fault, Read};
 use dunlin_core::life::{outran, remembers};
+use dunlin_core::path::RelPath;
 use dunlin_core::plan::{Fetch, path_of};
-use dunlin_core::rows::Rows;
+use dunlin_core::rows::{Position, Rows, Stamp};
 use dunlin_core::state::Content;
 use dunlin_core::tree::Work;
 use std::io;
@@ -23,6 +25,10 @@ pub struct Site {
     pub stage: Stage,
     /// Its index.
     pub store: Box<dyn Index>,
+    /// Chunk lists of the last contents that were moved.
+    pub chunk_lists: chunks::Lists,
+    /// Lists of blocks of contents that were hashed lately.
+    pub lists: Lists,
     life: Mutex<Option<Noted>>,
 }
 
@@ -32,7 +38,14 @@ const RESERVED: u64 = 1 << 16;
 impl Site {
     /// A folder whose program has yet to begin its life.
     pub fn new(disk: Arc<dyn Disk>, stage: Stage, store: Box<dyn Index>) -> Site {
-        Site { disk, stage, store, life: Mutex::default() }
+        Site {
+            disk,
+            stage,
+            store,
+            chunk_lists: chunks::Lists::default(),
+            lists: Lists::default(),
+            life: Mutex::default(),
+        }
     }
 
     /// A life of the program begins here, with `own` for its changes until it is confirmed. The index is renewed as
@@ -128,6 +141,18 @@ impl Site {
         staged.and_then(Result::ok).or_else(|| self.stage.kept(content))
     }
 
+    /// What the file at `path` is by the index, and the stamp with which it is that.
+    pub fn known_at(&self, path: &RelPath) -> Option<(ContentId, Stamp)> {
+        let snapshot = self.store.snapshot().ok()?;
+        let (name, dirs) = path.names().split_last()?;
+        let mut dir = ROOT;
+        for name in dirs {
+            dir = snapshot.local(&Position::new(dir, name.clone())).ok()??.node;
+        }
+        let row = snapshot.local(&Position::new(dir, name.clone())).ok()??;
+        Some((row.holds()?, row.stamp))
+    }
+
     /// Stages a copy of what another file here holds, or the history, or what `more` finds elsewhere on this device;
     /// `false` if none does (any more). Whatever it is, it is verified.
     pub fn copy(
@@ -170,7 +195,7 @@ mod tests {
     use crate::disk::posix::PosixDisk;
     use crate::store::Store;
     use dunlin_core::ids::NodeId;
-    use dunlin_core::path::{Name, RelPath};
+    use dunlin_core::path::Name;
 
     #[test]
     fn what_only_the_history_holds_is_found_and_copied_if_it_is_that() {

@@ -5,8 +5,10 @@ mod guard;
 use dunlin_core::ids::{DeviceId, Incarnation};
 use dunlin_core::kv::{Changes, Fault, Pair, Read, Tx, View};
 use dunlin_core::rows::Rows;
+use foldhash::HashMap;
 use guard::guarded;
 use redb::{Database, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition};
+use std::cell::RefCell;
 use std::path::Path;
 use std::sync::{PoisonError, RwLock};
 
@@ -95,7 +97,21 @@ pub fn begin(index: &dyn Index, device: DeviceId, random: [u8; 16]) -> Read<()> 
     index.commit(tx.into_changes())
 }
 
-struct Table(ReadOnlyTable<&'static [u8], &'static [u8]>);
+/// The rows of one snapshot, and what was read of them: the nodes of a batch ask for their directory's again and again.
+struct Table {
+    rows: ReadOnlyTable<&'static [u8], &'static [u8]>,
+    read: RefCell<ReadBefore>,
+}
+
+/// At most so many answers are remembered, of so many pairs each.
+const REMEMBERED: usize = 1 << 15;
+const REMEMBERED_PAIRS: usize = 4;
+
+#[derive(Default)]
+struct ReadBefore {
+    gets: HashMap<Vec<u8>, Option<Vec<u8>>>,
+    ranges: HashMap<(Vec<u8>, Vec<u8>, usize), Vec<Pair>>,
+}
 
 fn fault(e: impl Into<redb::Error>) -> Fault {
     use redb::Error::{
@@ -164,7 +180,8 @@ impl Index for Store {
     fn snapshot(&self) -> Read<Snapshot> {
         self.with(|db| {
             let tx = db.begin_read().map_err(fault)?;
-            tx.open_table(ROWS).map(|t| Snapshot::new(Table(t))).map_err(fault)
+            let rows = tx.open_table(ROWS).map_err(fault)?;
+            Ok(Snapshot::new(Table { rows, read: RefCell::default() }))
         })
     }
 
@@ -200,21 +217,42 @@ impl Index for Store {
 
 impl View for Table {
     fn get(&self, key: &[u8]) -> Read<Option<Vec<u8>>> {
-        guarded(|| Ok(self.0.get(key).map_err(fault)?.map(|v| v.value().to_vec())))
+        if let Some(known) = self.read.borrow().gets.get(key) {
+            return Ok(known.clone());
+        }
+        let value = guarded(|| Ok(self.rows.get(key).map_err(fault)?.map(|v| v.value().to_vec())))?;
+        let gets = &mut self.read.borrow_mut().gets;
+        if gets.len() >= REMEMBERED {
+            gets.clear();
+        }
+        gets.insert(key.to_vec(), value.clone());
+        Ok(value)
     }
 
     fn range(&self, from: &[u8], to: &[u8], limit: usize) -> Read<Vec<Pair>> {
         if from >= to || limit == 0 {
             return Ok(Vec::new());
         }
-        guarded(|| {
+        let asked = (from.to_vec(), to.to_vec(), limit);
+        if let Some(known) = self.read.borrow().ranges.get(&asked) {
+            return Ok(known.clone());
+        }
+        let pairs = guarded(|| {
             let mut out = Vec::new();
-            for pair in self.0.range::<&[u8]>(from..to).map_err(fault)?.take(limit) {
+            for pair in self.rows.range::<&[u8]>(from..to).map_err(fault)?.take(limit) {
                 let (key, value) = pair.map_err(fault)?;
                 out.push((key.value().to_vec(), value.value().to_vec()));
             }
             Ok(out)
-        })
+        })?;
+        if pairs.len() <= REMEMBERED_PAIRS {
+            let ranges = &mut self.read.borrow_mut().ranges;
+            if ranges.len() >= REMEMBERED {
+                ranges.clear();
+            }
+            ranges.insert(asked, pairs.clone());
+        }
+        Ok(pairs)
     }
 }
 

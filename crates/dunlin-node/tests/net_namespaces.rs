@@ -133,7 +133,7 @@ fn can() -> bool {
         .is_ok_and(|s| s.lines().any(|l| l.starts_with("Uid:\t0\t")));
     let ok = root && Command::new("ip").arg("netns").output().is_ok_and(|o| o.status.success());
     if !ok {
-        eprintln!("SKIPPED: needs root and ip netns");
+        dunlin_testkit::skipped("network namespaces", "needs root and ip netns");
     }
     ok
 }

@@ -269,9 +269,12 @@ async fn what_a_member_withholds_or_forges_is_asked_of_another() {
                         let _ =
                             send_frame(&mut send, &ChunkPage::Chunks { chunks: vec![], last: true }).await;
                     }
+                    // Programs of their kind know nothing of pages.
+                    (_, Request::PageList { .. } | Request::Pages { .. }) => unreachable!(),
                     (_, Request::Have { .. }) => {
                         let _ = send_frame(&mut send, &Held { bits: vec![0xff; 1 << 16] }).await;
                     }
+                    _ => {}
                 }
             });
         }));

@@ -173,7 +173,7 @@ async fn answer(send: &mut (impl AsyncWrite + Unpin), request: Request, text: &[
                 let _ = send_frame(send, &page).await;
             }
         }
-        Request::Have { .. } => {}
+        _ => {}
     }
     let _ = send.flush().await;
 }

@@ -96,6 +96,6 @@ fn permissions_hinder_alike() {
             let text = String::from_utf8_lossy(&ran.stdout);
             assert!(ran.status.success() && text.contains("1 passed"), "{text}{ran:?}");
         }
-        Err(e) => eprintln!("SKIPPED: setpriv: {e}"),
+        Err(e) => dunlin_testkit::skipped("setpriv", &e.to_string()),
     }
 }

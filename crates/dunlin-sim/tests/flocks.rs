@@ -4,6 +4,7 @@
 
 use dunlin_sim::script::Script;
 use dunlin_sim::{run_caught, shrink, workload};
+use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -12,6 +13,9 @@ use std::time::Instant;
 /// may only shrink: a seed on it that breaks nothing any more has to go.
 const OPEN: &[(u64, &str)] = &[];
 
+/// The first seed of flocks whose number of devices is drawn.
+const ANY_SIZE: u64 = 500_000;
+
 /// `FLOCK_SEEDS=1000000` for more; `cargo run -p dunlin-sim -- --help` for other ways to run them.
 fn seeds() -> u64 {
     std::env::var("FLOCK_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(20_000)
@@ -19,17 +23,28 @@ fn seeds() -> u64 {
 
 #[test]
 fn flocks_hold_all_invariants() {
-    let (next, events) = (AtomicU64::new(0), AtomicU64::new(0));
+    all_hold(0..seeds(), |seed| workload::script_with(seed, 3));
+}
+
+/// `dunlin-sim --from 500000 --seeds 1000`: where `--devices` is not given, it is drawn.
+#[test]
+fn flocks_of_two_to_seven_hold_all_invariants() {
+    let some = seeds() / 20;
+    all_hold(ANY_SIZE..ANY_SIZE + some, workload::script);
+}
+
+fn all_hold(seeds: Range<u64>, script: impl Fn(u64) -> Script + Sync) {
+    let (next, events) = (AtomicU64::new(seeds.start), AtomicU64::new(0));
     let failed = Mutex::new(None);
     let begun = Instant::now();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let work = || {
         while failed.lock().unwrap().is_none() {
             let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= seeds() {
+            if seed >= seeds.end {
                 return;
             }
-            let outcome = run_caught(&workload::script_with(seed, 3));
+            let outcome = run_caught(&script(seed));
             events.fetch_add(outcome.events, Ordering::Relaxed);
             let open = OPEN.iter().find(|(open, _)| *open == seed).map(|(_, invariant)| *invariant);
             match (outcome.broken, open) {
@@ -48,14 +63,14 @@ fn flocks_hold_all_invariants() {
         }
     });
     let seconds = begun.elapsed().as_secs_f64();
-    let rate = seeds() as f64 / seconds / threads as f64;
-    eprintln!(
-        "{} seeds, {} events in {seconds:.0} s: {rate:.0} seeds a second a core",
-        seeds(),
+    let count = seeds.end - seeds.start;
+    let rate = count as f64 / seconds / threads as f64;
+    dunlin_testkit::say(&format!(
+        "{count} seeds, {} events in {seconds:.0} s: {rate:.0} seeds a second a core",
         events.into_inner()
-    );
+    ));
     if let Some((seed, broken)) = failed.into_inner().unwrap() {
-        let short = shrink::shrink(&workload::script_with(seed, 3), broken.invariant);
+        let short = shrink::shrink(&script(seed), broken.invariant);
         panic!("seed {seed} breaks \"{}\": {}\n{short}", broken.invariant, broken.what);
     }
 }
@@ -89,5 +104,5 @@ fn what_was_mended_stays_mended() {
         }
         count += 1;
     }
-    assert!(count >= 53, "{count}");
+    assert!(count >= 57, "{count}");
 }

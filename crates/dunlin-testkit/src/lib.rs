@@ -10,7 +10,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -24,6 +24,7 @@ mod ledger;
 mod mounts;
 mod node;
 mod poller;
+mod skip;
 mod tree;
 mod users;
 
@@ -34,6 +35,7 @@ pub use ledger::{Found, Ledger};
 pub use mounts::{Journal, Mount, no_mounts, no_power_cuts, unmount};
 pub use node::Node;
 pub use poller::Poller;
+pub use skip::{can, say, skipped};
 pub use tree::{Thing, Tree, conflicts, contents, differences, history, link_content, tree};
 pub use users::{Crowd, User};
 
@@ -168,6 +170,22 @@ pub fn write(path: impl AsRef<Path>, text: impl AsRef<[u8]>) {
     fs::write(&path, text).unwrap_or_else(|e| panic!("{}: {e}", path.as_ref().display()));
 }
 
+/// These bytes are under this name on all of them: two trees that both lack them are alike, too.
+#[track_caller]
+pub fn all_hold(nodes: &[&Node], path: &str, bytes: &[u8]) {
+    for node in nodes {
+        let found = fs::read(node.path(path));
+        let as_it_should = found.as_ref().is_ok_and(|found| found == bytes);
+        assert!(
+            as_it_should,
+            "{path} at {}: {:?} bytes of {}",
+            node.name,
+            found.map(|b| b.len()),
+            bytes.len()
+        );
+    }
+}
+
 /// A path of any bytes.
 pub fn name(bytes: &[u8]) -> &Path {
     Path::new(OsStr::from_bytes(bytes))
@@ -199,13 +217,4 @@ pub fn set_mode(path: &Path, mode: u32) {
 /// Whether this may mount and make namespaces.
 pub fn is_root() -> bool {
     fs::metadata("/proc/self").unwrap().uid() == 0
-}
-
-/// Whether a program is there and can do what is asked of it; says loudly when not.
-pub fn can(what: &str, program: &str, args: &[&str]) -> bool {
-    let ok = Command::new(program).args(args).output().is_ok_and(|o| o.status.success());
-    if !ok {
-        eprintln!("SKIPPED: {what}: `{program} {}` does not work here", args.join(" "));
-    }
-    ok
 }

@@ -8,7 +8,7 @@ use crate::{Dice, Ledger, link_content, noise};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{Read, Seek, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -212,6 +212,40 @@ impl User {
         drop(gone);
     }
 
+    /// Writes over a file in place, as editors do that cut it to nothing first; rests `pause` in between. Makes it where
+    /// there is none.
+    pub fn overwrite(&mut self, path: &Path, bytes: &[u8], pause: Duration) -> std::io::Result<()> {
+        let mut options = fs::File::options();
+        options.read(true).write(true).custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32);
+        let content = blake3::hash(bytes);
+        self.ledger.allow(b"");
+        self.ledger.announce(content);
+        let (mut file, before) = match options.open(path) {
+            Ok(mut file) => {
+                let before = hash_of(&mut file)?;
+                file.set_len(0)?;
+                file.rewind()?;
+                (file, Some(before))
+            }
+            Err(_) => (options.create_new(true).open(path)?, None),
+        };
+        std::thread::sleep(pause);
+        file.write_all(bytes)?;
+        self.ledger.wrote(content, bytes.len() as u64, &self.name, &self.below_root(path));
+        if let Some(before) = before {
+            self.ledger.let_go(before, &self.name, "written over");
+        }
+        Ok(())
+    }
+
+    /// Removes a file by taking it out of the folder, so that it is known what was removed.
+    pub fn take(&mut self, path: &Path) -> std::io::Result<()> {
+        let temp = self.next_scratch();
+        renameat_with(CWD, path, CWD, &temp, RenameFlags::NOREPLACE)?;
+        self.dispose(&temp, "removed");
+        Ok(())
+    }
+
     /// Appends in place, with one write, through a descriptor that holds the file whatever happens to its name.
     fn append(&mut self, path: &Path) -> std::io::Result<()> {
         let mut file = fs::File::options()
@@ -318,10 +352,7 @@ impl User {
             }
             return fs::remove_dir(path);
         }
-        let temp = self.next_scratch();
-        renameat_with(CWD, path, CWD, &temp, RenameFlags::NOREPLACE)?;
-        self.dispose(&temp, "removed");
-        Ok(())
+        self.take(path)
     }
 
     fn chmod(&mut self, path: &Path) -> std::io::Result<()> {

@@ -179,6 +179,40 @@ fn a_sender_that_deletes_everything_is_held_and_accepting_releases_all() {
 }
 
 #[test]
+fn ten_thousand_files_deleted_at_once_are_held_and_go_when_that_is_accepted() {
+    const MANY: usize = 10_000;
+    let temp = tempfile::tempdir().unwrap();
+    let base = temp.path().canonicalize().unwrap();
+    let [mut a, mut b] = ["a", "b"].map(|n| Node::new(&base, n));
+    for i in 0..MANY {
+        if i % 1000 == 0 {
+            fs::create_dir_all(a.path(format!("d{}", i / 1000))).unwrap();
+        }
+        write(a.path(format!("d{}/{i}", i / 1000)), format!("content {i}"));
+    }
+    let ticket = a.share();
+    a.wait();
+    b.join(&ticket);
+    settle_within("the beginning", &[&a, &b], Duration::from_secs(60));
+    let begun = Instant::now();
+    remove_all(&a);
+    until("all deletes are known", &[&a], || {
+        until_halted(&a).starts_with("10,000 of 10,000 files were deleted here")
+    });
+    let halted = begun.elapsed();
+    assert_eq!((files(&b), b.folder()["files"].as_u64()), (MANY, Some(MANY as u64)), "nothing left");
+    let begun = Instant::now();
+    assert_eq!(resume(&a, "--accept")["files"], MANY);
+    let all = settle_within("accepted", &[&a, &b], Duration::from_secs(60));
+    assert!(all.is_empty(), "{} are left", all.len());
+    assert_eq!(history(&b.dir).len(), MANY);
+    say(&format!(
+        "10,000 deletes were held after {halted:?}, and done elsewhere {:?} after they were accepted",
+        begun.elapsed()
+    ));
+}
+
+#[test]
 fn rejecting_at_the_sender_brings_everything_back() {
     let f = Flock::new();
     // In rounds: those that are few enough leave, until it is too much.

@@ -33,7 +33,7 @@ impl Pair {
         let args = ["-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync", "true"];
         let lan = is_root() && can("costs", "ip", &["netns", "list"]) && can("costs", "strace", &args);
         if !lan {
-            eprintln!("SKIPPED: costs: needs root, ip and strace");
+            skipped("costs", "needs root, ip and strace");
             return None;
         }
         let temp = tempfile::tempdir().unwrap();

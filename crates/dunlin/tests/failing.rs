@@ -122,7 +122,7 @@ fn a_directory_that_may_not_be_read_is_not_deleted() {
     // As an ordinary user: who may everything would read it all the same.
     let bare = ["--bounding-set=-dac_override,-dac_read_search"];
     if !is_root() || !can("permissions", "setpriv", &[&bare[..], &["true"]].concat()) {
-        eprintln!("SKIPPED: permissions: not root, or no setpriv");
+        skipped("permissions", "not root, or no setpriv");
         return;
     }
     fs::create_dir_all(a.path("locked/inner")).unwrap();
@@ -169,6 +169,8 @@ fn a_quota_is_a_full_disk() {
     assert!(!b.path("new").exists());
     faults.end();
     settle("after", &[&a, &b]);
+    all_hold(&[&a, &b], "new", &noise(1, 100_000));
+    all_hold(&[&a, &b], "old", b"other");
 }
 
 /// A file system that is gone with the test.
@@ -180,7 +182,7 @@ impl Mount {
         let all = [args, &[at.to_str().unwrap()]].concat();
         let mounted = is_root() && can("a file system", "mount", &all);
         if !mounted {
-            eprintln!("SKIPPED: a file system of its own: needs root and mount");
+            skipped("a file system of its own", "needs root and mount");
         }
         mounted.then(|| Mount(at.into()))
     }
@@ -205,26 +207,30 @@ fn a_disk_that_is_read_only_for_a_while_serves_and_takes_what_came_meanwhile() {
     let image = base.join("image");
     fs::File::create(&image).unwrap().set_len(64 << 20).unwrap();
     if !is_root() || !can("a read-only disk", "mkfs.ext4", &["-q", "-F", image.to_str().unwrap()]) {
-        eprintln!("SKIPPED: a read-only disk: needs root");
+        skipped("a read-only disk", "needs root");
         return;
     }
     let Some(disk) = Mount::new(&b.dir, &["-o", "loop", image.to_str().unwrap()]) else { return };
     b.join(&a.share());
+    write(b.path("goes"), b"goes");
     write(b.path("served"), noise(1, 3 << 20));
     settle("before", &[&a, &b]);
     until("read-only", PATIENCE, || disk.remount("ro"));
     write(a.path("new"), b"new");
-    fs::remove_file(a.path("served")).unwrap();
+    fs::remove_file(a.path("goes")).unwrap();
     until("it is said", PATIENCE, || b.folder()["problems"].to_string().contains("ead-only"));
-    assert!(b.path("served").exists() && b.folder()["in_sync"] == false);
-    // It serves what it has: the only one who has this is b.
+    assert!(b.path("goes").exists() && b.folder()["in_sync"] == false);
+    // It serves what it has: with a away, b is the only one who could have brought this.
     a.stop();
     c.join(&b.invite());
-    until("served", PATIENCE, || c.path("served").exists() || c.folder()["need_files"] == 0);
+    until("served", PATIENCE, || c.path("served").exists());
+    all_hold(&[&c], "served", &noise(1, 3 << 20));
     assert!(disk.remount("rw"));
     a.run();
     settle("writable again", &[&a, &b, &c]);
-    assert_eq!((fs::read(b.path("new")).unwrap(), b.path("served").exists()), (b"new".into(), false));
+    all_hold(&[&a, &b, &c], "new", b"new");
+    all_hold(&[&a, &b, &c], "served", &noise(1, 3 << 20));
+    assert!(!b.path("goes").exists() && !c.path("goes").exists());
 }
 
 #[test]
@@ -238,6 +244,8 @@ fn the_control_directory_may_lose_what_is_gathered_in_it() {
     write(a.path("file"), b"two");
     write(a.path("large"), noise(1, 5 << 20));
     settle_within("after", &[&a, &b], PATIENCE);
+    all_hold(&[&a, &b], "file", b"two");
+    all_hold(&[&a, &b], "large", &noise(1, 5 << 20));
     // In mid-transfer, too.
     write(a.path("large"), noise(2, 60 << 20));
     let stage = b.path(".dunlin/stage");
@@ -248,6 +256,7 @@ fn the_control_directory_may_lose_what_is_gathered_in_it() {
     until("the transfer is under way", PATIENCE, || staged() > 4 << 20);
     fs::remove_dir_all(&stage).unwrap();
     settle_within("gathered again", &[&a, &b], PATIENCE);
+    all_hold(&[&a, &b], "large", &noise(2, 60 << 20));
 }
 
 #[test]

@@ -24,7 +24,7 @@ struct Lans {
 impl Lans {
     fn new(names: &[&str]) -> Option<Lans> {
         if !is_root() || !can("folders", "ip", &["netns", "list"]) {
-            eprintln!("SKIPPED: folders: needs root and ip");
+            skipped("folders", "needs root and ip");
             return None;
         }
         let temp = tempfile::tempdir().unwrap();

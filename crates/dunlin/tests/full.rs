@@ -19,7 +19,7 @@ impl Tmpfs {
         let at = at.to_str().unwrap();
         let mounted = is_root() && can("a full disk", "mount", &["-t", "tmpfs", "-o", options, "none", at]);
         if !mounted {
-            eprintln!("SKIPPED: a full disk: needs root and mount");
+            skipped("a full disk", "needs root and mount");
         }
         mounted.then(|| Tmpfs(at.into()))
     }
@@ -88,6 +88,8 @@ fn what_fits_on_a_full_disk_arrives_and_deletes_go_on() {
     // With room it goes on by itself.
     disk.remount("size=200m");
     settle("with room", &[&a, &b]);
+    all_hold(&[&a, &b], "big", &noise(1, 100 << 20));
+    all_hold(&[&a, &b], "fits", &noise(2, 8 << 20));
     assert_eq!(b.folder()["problems"].as_array().unwrap().len(), 0);
     b.stop();
 }
@@ -118,6 +120,8 @@ fn somebody_fills_the_disk_in_mid_transfer() {
     fs::remove_file(theirs).unwrap();
     drop(file);
     settle("with room", &[&a, &b]);
+    all_hold(&[&a, &b], "big", &noise(1, SIZE));
+    all_hold(&[&a, &b], "small", &noise(2, 200_000));
     assert_eq!(b.folder()["problems"].as_array().unwrap().len(), 0);
     b.stop();
 }

@@ -25,7 +25,7 @@ fn place() -> Place {
 fn networks() -> bool {
     let can = is_root() && can("network namespaces", "ip", &["netns", "list"]);
     if !can {
-        eprintln!("SKIPPED: network namespaces: needs root and ip");
+        skipped("network namespaces", "needs root and ip");
     }
     can
 }

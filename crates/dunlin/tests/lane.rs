@@ -24,7 +24,7 @@ struct Two {
 
 fn two(prepare: impl Fn(&mut Node)) -> Option<Two> {
     if !is_root() || !can("network namespaces", "ip", &["netns", "list"]) {
-        eprintln!("SKIPPED: network namespaces: needs root and ip");
+        skipped("network namespaces", "needs root and ip");
         return None;
     }
     let temp = tempfile::tempdir().unwrap();

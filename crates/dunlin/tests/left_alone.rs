@@ -1,7 +1,7 @@
 //! What is not synced, where something of the folder should come or go.
 #![allow(clippy::unwrap_used)]
 
-use dunlin_testkit::{Node, PATIENCE, can, is_root, pair, settle, until, write};
+use dunlin_testkit::{Node, PATIENCE, can, is_root, pair, settle, skipped, until, write};
 use serde_json::Value;
 use std::fs;
 use std::os::unix::net::UnixListener;
@@ -143,7 +143,7 @@ fn what_another_file_system_hides_is_not_deleted() {
     let at = b.path("d");
     let args = ["-t", "tmpfs", "none", at.to_str().unwrap()];
     if !is_root() || !can("a mount in a folder", "mount", &args) {
-        eprintln!("SKIPPED: a mount in a folder: needs root and mount");
+        skipped("a mount in a folder", "needs root and mount");
         return;
     }
     let mounted = Mounted(&at);

@@ -16,7 +16,7 @@ struct Place {
 
 fn place() -> Option<Place> {
     if !is_root() || !can("network namespaces", "ip", &["netns", "list"]) {
-        eprintln!("SKIPPED: network namespaces: needs root and ip");
+        skipped("network namespaces", "needs root and ip");
         return None;
     }
     let temp = tempfile::tempdir().unwrap();

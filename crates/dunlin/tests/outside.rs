@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use dunlin_testkit::{Mount, Node, no_mounts, noise, pair, set_mode, set_mtime, settle, tree, write};
+use dunlin_testkit::{
+    Mount, Node, no_mounts, noise, pair, set_mode, set_mtime, settle, skipped, tree, write,
+};
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -41,7 +43,7 @@ fn damage_history(node: &Node) {
 fn unless_root() -> bool {
     let why = no_mounts();
     if let Some(why) = &why {
-        eprintln!("SKIPPED: a full disk: {why}");
+        skipped("a full disk", why);
     }
     why.is_some()
 }

@@ -102,17 +102,35 @@ fn what_is_changed_on_a_machine_that_went_back_before_it_meets_others_is_kept_wi
     assert!(!all.contains_key(&named("gone")) && !all.contains_key(&named("moved")));
 }
 
-/// As of `rsync -a --delete backup/ folder/`, without the program's own directory.
+/// As of `rsync -a --delete backup/ folder/`, without the program's own directory: each file is renamed over what is
+/// there, and then what the backup lacks is deleted.
 fn restore(node: &Node, backup: &Path) {
-    for entry in fs::read_dir(&node.dir).unwrap().map(Result::unwrap).filter(|e| e.file_name() != ".dunlin") {
-        if entry.file_type().unwrap().is_dir() {
-            fs::remove_dir_all(entry.path()).unwrap();
+    restore_dir(&node.dir, backup, &node.dir.with_extension("restored"));
+}
+
+fn restore_dir(dir: &Path, backup: &Path, beside: &Path) {
+    let entries = |dir: &Path| {
+        let all = fs::read_dir(dir).unwrap().map(Result::unwrap).filter(|e| e.file_name() != ".dunlin");
+        all.map(|e| (e.file_name(), e.file_type().unwrap().is_dir())).collect::<Vec<_>>()
+    };
+    for (name, is_dir) in entries(backup) {
+        if is_dir {
+            fs::create_dir_all(dir.join(&name)).unwrap();
+            restore_dir(&dir.join(&name), &backup.join(&name), beside);
         } else {
-            fs::remove_file(entry.path()).unwrap();
+            let old = backup.join(&name);
+            fs::copy(&old, beside).unwrap();
+            let time = fs::metadata(&old).unwrap().modified().unwrap();
+            fs::File::options().write(true).open(beside).unwrap().set_modified(time).unwrap();
+            fs::rename(beside, dir.join(&name)).unwrap();
         }
     }
-    for entry in fs::read_dir(backup).unwrap().map(Result::unwrap).filter(|e| e.file_name() != ".dunlin") {
-        copy(&entry.path(), &node.dir);
+    for (name, is_dir) in entries(dir) {
+        match fs::symlink_metadata(backup.join(&name)) {
+            Ok(_) => {}
+            Err(_) if is_dir => fs::remove_dir_all(dir.join(&name)).unwrap(),
+            Err(_) => fs::remove_file(dir.join(&name)).unwrap(),
+        }
     }
 }
 
@@ -151,6 +169,63 @@ fn an_old_backup_over_one_folder_is_taken_back_everywhere_with_one_command() {
         let (code, out, err) = b.asks(&["undo"]);
         assert_eq!(code, 0, "running: {running}: {out}{err}");
         let all = settle("undone", &[&a, &b, &c]);
-        assert_eq!(differences(&newer, &all), Vec::<String>::new(), "running: {running}");
+        assert_eq!(differences(&newer, &all), Vec::<String>::new(), "running: {running}: {out}{err}");
+    }
+}
+
+/// More than half of what there is was made since the backup: what the backup lacks is no delete yet.
+#[test]
+fn an_old_backup_that_lacks_too_much_halts_and_all_of_it_comes_back() {
+    for running in [false, true] {
+        let temp = tempfile::tempdir().unwrap();
+        let base = temp.path().canonicalize().unwrap();
+        let [mut a, mut b, mut c] = ["a", "b", "c"].map(|n| Node::new(&base, n));
+        fs::create_dir_all(a.path("d")).unwrap();
+        for i in 0..60 {
+            write(a.path(format!("f{i}")), format!("file {i}, old"));
+        }
+        let backup = base.join("backup");
+        copy(&a.dir, &backup);
+        for i in 0..30 {
+            write(a.path(format!("f{i}")), format!("file {i}, newer"));
+        }
+        for i in 0..240 {
+            write(a.path(format!("d/new{i}")), format!("made {i}"));
+        }
+        // Who joins hears of them as what is there already: what comes later is young for a minute.
+        let ticket = a.share();
+        a.wait();
+        b.join(&ticket);
+        c.join(&b.invite());
+        let newer = settle("now", &[&a, &b, &c]);
+        if running {
+            restore(&a, &backup);
+        } else {
+            a.stop();
+            restore(&a, &backup);
+            a.run();
+            a.until_connected(2, PATIENCE);
+        }
+        let begun = std::time::Instant::now();
+        loop {
+            let (folder, count) = (a.folder(), "240 of 300 files were deleted");
+            if folder["state"] == "halted" && folder["problems"].to_string().contains(count) {
+                break;
+            }
+            assert!(begun.elapsed() < PATIENCE, "running: {running}: {folder:#}");
+        }
+        // What is old and there is an edit, and goes on; what is not there is held.
+        until("edits go on", PATIENCE, || fs::read(c.path("f7")).unwrap() == b"file 7, old");
+        for node in [&b, &c] {
+            assert_eq!(fs::read_dir(node.path("d")).unwrap().count(), 240, "running: {running}");
+        }
+        let (code, out, err) = a.asks(&["resume", "--reject"]);
+        assert_eq!(code, 0, "running: {running}: {out}{err}");
+        let back = settle("rejected", &[&a, &b, &c]);
+        assert_eq!(back.len(), newer.len(), "running: {running}");
+        let (code, out, err) = b.asks(&["undo"]);
+        assert_eq!(code, 0, "running: {running}: {out}{err}");
+        let all = settle("undone", &[&a, &b, &c]);
+        assert_eq!(differences(&newer, &all), Vec::<String>::new(), "running: {running}: {out}{err}");
     }
 }

@@ -296,7 +296,7 @@ fn the_folder_is_checked_before_the_ticket_is_used() {
 fn a_folder_without_permission_is_refused_before_the_ticket_is_used() {
     let drop = ["--reuid=65534", "--regid=65534", "--clear-groups"];
     if !is_root() || !can("permissions", "setpriv", &[&drop[..], &["true"]].concat()) {
-        eprintln!("SKIPPED: permissions: not root, or no setpriv");
+        skipped("permissions", "not root, or no setpriv");
         return;
     }
     let p = Place::new();

@@ -26,7 +26,7 @@ impl Ext4 {
             && can("a damaged disk", "mkfs.ext4", &["-q", "-F", "-b", "1024", from])
             && can("a damaged disk", "mount", &["-o", "loop", from, to]);
         if !can {
-            eprintln!("SKIPPED: a damaged disk: needs root, ext4 and loop mounts");
+            skipped("a damaged disk", "needs root, ext4 and loop mounts");
         }
         can.then(|| Ext4 { image, at: at.to_path_buf() })
     }

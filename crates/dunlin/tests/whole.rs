@@ -88,7 +88,7 @@ fn what_is_not_wanted_any_more_does_not_stay_in_the_stage() {
 fn a_kill_at_half_costs_little_more_than_the_rest() {
     const SIZE: u64 = 200 << 20;
     if !is_root() || !can("bytes on the wire", "ip", &["netns", "list"]) {
-        eprintln!("SKIPPED: bytes on the wire: needs root and ip");
+        skipped("bytes on the wire", "needs root and ip");
         return;
     }
     let temp = tempfile::tempdir().unwrap();

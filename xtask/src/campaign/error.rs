@@ -2,6 +2,7 @@
 
 use super::field::{Field, heal, rest};
 use dunlin_testkit::{Node, until};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -19,10 +20,11 @@ const FAULTS: &[(&str, &str)] = &[
     ("statx", "3+7"),
 ];
 
-fn attach(node: &Node, calls: &str, when: &str) -> Child {
+/// What strace says of each call that it had fail, in `log`.
+fn attach(node: &Node, calls: &str, when: &str, log: &Path) -> Child {
     let (trace, inject) = (format!("trace={calls}"), format!("inject={calls}:error=EIO:when={when}"));
     let mut strace = Command::new("strace");
-    strace.args(["-f", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject, "-p"]);
+    strace.args(["-f", "-qq", "-e", &trace, "-e", &inject, "-o"]).arg(log).arg("-p");
     strace.arg(node.pid().to_string()).stdin(Stdio::null()).stderr(Stdio::null());
     strace.spawn().expect("strace")
 }
@@ -40,6 +42,12 @@ fn detach(mut strace: Child) {
     });
 }
 
+/// How many calls failed so far.
+fn failed(log: &Path) -> usize {
+    let text = std::fs::read(log).unwrap_or_default();
+    String::from_utf8_lossy(&text).matches("(INJECTED)").count()
+}
+
 /// One run: the seed says which calls fail.
 pub fn run(field: &mut Field) -> String {
     let (calls, when) = FAULTS[(field.seed.saturating_sub(1) % FAULTS.len() as u64) as usize];
@@ -47,13 +55,17 @@ pub fn run(field: &mut Field) -> String {
     field.found(&mut nodes);
     let pollers = field.watch(&nodes);
     let crowd = field.crowd(&nodes, 80);
-    for _ in 0..3 {
+    let mut errors = 0;
+    for time in 0..3 {
         rest(&mut field.dice, 400);
-        let strace = attach(&nodes[1], calls, when);
+        let log = field.base().join(format!("errors {time}"));
+        let strace = attach(&nodes[1], calls, when, &log);
+        until("a call fails", Duration::from_secs(20), || failed(&log) > 0);
         rest(&mut field.dice, 1800);
         detach(strace);
+        errors += failed(&log);
     }
     crowd.end();
     let halted = heal(&nodes[1]);
-    format!("{calls} {when}{halted}, {}", field.judge(&nodes, pollers))
+    format!("{calls} {when}, {errors} errors{halted}, {}", field.judge(&nodes, pollers))
 }

@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 
 type Damage = fn(&Path, &mut Dice);
 
+/// The damage for which the index is kept as it is, and an hour goes by.
+const ROLLED_BACK: &str = "rolled back an hour";
+
 /// What happens to it.
 const DAMAGES: &[(&str, Damage)] = &[
     ("deleted", |path, _| fs::remove_file(path).expect("an index")),
@@ -34,10 +37,16 @@ const DAMAGES: &[(&str, Damage)] = &[
         open(path).write_all_at(&flipped, at as u64).expect("written");
     }),
     ("emptied", |path, _| open(path).set_len(0).expect("emptied")),
+    (ROLLED_BACK, |path, _| fs::rename(kept(path), path).expect("put back")),
 ];
 
 fn open(path: &Path) -> fs::File {
     fs::File::options().read(true).write(true).open(path).expect("an index")
+}
+
+/// Where an older copy of an index waits.
+fn kept(index: &Path) -> PathBuf {
+    index.with_extension("an hour ago")
 }
 
 fn size(path: &Path) -> u64 {
@@ -55,8 +64,12 @@ pub fn run(field: &mut Field) -> String {
     let (damage, apply) = DAMAGES[(field.seed.saturating_sub(1) % DAMAGES.len() as u64) as usize];
     let mut nodes: Vec<Node> = ["a", "b"].map(|name| field.node(name)).into();
     field.found(&mut nodes);
+    let pollers = field.watch(&nodes);
     field.work(&[&nodes[0], &nodes[1]], 80);
     field.come_to_rest(&[&nodes[0], &nodes[1]]);
+    if damage == ROLLED_BACK {
+        an_hour(field, &mut nodes);
+    }
     nodes[1].stop();
     // Both are worked on meanwhile, but nothing is removed: of what is here then, nothing may go.
     let mut users = [field.user(&nodes[0]), field.user(&nodes[1])];
@@ -67,7 +80,6 @@ pub fn run(field: &mut Field) -> String {
     let mut before = contents(&tree(&nodes[0].dir));
     before.append(&mut contents(&tree(&nodes[1].dir)));
     apply(&index(&nodes[1]), &mut field.dice);
-    let pollers = field.watch(&nodes);
     nodes[1].run();
     let again = until_open(&nodes[1]);
     let done = field.judge(&nodes, pollers);
@@ -76,6 +88,15 @@ pub fn run(field: &mut Field) -> String {
     assert!(missing.is_empty(), "{} contents were removed from the tree", missing.len());
     let aside = index(&nodes[1]).with_extension("damaged.redb").exists();
     format!("{damage}{}{again}, {done}", if aside { ", put aside" } else { "" })
+}
+
+/// The index is kept, and all go on: everything is edited, moved and deleted as before, and is in sync.
+fn an_hour(field: &Field, nodes: &mut [Node]) {
+    nodes[1].stop();
+    fs::copy(index(&nodes[1]), kept(&index(&nodes[1]))).expect("a copy");
+    nodes[1].run();
+    field.work(&[&nodes[0], &nodes[1]], 80);
+    field.come_to_rest(&[&nodes[0], &nodes[1]]);
 }
 
 /// It opens, or is halted with a word on why, perhaps only as it comes upon the damage.

@@ -29,7 +29,9 @@ pub fn run(field: &mut Field) -> String {
         });
         rest(&mut field.dice, 60);
         if !nodes[1].path("large").exists() {
-            troubles.push(trouble(field, &mut nodes, &lan));
+            // Each kind once, in an order that the seed says.
+            let kind = (field.seed + troubles.len() as u64) % 3;
+            troubles.push(trouble(field, &mut nodes, &lan, kind));
         }
         at = at.max(staged(&nodes[1]));
     }
@@ -44,10 +46,10 @@ fn staged(node: &Node) -> u64 {
     entries.filter_map(|e| e.ok()?.metadata().ok()).map(|m| m.blocks() * 512).sum()
 }
 
-fn trouble(field: &mut Field, nodes: &mut [Node], lan: &Lan) -> String {
+fn trouble(field: &mut Field, nodes: &mut [Node], lan: &Lan, kind: u64) -> String {
     let one = field.dice.below(2) as usize;
     let node = &mut nodes[one];
-    let what = match field.dice.below(3) {
+    let what = match kind {
         0 => {
             kill(node);
             rest(&mut field.dice, 1500);

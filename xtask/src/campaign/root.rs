@@ -35,18 +35,24 @@ const TROUBLES: [Trouble; 8] = [
     Trouble::MarkerGone,
 ];
 
+/// What lies in a directory that is not the folder's.
+const OTHER: &[u8] = b"of another directory";
+
 /// One run: the seed says what happens, and whether the node runs meanwhile.
 pub fn run(field: &mut Field) -> String {
     let nth = field.seed.saturating_sub(1);
     let (trouble, running) = (TROUBLES[(nth % 8) as usize], (nth / 8).is_multiple_of(2));
     // Its root is an own file system or lies in one, so that it can be unmounted.
     let place = field.base().join("disk");
+    // It may be seen where the root was; that it is taken for the folder's is looked at below.
+    field.ledger.allow(OTHER);
     let image = field.base().join("image");
     let disk = (trouble == Trouble::Unmounted).then(|| Mount::ext4(&image, &place, 64, "noatime"));
     fs::create_dir_all(&place).expect("a directory");
     let mut nodes = vec![field.node("a"), field.node("b")];
     nodes[1].dir = place.join("b");
     field.found(&mut nodes);
+    let pollers = field.watch(&nodes);
     field.work(&[&nodes[0], &nodes[1]], 60);
     field.come_to_rest(&[&nodes[0], &nodes[1]]);
     if !running {
@@ -69,10 +75,11 @@ pub fn run(field: &mut Field) -> String {
     std::thread::sleep(Duration::from_millis(1500));
     let different = differences(&expected, &tree(&nodes[0].dir));
     assert!(different.is_empty(), "{trouble:?}: something left a halted device: {different:?}");
+    nothing_came(&nodes[1].dir, trouble);
     mend_root(&nodes[1], trouble, over, disk.as_ref());
     until("it goes on by itself", Duration::from_secs(30), || !halted());
-    let pollers = field.watch(&nodes);
     let done = field.judge(&nodes, pollers);
+    assert!(!nodes[0].path("other").exists(), "{trouble:?}: what is not the folder's was spread");
     nodes.clear();
     let when = if running { "running" } else { "stopped" };
     format!("{trouble:?} while {when}, {done}")
@@ -105,12 +112,12 @@ fn break_root(node: &Node, trouble: Trouble, disk: Option<&Mount>) -> Option<Mou
         Trouble::OtherDirectory => {
             vacate();
             fs::create_dir(root).expect("another root");
-            write(root.join("other"), "of another directory");
+            write(root.join("other"), OTHER);
         }
         Trouble::LinkToOther => {
             vacate();
             fs::create_dir(&other).expect("another directory");
-            write(other.join("other"), "of another directory");
+            write(other.join("other"), OTHER);
             symlink(&other, root).expect("a link");
         }
         Trouble::File => {
@@ -136,6 +143,22 @@ fn away_entry(root: &Path, entry: &fs::DirEntry) -> PathBuf {
     let kept = root.with_extension("kept");
     fs::create_dir_all(&kept).expect("a directory");
     kept.join(entry.file_name())
+}
+
+/// Nothing was put where the folder is not.
+fn nothing_came(root: &Path, trouble: Trouble) {
+    let expected: &[&str] = match trouble {
+        Trouble::Empty | Trouble::MountedOver => &[],
+        Trouble::OtherDirectory | Trouble::LinkToOther => &["other"],
+        Trouble::MarkerGone => &[".dunlin"],
+        Trouble::Gone | Trouble::File | Trouble::Unmounted => {
+            assert!(fs::read_dir(root).is_err(), "{trouble:?}: a directory was made");
+            return;
+        }
+    };
+    let names = fs::read_dir(root).expect("a directory").flatten().map(|e| e.file_name());
+    let names: Vec<String> = names.map(|n| n.to_string_lossy().into_owned()).collect();
+    assert_eq!(names, expected, "{trouble:?}: something was put there");
 }
 
 fn mend_root(node: &Node, trouble: Trouble, over: Option<Mount>, disk: Option<&Mount>) {

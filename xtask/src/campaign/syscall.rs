@@ -30,13 +30,13 @@ pub fn run(field: &mut Field) -> String {
     let n = 1 + field.seed.saturating_sub(1) / sets * step;
     let mut nodes: Vec<Node> = ["a", "b"].map(|name| field.node(name)).into();
     field.found(&mut nodes);
+    let pollers = field.watch(&nodes);
     let [a, b] = &mut nodes[..] else { unreachable!("two devices") };
     field.work(&[a, b], 20);
     field.come_to_rest(&[a, b]);
     b.stop();
     b.wrapper = wrapper(set, n);
     b.run();
-    let pollers = field.watch(std::slice::from_ref(b));
     field.work(&[a], 20);
     let died = until_dead(b, a);
     no_panic(b);

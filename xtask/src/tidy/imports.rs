@@ -5,14 +5,15 @@ use super::{caught, hold};
 
 /// The modules of the core, the lowest first. A module may name those before it.
 const CORE: &[&str] = &[
-    "path", "ids", "state", "keeps",
+    "path", "ids", "blocks", "state", "keeps",
     "codec", // what is replicated, and its bytes; what a disk keeps of it
     "message", "members", "ticket", // what devices say; they know no index
     "kv", "rows", "names", "decide", "tree", // the index and what is derived in it
     "journal", "merge", "life", "change", // what comes in
-    "observe", "revert", "plan", "brake",   // what follows
-    "session", // what is said of it to whom
-    "runs",    // who said hello
+    "observe", "revert", "plan", "brake",    // what follows
+    "schedule", // what is asked of whom
+    "session",  // what is said of it to whom
+    "runs",     // who said hello
 ];
 
 /// Names of a higher module that a lower one may use all the same: (from, to, what), with the reason.
@@ -32,18 +33,19 @@ const STAGES: &[(&str, &[&str])] = &[
     ("control", &[]),
     ("config", &["home"]),
     ("chunks", &["disk"]),
-    ("scan", &["disk"]),
+    ("blocks", &["disk"]),
+    ("scan", &["blocks", "disk"]),
     ("watch", &["disk"]),
     ("verify", &["disk", "scan", "site"]),
     ("transfer", &["net"]),
     // Of `chunks` only the size from which contents are resumed.
     ("stage", &["chunks", "disk"]),
-    ("site", &["chunks", "disk", "stage", "store"]),
+    ("site", &["blocks", "chunks", "disk", "stage", "store"]),
     ("apply", &["disk", "stage"]),
     // Everything of a folder on this device but the network: what a simulator of whole flocks runs.
     ("engine", &["apply", "control", "disk", "folder", "home", "scan", "site", "stage", "store", "watch"]),
-    ("serve", &["chunks", "disk", "folder", "net", "transfer"]),
-    ("fetch", &["chunks", "disk", "engine", "folder", "net", "stage", "transfer"]),
+    ("serve", &["blocks", "chunks", "disk", "folder", "net", "transfer"]),
+    ("fetch", &["blocks", "chunks", "disk", "engine", "folder", "net", "stage", "transfer"]),
 ];
 
 /// What the binary may name of the node: the control API, and what it takes to host a node.

@@ -42,6 +42,9 @@ impl Engine {
     /// Something is there (again).
     pub(super) fn is_there(&mut self, at: &Position) {
         let was_absent = self.absent.remove(at).is_some();
+        if was_absent && self.is_doubted(at) {
+            self.mark(at.clone(), Duration::ZERO, true);
+        }
         self.braking.recount |= was_absent;
         self.replan |= was_absent;
     }
@@ -146,20 +149,21 @@ impl Engine {
         gone: &mut Vec<Observation>,
     ) -> Read<()> {
         let mut found = Scanned::default();
-        scan::scan_entry(self.folder.disk.as_ref(), snapshot, &at, dir, false, &mut found)?;
+        let force = self.is_doubted(&at);
+        scan::scan_entry(self.folder.disk.as_ref(), snapshot, &at, dir, force, &mut found)?;
         for (path, why) in std::mem::take(&mut found.problems) {
             // Gone or not, it is not known now.
-            self.mark(at.clone(), LATE_DIR, false);
+            self.mark(at.clone(), LATE_DIR, force);
             self.cannot_read(path, why);
         }
         gone.extend(found.absent.drain(..).map(|at| Observation { at, seen: Seen::Absent }));
         let mut seen = std::mem::take(&mut found.seen);
         if snapshot.local(&at)?.is_some_and(|row| row.content == Content::Dir) {
-            for hashed in scan::hash_all(self.folder.disk.as_ref(), &found.hash) {
+            for hashed in scan::hash_all(self.folder.disk.as_ref(), &self.folder.lists, &found.hash) {
                 self.hashed(hashed, &mut seen);
             }
         } else if !found.hash.is_empty() {
-            self.mark(at, Duration::ZERO, false);
+            self.mark(at, Duration::ZERO, force);
         }
         for o in seen {
             if replaces_dir(snapshot, &o)? {

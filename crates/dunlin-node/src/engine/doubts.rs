@@ -98,9 +98,16 @@ impl Engine {
         self.clear_doubts()
     }
 
-    /// What was looked at is in doubt no more.
+    /// Whether what is at a position is to be looked at whatever the metadata say.
+    pub(super) fn is_doubted(&self, at: &Position) -> bool {
+        self.doubts.young.contains_key(at)
+    }
+
+    /// What was looked at is in doubt no more. What was found gone was not: with the number that a file had, and in
+    /// the same tick, somebody may write another one there, which has the stamp that is recorded.
     pub(super) fn settle_doubts(&mut self) {
-        let dirty = &self.dirty;
-        self.doubts.young.retain(|at, _| dirty.get(at).is_some_and(|d| d.force));
+        let (dirty, absent) = (&self.dirty, &self.absent);
+        let waits = |at: &Position| absent.contains_key(at) || dirty.get(at).is_some_and(|d| d.force);
+        self.doubts.young.retain(|at, _| waits(at));
     }
 }

@@ -22,19 +22,20 @@ pub(super) struct Flow {
 
 impl Flow {
     pub fn may_untangle(&self, now: Instant) -> bool {
-        self.untangles.is_none_or(|at| now >= at)
+        self.untangles.is_some_and(|at| now >= at)
     }
 
-    /// A plan was made. `tangled`: something may be in each other's way, and whether that was looked for.
+    /// A plan was made. `tangled`: something may be in each other's way, and that was not looked for.
     pub fn planned(
         &mut self,
         steps: &[Step],
         skip: &BTreeSet<NodeId>,
         now: Instant,
-        (tangled, untangled): (bool, bool),
+        tangled: bool,
         lacking: u64,
     ) {
-        if untangled && steps.is_empty() {
+        let was_due = self.may_untangle(now);
+        if steps.is_empty() && (!tangled || self.untangles.is_none() || was_due) {
             let each = u32::try_from(lacking).unwrap_or(u32::MAX);
             self.untangles = Some(now + UNTANGLE_EACH.saturating_mul(each));
         }

@@ -54,7 +54,7 @@ impl Engine {
             .iter()
             .filter(due)
             .take(ENTRIES_PER_ROUND)
-            .map(|(at, d)| (at.clone(), d.force))
+            .map(|(at, d)| (at.clone(), d.force || self.is_doubted(at)))
             .collect();
         if positions.is_empty() {
             return Ok(scanned);
@@ -275,7 +275,7 @@ impl Engine {
         }
         scanned.absent.into_iter().for_each(|at| self.vanished(at));
         let mut seen = scanned.seen;
-        for hashed in scan::hash_all(self.folder.disk.as_ref(), &scanned.hash) {
+        for hashed in scan::hash_all(self.folder.disk.as_ref(), &self.folder.lists, &scanned.hash) {
             self.hashed(hashed, &mut seen);
         }
         self.look_at_other_links(&seen)?;
@@ -400,7 +400,7 @@ impl Engine {
                 self.is_there(&at);
                 seen.push(Observation { at, seen: Seen::Absent });
             }
-            for hashed in scan::hash_all(self.folder.disk.as_ref(), &found.hash) {
+            for hashed in scan::hash_all(self.folder.disk.as_ref(), &self.folder.lists, &found.hash) {
                 self.hashed(hashed, seen);
             }
         }

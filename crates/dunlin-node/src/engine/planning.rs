@@ -22,6 +22,8 @@ use std::time::{Duration, Instant};
 pub(super) const STEPS_MAX: usize = 1024;
 /// The most contents that are being fetched at once.
 const FETCHES_MAX: usize = 4096;
+/// More is asked for once so many can be.
+const FETCHES_FEW: usize = 1024;
 /// At most so many bytes are placed (and made durable) in one go.
 const BATCH_BYTES: u64 = 64 << 20;
 
@@ -64,11 +66,13 @@ impl Engine {
         let staged = |id: &ContentId| is_empty(id) || folder.stage.has(id);
         let removals = self.may_remove(&totals)?;
         let twin = |at: &Position, path: &RelPath| twin(folder.disk.as_ref(), &snapshot, at, path);
-        let untangle = self.fetching.is_empty() || self.flow.may_untangle(now);
+        let room = FETCHES_MAX.saturating_sub(self.fetching.len());
         let window = Window {
             removals,
-            untangle,
-            fetches: FETCHES_MAX.saturating_sub(self.fetching.len()),
+            untangle: self.flow.may_untangle(now),
+            idle: self.fetching.is_empty(),
+            // To find what else can be asked for, the queue is walked past all that was: not for a few.
+            fetches: if room < FETCHES_FEW { 0 } else { room },
             first: &self.flow.staged,
             keeps: folder.disk.keeps(),
             twin: if folder.disk.is_blind() { Some(&twin) } else { None },
@@ -76,7 +80,7 @@ impl Engine {
         };
         let Plan { mut steps, fetches, blocked, unshown, tangled } = plan(&snapshot, &window)?;
         drop(snapshot);
-        self.flow.planned(&steps, &skip, now, (tangled, untangle), totals.need_files);
+        self.flow.planned(&steps, &skip, now, tangled, totals.need_files);
         let stuck = steps.is_empty() && fetches.is_empty() && !unshown.is_empty();
         self.cannot_show(unshown);
         steps.retain(|step| !self.is_in_doubt(step));
@@ -119,7 +123,10 @@ impl Engine {
     /// Whether a step is about something whose metadata may hide a user's write: it would be taken for what the
     /// index says it is, and put aside. It is looked at first.
     fn is_in_doubt(&self, step: &Step) -> bool {
-        let in_doubt = |at| self.dirty.get(at).is_some_and(|d| d.force);
+        let in_doubt = |at| {
+            let is_gone = self.absent.contains_key(at) && self.is_doubted(at);
+            is_gone || self.dirty.get(at).is_some_and(|d| d.force)
+        };
         self.doubts.is_about(step)
             || in_doubt(&step.at)
             || matches!(&step.action, Action::Move { from, .. } if in_doubt(from))

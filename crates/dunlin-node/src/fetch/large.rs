@@ -1,53 +1,71 @@
-//! A large content, chunk by chunk: what is here already is not fetched again.
+//! A large content: from this disk where it is there, else from peers.
 
-use super::piece::Incoming;
-use super::{Load, ask, claim, said, sources};
-use crate::chunks::{CHUNK_MAX, CHUNKED_MIN};
+mod assembly;
+mod blocks;
+mod chunked;
+mod old;
+mod paged;
+
+use super::swarm::Swarm;
+use super::{Load, claim, said, sources};
+use crate::chunks::CHUNKED_MIN;
 use crate::disk::WriteFile;
 use crate::engine::{Fetched, Input};
 use crate::folder::{Folder, PeerFolder};
 use crate::stage::{Claim, Left};
-use crate::transfer::{StreamError, read_answer};
-use dunlin_core::ids::{ContentId, FolderId};
-use dunlin_core::message::{Chunk, ChunkPage, Piece, Request, read};
-use dunlin_core::path::RelPath;
+use crate::transfer::StreamError;
+use chunked::chunked;
+use dunlin_core::ids::ContentId;
+use dunlin_core::message::FEATURE_PAGES;
 use dunlin_core::plan::Fetch;
-use std::collections::BTreeMap;
+use old::Old;
+use paged::paged;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::task::{JoinSet, block_in_place};
 
-/// Missing chunks that follow each other are asked for together up to this size.
-const RANGE: u64 = 4 << 20;
-/// Ranges of one content under way at once.
-const RANGES: usize = 4;
 /// After so many bytes the disk is made to write.
 const SYNC_EVERY: u64 = 48 << 20;
-/// The most chunks of a content: what a list may make us remember.
-const CHUNKS_MAX: u64 = 1 << 26;
 
-/// Brings one large content in, and tells the engine.
-pub(super) async fn fetch(folder: Arc<Folder>, fetch: Fetch) {
+/// Brings one large content in, and tells the engine. Returns its size.
+pub(super) async fn fetch(folder: Arc<Folder>, swarm: Arc<Swarm>, fetch: Fetch) -> u64 {
     let how = match block_in_place(|| claim(&folder, &fetch)) {
         Ok(claim) => {
             folder.tell(Input::Fetched(vec![(fetch.content, Fetched::Begun)])).await;
-            bring(&folder, &fetch, &claim).await
+            bring(&folder, &swarm, &fetch, &claim).await
         }
         Err(how) => how,
     };
     folder.tell(Input::Fetched(vec![(fetch.content, how)])).await;
+    fetch.size
 }
 
-async fn bring(folder: &Arc<Folder>, fetch: &Fetch, claim: &Claim<'_>) -> Fetched {
+async fn bring(folder: &Arc<Folder>, swarm: &Arc<Swarm>, fetch: &Fetch, claim: &Claim<'_>) -> Fetched {
     if block_in_place(|| folder.site.copy(fetch, claim, || folder.nearby(&fetch.content))) {
         return Fetched::Staged;
     }
-    let old = block_in_place(|| chunks_of(folder, &fetch.path));
+    if !block_in_place(|| has_basis(folder, fetch))
+        && let Some(how) = blocks::bring(swarm, folder, fetch, claim).await
+    {
+        return how;
+    }
+    by_lists(folder, fetch, claim).await
+}
+
+/// Whether much of it may be here: in the file that it replaces.
+fn has_basis(folder: &Folder, fetch: &Fetch) -> bool {
+    let old = folder.site.disk.open(&fetch.path).and_then(|file| file.stat());
+    old.is_ok_and(|old| old.size >= CHUNKED_MIN)
+}
+
+/// Brings a content in by its chunk list, from whoever holds it.
+async fn by_lists(folder: &Arc<Folder>, fetch: &Fetch, claim: &Claim<'_>) -> Fetched {
+    let old = block_in_place(|| Old::begin(folder, &fetch.path));
     for peer in sources(folder) {
         let _load = Load::on(&peer);
         let mut tasks = JoinSet::new();
-        let end = chunked(folder, &peer, fetch, &old, claim.left(), &mut tasks).await;
+        let end = by_list(folder, &peer, fetch, &old, claim.left(), &mut tasks).await;
         // Nothing may write into the part any more once others may take its room.
         tasks.shutdown().await;
         match end {
@@ -59,21 +77,23 @@ async fn bring(folder: &Arc<Folder>, fetch: &Fetch, claim: &Claim<'_>) -> Fetche
     Fetched::Nowhere
 }
 
-/// The chunks of the file that is to be replaced: most of them are usually in the new one too.
-type Known = BTreeMap<ContentId, (RelPath, u64, u32)>;
-
-fn chunks_of(folder: &Folder, path: &RelPath) -> Known {
-    let mut out = Known::new();
-    let Ok(file) = folder.site.disk.open(path) else { return out };
-    if file.stat().map_or(0, |s| s.size) < CHUNKED_MIN {
-        return out;
+/// Fetches a content from one peer by its chunk list: in pages where there is an old file to have them from and the peer
+/// knows how to; else, and where that came to nothing, by the flat one.
+async fn by_list(
+    folder: &Arc<Folder>,
+    peer: &Arc<PeerFolder>,
+    fetch: &Fetch,
+    old: &Old,
+    left: Left,
+    tasks: &mut JoinSet<Result<(), Broken>>,
+) -> Result<bool, Broken> {
+    if peer.features & FEATURE_PAGES != 0 && !old.is_empty() {
+        if let Some(whole) = paged(folder, peer, fetch, old, left.clone(), tasks).await? {
+            return Ok(whole);
+        }
+        tasks.shutdown().await;
     }
-    let mut offset = 0;
-    for chunk in crate::chunks::chunks(file.as_ref()).map_while(Result::ok) {
-        out.entry(chunk.hash).or_insert((path.clone(), offset, chunk.len));
-        offset += u64::from(chunk.len);
-    }
-    out
+    chunked(folder, peer, fetch, old, left, tasks).await
 }
 
 /// Why a content did not come from a peer.
@@ -129,75 +149,18 @@ impl Part {
     }
 }
 
-/// A run of missing chunks.
-#[derive(Default)]
-struct Run {
-    offset: u64,
-    len: u64,
-    chunks: Vec<Chunk>,
-}
-
-/// Fetches a large content from one peer; `false` if the peer does not hold it, or holds something
-/// else under its name. What is verified stays in the partial file, whatever happens.
-async fn chunked(
-    folder: &Arc<Folder>,
-    peer: &Arc<PeerFolder>,
-    fetch: &Fetch,
-    old: &Known,
-    left: Left,
-    tasks: &mut JoinSet<Result<(), Broken>>,
-) -> Result<bool, Broken> {
+/// Opens the partial file of a content.
+fn open(folder: &Folder, fetch: &Fetch, left: Left) -> io::Result<Part> {
     let (part, new) = folder.site.stage.open_part(&fetch.content)?;
     let part = Part { file: Arc::from(part), new, left, unsynced: Arc::default(), lost: Arc::default() };
     part.file.set_len(fetch.size)?;
-    let request = Request::Chunks { folder: folder.id, content: fetch.content, size: fetch.size };
-    let mut list = ask(peer, &request).await?;
-    let (mut offset, mut run, mut count) = (0, Run::default(), 0);
-    loop {
-        let body = read_answer(&mut list).await?;
-        let page = read(&body).map_err(|_| StreamError::Protocol("a chunk list cannot be read"))?;
-        let ChunkPage::Chunks { chunks, last } = page else { return Ok(false) };
-        for chunk in chunks {
-            count += 1;
-            let end = offset + u64::from(chunk.len);
-            if chunk.len == 0 || chunk.len as usize > CHUNK_MAX || end > fetch.size || count > CHUNKS_MAX {
-                return Err(StreamError::Protocol("a chunk list does not fit").into());
-            }
-            let here = block_in_place(|| is_here(folder, &part, old, offset, &chunk))?;
-            if here || run.len >= RANGE {
-                flush(folder, peer, fetch, &part, &mut run, tasks).await?;
-            }
-            if !here {
-                if run.len == 0 {
-                    run.offset = offset;
-                }
-                run.len += u64::from(chunk.len);
-                run.chunks.push(chunk);
-            }
-            offset = end;
-        }
-        if last {
-            break;
-        }
-    }
-    flush(folder, peer, fetch, &part, &mut run, tasks).await?;
-    while let Some(task) = tasks.join_next().await {
-        task.map_err(|_| StreamError::Protocol("a transfer broke off"))??;
-    }
-    if offset != fetch.size {
-        return Err(StreamError::Protocol("a chunk list does not fit").into());
-    }
-    finish(folder, &part, fetch)
+    Ok(part)
 }
 
 /// The whole is verified once more before it counts: the list was only a hint of the peer's.
 fn finish(folder: &Folder, part: &Part, fetch: &Fetch) -> Result<bool, Broken> {
     block_in_place(|| {
-        // Synced through the handle that wrote, so that no error goes to somebody else.
-        if part.file.sync_data().is_err() || part.lost.load(Ordering::Relaxed) {
-            folder.site.stage.drop_part(&fetch.content)?;
-            return Err(Broken::Disk(io::Error::other("what was written could not be made durable")));
-        }
+        sync(folder, part, fetch)?;
         let (mut hasher, mut buffer, mut offset) = (blake3::Hasher::new(), vec![0; 1 << 20], 0);
         loop {
             let n = part.file.read_at(&mut buffer, offset)?;
@@ -207,97 +170,26 @@ fn finish(folder: &Folder, part: &Part, fetch: &Fetch) -> Result<bool, Broken> {
             hasher.update(&buffer[..n]);
             offset += n as u64;
         }
-        if *hasher.finalize().as_bytes() == fetch.content.0 {
-            folder.site.stage.finish_part(fetch.content)?;
-            return Ok(true);
-        }
-        folder.site.stage.drop_part(&fetch.content)?;
-        Ok(false)
+        conclude(folder, fetch, ContentId(*hasher.finalize().as_bytes()))
     })
 }
 
-/// Whether a chunk is in the partial file already, or can be copied from the old file.
-fn is_here(folder: &Folder, part: &Part, old: &Known, offset: u64, chunk: &Chunk) -> io::Result<bool> {
-    if part.new && old.is_empty() {
-        return Ok(false);
+/// Makes what was written durable.
+fn sync(folder: &Folder, part: &Part, fetch: &Fetch) -> Result<(), Broken> {
+    // Through the handle that wrote, so that no error goes to somebody else.
+    if part.file.sync_data().is_err() || part.lost.load(Ordering::Relaxed) {
+        folder.site.stage.drop_part(&fetch.content)?;
+        return Err(Broken::Disk(io::Error::other("what was written could not be made durable")));
     }
-    let mut bytes = vec![0; chunk.len as usize];
-    if !part.new && read_full(|b, o| part.file.read_at(b, o), &mut bytes, offset)? && is_chunk(chunk, &bytes)
-    {
+    Ok(())
+}
+
+/// Stages the part, if what it holds is the content.
+fn conclude(folder: &Folder, fetch: &Fetch, holds: ContentId) -> Result<bool, Broken> {
+    if holds == fetch.content {
+        folder.site.stage.finish_part(fetch.content)?;
         return Ok(true);
     }
-    let Some((path, at, len)) = old.get(&chunk.hash).filter(|k| k.2 == chunk.len) else { return Ok(false) };
-    debug_assert_eq!(*len, chunk.len);
-    let Ok(file) = folder.site.disk.open(path) else { return Ok(false) };
-    if read_full(|b, o| file.read_at(b, o), &mut bytes, *at).unwrap_or(false) && is_chunk(chunk, &bytes) {
-        part.write(&bytes, offset)?;
-        return Ok(true);
-    }
+    folder.site.stage.drop_part(&fetch.content)?;
     Ok(false)
-}
-
-fn is_chunk(chunk: &Chunk, bytes: &[u8]) -> bool {
-    *blake3::hash(bytes).as_bytes() == chunk.hash.0
-}
-
-fn read_full(
-    read: impl Fn(&mut [u8], u64) -> io::Result<usize>,
-    buffer: &mut [u8],
-    offset: u64,
-) -> io::Result<bool> {
-    let mut have = 0;
-    while have < buffer.len() {
-        match read(&mut buffer[have..], offset + have as u64)? {
-            0 => return Ok(false),
-            n => have += n,
-        }
-    }
-    Ok(true)
-}
-
-/// Starts the transfer of a run, waiting while enough are under way.
-async fn flush(
-    folder: &Arc<Folder>,
-    peer: &Arc<PeerFolder>,
-    fetch: &Fetch,
-    part: &Part,
-    run: &mut Run,
-    tasks: &mut JoinSet<Result<(), Broken>>,
-) -> Result<(), Broken> {
-    if run.len == 0 {
-        return Ok(());
-    }
-    while tasks.len() >= RANGES {
-        if let Some(task) = tasks.join_next().await {
-            task.map_err(|_| StreamError::Protocol("a transfer broke off"))??;
-        }
-    }
-    let run = std::mem::take(run);
-    let piece = Piece { content: fetch.content, offset: run.offset, len: run.len };
-    tasks.spawn(range(peer.clone(), part.clone(), folder.id, piece, run));
-    Ok(())
-}
-
-async fn range(
-    peer: Arc<PeerFolder>,
-    part: Part,
-    folder: FolderId,
-    piece: Piece,
-    run: Run,
-) -> Result<(), Broken> {
-    let mut incoming = Incoming::ask(peer, folder, piece).await?;
-    let mut offset = run.offset;
-    for chunk in &run.chunks {
-        let mut bytes = vec![0; chunk.len as usize];
-        incoming.read(&mut bytes).await?;
-        block_in_place(|| {
-            if !is_chunk(chunk, &bytes) {
-                return Err(Broken::from(StreamError::Protocol("a chunk does not fit its hash")));
-            }
-            Ok(part.write(&bytes, offset)?)
-        })?;
-        offset += u64::from(chunk.len);
-    }
-    incoming.done();
-    Ok(())
 }

@@ -253,6 +253,7 @@ fn open(shared: &Arc<Shared>, config: Config, dir: PathBuf) -> Result<Arc<Folder
         verifying: tokio::sync::Mutex::default(),
         problems: Mutex::default(),
         recent: Mutex::default(),
+        gathering: Mutex::default(),
         events: shared.events.clone(),
         is_mute: AtomicBool::new(false),
         others: Box::new(move || node.upgrade().map_or_else(Vec::new, |node| node.folders())),

@@ -203,7 +203,8 @@ fn an_overflow_is_told_and_the_watch_goes_on() {
     let limit = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
     let limit: usize = limit.trim().parse().unwrap();
     if limit > 200_000 {
-        eprintln!("SKIPPED: {limit} events are too many to overflow");
+        // No tool mends it: said, and no failure where all must run.
+        dunlin_testkit::say(&format!("SKIPPED: {limit} events are too many to overflow"));
         return;
     }
     for n in 0..limit / 2 {

@@ -125,12 +125,16 @@ impl Rogue {
     }
 
     pub async fn talk(&self) -> Talk {
+        self.talk_as(0).await
+    }
+
+    /// The same, as a program that can do this.
+    pub async fn talk_as(&self, features: u64) -> Talk {
         loop {
             let conn = self.transport.connect(self.to.0.0, &self.to.1, ALPN, SOON).await.unwrap();
             let (mut send, mut recv) = conn.open_bi().await.unwrap();
             let nonce = rand();
-            let hello =
-                Message::Hello { min: VERSION, max: VERSION, features: 0, nonce, name: "rogue".into() };
+            let hello = Message::Hello { min: VERSION, max: VERSION, features, nonce, name: "rogue".into() };
             send_frame(&mut send, &hello).await.unwrap();
             if let Ok(Some(_)) = read_frame(&mut recv).await {
                 return Talk { conn, send, recv };
@@ -158,7 +162,19 @@ impl Rogue {
 
     /// A file in the root, as a row.
     pub fn file(&self, name: &str, content: ContentId, size: u64, rank: u64) -> (NodeId, State) {
-        let (mut s, dot) = (State::default(), Dot { inc: self.inc(), counter: 1 });
+        self.file_at(1, name, content, size, rank)
+    }
+
+    /// The same by its change with this number: it replaces what earlier ones said.
+    pub fn file_at(
+        &self,
+        counter: u64,
+        name: &str,
+        content: ContentId,
+        size: u64,
+        rank: u64,
+    ) -> (NodeId, State) {
+        let (mut s, dot) = (State::default(), Dot { inc: self.inc(), counter });
         s.seen.add(dot);
         let name = Name::new(name.as_bytes()).unwrap();
         let node = NodeId::created(ROOT, &name, 0);

@@ -136,6 +136,11 @@ impl Flock {
     }
 
     fn ask_engine(&mut self, device: usize, wanted: Read<Option<Wanted>>) -> Asked {
+        if self.shared.world().machines[device].died {
+            // It ended as it looked for what can be had, so that what was found says nothing.
+            self.after(device, Ok(()));
+            return Asked::Untold;
+        }
         let Wanted { again, parts } = match wanted {
             Ok(Some(wanted)) => wanted,
             Ok(None) => return Asked::Not,

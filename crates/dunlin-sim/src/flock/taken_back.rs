@@ -23,9 +23,7 @@ impl Flock {
     pub(crate) fn takes_back_at_rest(&mut self) {
         let Some(mut chance) = self.restores.take() else { return };
         let staying = self.staying();
-        // What disks without modes or fine times make of an undo of an undo is not understood yet: docs/reliability.md.
-        let odd = self.devices.iter().any(|d| d.odd);
-        if odd || self.is_broken() || self.refused || self.hopeless || staying.len() < 2 {
+        if self.is_broken() || self.refused || self.hopeless || staying.len() < 2 {
             return;
         }
         let mut some = || staying[chance.below(staying.len() as u64) as usize];

@@ -32,7 +32,7 @@ fn pair_on(odd: Oddity) -> Option<(tempfile::TempDir, Node, Node, OddDisk)> {
     let disk = match OddDisk::mount(&b.dir, odd) {
         Ok(disk) => disk,
         Err(e) => {
-            eprintln!("SKIPPED: odd disks: FUSE cannot be mounted here (it takes root): {e}");
+            skipped("odd disks", &format!("FUSE cannot be mounted here (it takes root): {e}"));
             return None;
         }
     };

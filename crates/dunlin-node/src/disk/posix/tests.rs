@@ -60,7 +60,7 @@ pub(crate) fn run_prepared(unshare: &[&str], prepare: &str, dir: &Path, test: &s
     let text = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
     let refused = out.status.code() == Some(77) || text.contains("unshare failed");
     if refused {
-        eprintln!("SKIPPED {test}: {text}");
+        dunlin_testkit::skipped(test, &text);
         return None;
     }
     assert!(!text.contains("running 0 tests"), "{test} does not exist: {text}");
@@ -438,7 +438,7 @@ fn entries_without_metadata_are_listed_with_the_reason() {
             let text = String::from_utf8_lossy(&ran.stdout);
             assert!(ran.status.success() && text.contains("1 passed"), "{text}{ran:?}");
         }
-        Err(e) => eprintln!("SKIPPED: setpriv: {e}"),
+        Err(e) => dunlin_testkit::skipped("setpriv", &e.to_string()),
     }
     std::fs::set_permissions(dir.path().join("d"), PermissionsExt::from_mode(0o755)).unwrap();
 }
