@@ -206,6 +206,14 @@ impl Drop for Made {
     }
 }
 
+/// Why an index could not be used; what is damaged leaves a mark.
+fn damaged(dir: &Path, what: &str, e: std::io::Error) -> ApiError {
+    if let Some(fault) = e.get_ref().and_then(|e| e.downcast_ref::<Fault>()) {
+        note_damage(dir, fault);
+    }
+    cannot(what, e)
+}
+
 fn open(shared: &Arc<Shared>, config: Config, dir: PathBuf) -> Result<Arc<Folder>, ApiError> {
     let path = config.path.clone();
     let what = format!("open the folder {}", shown(&path));
@@ -228,12 +236,8 @@ fn open(shared: &Arc<Shared>, config: Config, dir: PathBuf) -> Result<Arc<Folder
     let site = Arc::new(Site::new(disk.clone(), stage, Box::new(store)));
     let (life, fresh) = (random_16(&what)?, random_16(&what)?);
     let own = Incarnation::new(shared.device, life);
-    site.begin_life(LifeId(life), own, Incarnation::new(shared.device, fresh)).map_err(|e| {
-        if let Some(fault) = e.get_ref().and_then(|e| e.downcast_ref::<Fault>()) {
-            note_damage(&dir, fault);
-        }
-        cannot(&what, e)
-    })?;
+    let begun = site.begin_life(LifeId(life), own, Incarnation::new(shared.device, fresh));
+    begun.map_err(|e| damaged(&dir, &what, e))?;
     let all = members(config.id, &config.statements, verify);
     // Weak: a node that has ended is not to live on in its folders.
     let node = Arc::downgrade(shared);
