@@ -4,7 +4,7 @@ use super::{Engine, RESCAN, RESCAN_UNWATCHED};
 use crate::disk::is_gone;
 use crate::scan::{self, Hashed, Scanned, ToHash};
 use crate::watch::WatchError;
-use dunlin_core::ids::{NodeId, ROOT};
+use dunlin_core::ids::{NodeId, PARKED, ROOT};
 use dunlin_core::kv::Read;
 use dunlin_core::observe::{Observation, Seen, suspects};
 use dunlin_core::path::{Name, RelPath};
@@ -201,7 +201,8 @@ impl Engine {
         dir: NodeId,
         path: &RelPath,
     ) -> Read<bool> {
-        if dir == ROOT {
+        // Where directories are parked is no row of the index, and always there.
+        if dir == ROOT || dir == PARKED {
             return Ok(true);
         }
         let row = snapshot.dir_position(dir)?.map(|at| snapshot.local(&at)).transpose()?.flatten();
