@@ -110,7 +110,7 @@ async fn a_block_that_is_not_what_the_content_says_is_asked_of_another() {
     let temp = tempfile::tempdir().unwrap();
     let (a, b) = pair(temp.path()).await;
     let text = Arc::new(text(2));
-    let whole = text.clone();
+    let (whole, mut rogues) = (text.clone(), Vec::new());
     let [lists, lies] = [(); 2].map(|()| Arc::new(AtomicUsize::new(0)));
     for kind in 0..3 {
         let rogue = Rogue::member(&a, 102 + kind).await;
@@ -155,6 +155,8 @@ async fn a_block_that_is_not_what_the_content_says_is_asked_of_another() {
             send_frame(&mut talk.send, &rogue.rows(1, vec![row])).await.unwrap();
         }
         drain(talk);
+        // Its connection lasts as long as it.
+        rogues.push(rogue);
     }
     until("they lied", || lies.load(Ordering::Relaxed) >= 2).await;
     assert!(!a.dir.join("large").exists());
