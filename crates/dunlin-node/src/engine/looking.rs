@@ -190,7 +190,13 @@ impl Engine {
             return;
         }
         let absent: BTreeSet<&Position> = found.absent.iter().collect();
-        missing.iter().filter(|at| !absent.contains(at)).for_each(|at| self.is_there(at));
+        for at in missing.iter().filter(|at| !absent.contains(at)) {
+            // The listing looked at its metadata alone.
+            if self.is_doubted(at) {
+                self.mark(at.clone(), Duration::ZERO, true);
+            }
+            self.is_there(at);
+        }
     }
 
     /// Whether the directory at a path is the one that the index knows there: events come by
