@@ -126,7 +126,8 @@ fn what_things_cost_stays_in_bounds() {
     let beside = pair.base.join("edited");
     write(&beside, [b"!", &large[..]].concat());
     let insert = pair.cost("a byte before it", |dir| fs::rename(&beside, dir.join("large")).unwrap());
-    assert!(insert.received < LARGE / 64, "{insert:?}");
+    // A chunk or two, the page that they are in, and the list of pages.
+    assert!(insert.received < 190_000, "{insert:?}");
     assert!(insert.read < LARGE * 10, "{insert:?}");
 
     let edit = pair.cost("an edit of a small file", |dir| write(dir.join("7"), b"edited"));

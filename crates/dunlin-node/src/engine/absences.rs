@@ -42,9 +42,6 @@ impl Engine {
     /// Something is there (again).
     pub(super) fn is_there(&mut self, at: &Position) {
         let was_absent = self.absent.remove(at).is_some();
-        if was_absent && self.is_doubted(at) {
-            self.mark(at.clone(), Duration::ZERO, true);
-        }
         self.braking.recount |= was_absent;
         self.replan |= was_absent;
     }

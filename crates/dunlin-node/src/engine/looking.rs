@@ -4,7 +4,7 @@ use super::{Engine, RESCAN, RESCAN_UNWATCHED};
 use crate::disk::is_gone;
 use crate::scan::{self, Hashed, Scanned, ToHash};
 use crate::watch::WatchError;
-use dunlin_core::ids::{NodeId, ROOT};
+use dunlin_core::ids::{NodeId, PARKED, ROOT};
 use dunlin_core::kv::Read;
 use dunlin_core::observe::{Observation, Seen, suspects};
 use dunlin_core::path::{Name, RelPath};
@@ -191,7 +191,13 @@ impl Engine {
             return;
         }
         let absent: BTreeSet<&Position> = found.absent.iter().collect();
-        missing.iter().filter(|at| !absent.contains(at)).for_each(|at| self.is_there(at));
+        for at in missing.iter().filter(|at| !absent.contains(at)) {
+            // The listing looked at its metadata alone.
+            if self.is_doubted(at) {
+                self.mark(at.clone(), Duration::ZERO, true);
+            }
+            self.is_there(at);
+        }
     }
 
     /// Whether the directory at a path is the one that the index knows there: events come by
@@ -202,7 +208,8 @@ impl Engine {
         dir: NodeId,
         path: &RelPath,
     ) -> Read<bool> {
-        if dir == ROOT {
+        // Where directories are parked is no row of the index, and always there.
+        if dir == ROOT || dir == PARKED {
             return Ok(true);
         }
         let row = snapshot.dir_position(dir)?.map(|at| snapshot.local(&at)).transpose()?.flatten();

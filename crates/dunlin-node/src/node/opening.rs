@@ -265,8 +265,7 @@ fn open(shared: &Arc<Shared>, config: Config, dir: PathBuf) -> Result<Arc<Folder
         peers_changed: watch::channel(0).0,
     });
     let fresh = (shared.device, random_16(&what)?);
-    let watched = Watched { watcher: watcher.clone(), disk: posix };
-    let engine = engine(&folder, watched, fresh).map_err(|e| {
+    let engine = engine(&folder, Watched { watcher: watcher.clone(), disk: posix }, fresh).map_err(|e| {
         note_damage(&folder.dir, &e);
         cannot(&what, e)
     })?;

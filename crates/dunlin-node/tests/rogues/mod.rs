@@ -38,7 +38,19 @@ pub struct Honest {
 
 impl Honest {
     pub async fn start(base: &Path, name: &str) -> Honest {
+        Honest::with_key(base, name, None).await
+    }
+
+    /// With the key that a seed gives, where it has to be one that the test knows.
+    pub async fn with_key(base: &Path, name: &str, seed: Option<u8>) -> Honest {
         let home = Home::open(&base.join(format!("{name}.state"))).unwrap();
+        if let Some(seed) = seed {
+            use std::os::unix::fs::OpenOptionsExt;
+            let key = base.join(format!("{name}.state/device.key"));
+            let mut file =
+                std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(key).unwrap();
+            std::io::Write::write_all(&mut file, &[seed; 32]).unwrap();
+        }
         let home = Arc::new(home.lock().unwrap());
         let listen = Some("127.0.0.1:0".parse().unwrap());
         let node = start(NodeOptions { home, listen, discovery: false }).await.unwrap();
@@ -73,7 +85,12 @@ pub async fn end(all: &[&Honest]) {
 
 /// Two honest devices with one folder.
 pub async fn pair(base: &Path) -> (Honest, Honest) {
-    let (a, b) = (Honest::start(base, "a").await, Honest::start(base, "b").await);
+    pair_with(base, None).await
+}
+
+/// The second with the key that a seed gives.
+pub async fn pair_with(base: &Path, seed: Option<u8>) -> (Honest, Honest) {
+    let (a, b) = (Honest::start(base, "a").await, Honest::with_key(base, "b", seed).await);
     let ticket = a.node.share(a.dir.clone()).await.unwrap().ticket;
     b.node.join(Join { ticket, path: b.dir.clone().into(), below: false }).await.unwrap();
     crosses(&a, &b, "first").await;
