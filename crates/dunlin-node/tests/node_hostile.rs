@@ -232,6 +232,10 @@ async fn small_contents_come_with_their_rows_and_are_what_their_hash_says() {
 async fn what_a_member_withholds_or_forges_is_asked_of_another() {
     let temp = tempfile::tempdir().unwrap();
     let (a, b) = pair(temp.path()).await;
+    // What replaces a large file is asked for by its chunk list: that is known to all, to older programs too.
+    std::fs::write(b.dir.join("large"), vec![7; 2 << 20]).unwrap();
+    until("the older one", || std::fs::metadata(a.dir.join("large")).is_ok_and(|m| m.len() == 2 << 20)).await;
+    a.wait().await;
     let mut rogues = Vec::new();
     // Every one of them is asked before b: they are sorted.
     let b_id = DeviceId::from_hex(&b.node.status().await.unwrap().device).unwrap();
