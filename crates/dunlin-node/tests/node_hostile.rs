@@ -237,6 +237,10 @@ async fn what_a_member_withholds_or_forges_is_asked_of_another() {
     let mut seeds: Vec<u8> = (100..=255).collect();
     seeds.sort_by_key(id);
     let (a, b) = pair_with(temp.path(), seeds.pop()).await;
+    // What replaces a large file is asked for by its chunk list: that is known to all, to older programs too.
+    std::fs::write(b.dir.join("large"), vec![7; 2 << 20]).unwrap();
+    until("the older one", || std::fs::metadata(a.dir.join("large")).is_ok_and(|m| m.len() == 2 << 20)).await;
+    a.wait().await;
     for seed in seeds.into_iter().take(3) {
         rogues.push(Rogue::member(&a, seed).await);
     }
