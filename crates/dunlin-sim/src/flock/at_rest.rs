@@ -130,7 +130,8 @@ impl Flock {
                 _ if self.has_streams() => n * n * (written[0] + written[1] + held),
                 "removed" | "moved" | "removed while another was stopped" => 0,
                 "edited" => (n - 1) * written[0],
-                _ => n * (written[0] + written[1] + held),
+                // Two changes may be known to different devices at first: at most once over each connection.
+                _ => n * n * (written[0] + written[1] + held),
             };
             // A new index is told all there is, and a directory is removed with all that is in it.
             let much = expected.invariant == UNITES || expected.what.contains("directory");
