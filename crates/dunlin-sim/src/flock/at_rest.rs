@@ -126,12 +126,11 @@ impl Flock {
             let n = staying.len() as u64;
             let written = [ONE, OTHER].map(|c| bytes(c).len() as u64);
             let bytes = match expected.what {
-                // What changed a moment ago rides along, to those that have it too.
-                _ if self.has_streams() => n * n * (written[0] + written[1] + held),
+                // What changed a moment ago rides along, to those that have it too, with the rows of each of two changes.
+                _ if self.has_streams() => 2 * n * n * (written[0] + written[1] + held),
                 "removed" | "moved" | "removed while another was stopped" => 0,
                 "edited" => (n - 1) * written[0],
-                // Two changes may be known to different devices at first: at most once over each connection.
-                _ => n * n * (written[0] + written[1] + held),
+                _ => n * (written[0] + written[1] + held),
             };
             // A new index is told all there is, and a directory is removed with all that is in it.
             let much = expected.invariant == UNITES || expected.what.contains("directory");
