@@ -113,7 +113,7 @@ fn what_is_damaged_here_is_taken_from_another_device() {
 
 #[test]
 fn a_directory_is_put_outside_with_what_any_device_kept() {
-    let (temp, a, b) = pair();
+    let (temp, mut a, mut b) = pair();
     let base = temp.path().canonicalize().unwrap();
     let out = base.join("out");
     fs::create_dir(&out).unwrap();
@@ -147,6 +147,12 @@ fn a_directory_is_put_outside_with_what_any_device_kept() {
         assert_eq!(found, expected);
         assert!(!node.path("docs").exists());
     }
+    // What changed a moment ago is also in the memory of who wrote it, and of whom it was sent to with its row.
+    for node in [&mut a, &mut b] {
+        node.stop();
+        node.run_until_it_answers();
+    }
+    settle("started again", &[&a, &b]);
     // What nobody has is named, and the rest is there.
     let kept = fs::read_dir(b.path(".dunlin/history")).unwrap().map(|e| e.unwrap().path());
     for file in kept.filter(|p| !p.is_symlink()).take(10) {
