@@ -151,6 +151,8 @@ async fn strangers_that_drip_are_cut_off_and_keep_no_member_out_for_long() {
     let mut drips = tokio::task::JoinSet::new();
     for i in 0..300_usize {
         drips.spawn(async move {
+            // No more at once than the kernel queues: others it has wait for up to half a minute, whoever listens.
+            tokio::time::sleep(Duration::from_millis(5 * i as u64)).await;
             let mut tcp = TcpStream::connect(at).await.unwrap();
             // Some say nothing, some begin a hello that never ends.
             for byte in HELLO_1_2.iter().cycle().take(i % 3 * 1000) {

@@ -159,7 +159,10 @@ proptest! {
             }
             s.over(device(peer), &run);
         }
-        // Those that still wait give nothing; one who has all is asked in the end.
+        // Those that still wait give nothing, and are not waited for without end; one who has all is asked in the end.
+        for (peer, run) in under_way {
+            s.over(device(peer), &run);
+        }
         for _ in 0..2 * SLOW + 2 * count as u64 {
             s.tick();
             while let Some(run) = s.next(device(5), 4) {
