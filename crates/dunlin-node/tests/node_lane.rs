@@ -113,6 +113,9 @@ async fn over_tcp_a_device_gets_what_it_gets_over_quic_and_only_with_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_member_that_asks_and_does_not_read_takes_no_room() {
+    if ran_alone("a_member_that_asks_and_does_not_read_takes_no_room") {
+        return;
+    }
     let temp = tempfile::tempdir().unwrap();
     let (a, b) = pair(temp.path()).await;
     let text = noise(64 * MIB);
@@ -136,7 +139,7 @@ async fn a_member_that_asks_and_does_not_read_takes_no_room() {
     }
     crosses(&a, &b, "beside it").await;
     println!("peak {} MiB, before {before} MiB", peak_mib());
-    assert!(peak_mib() < before + 60, "{} MiB, before {before} MiB", peak_mib());
+    assert!(peak_mib() < before + 40, "{} MiB, before {before} MiB", peak_mib());
     // Of so many, the last 8 are served, and whole.
     let served = all.split_off(32);
     for mut stream in all {

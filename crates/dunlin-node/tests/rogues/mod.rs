@@ -213,7 +213,23 @@ pub fn rand() -> u64 {
     std::collections::hash_map::RandomState::new().build_hasher().finish()
 }
 
-/// The most memory this process ever used, in MiB.
+/// Runs the test of this name in a process that does nothing else, so that [`peak_mib`] is of it alone;
+/// `false` within that process.
+pub fn ran_alone(test: &str) -> bool {
+    const ALONE: &str = "DUNLIN_TEST_ALONE";
+    if std::env::var_os(ALONE).is_some() {
+        return false;
+    }
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    let out = command.args(["--exact", test, "--nocapture"]).env(ALONE, "1").output().unwrap();
+    let said = [out.stdout, out.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    println!("{said}");
+    assert!(out.status.success() && said.contains("1 passed"), "{test}");
+    true
+}
+
+/// The most memory this process ever used, in MiB: of all tests that run in it, see [`ran_alone`].
 pub fn peak_mib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|l| l.starts_with("VmHWM")).unwrap();
