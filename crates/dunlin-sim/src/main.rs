@@ -51,6 +51,9 @@ struct Arguments {
     /// With a machine that goes back in time.
     #[arg(long)]
     rolled: bool,
+    /// With a machine that was copied, of which both copies are at work by turns.
+    #[arg(long)]
+    copied: bool,
     /// With brakes, mass deletes and who decides about them.
     #[arg(long)]
     masses: bool,
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         let mut script = match arguments.devices {
             _ if arguments.hostile => flock::hostile::script(seed),
             _ if arguments.masses => masses::script(seed),
+            devices if arguments.copied => rolled::copied(seed, devices.unwrap_or(3)),
             devices if arguments.rolled => rolled::script(seed, devices.unwrap_or(3)),
             Some(devices) => workload::script_with(seed, devices),
             None => workload::script(seed),

@@ -1,5 +1,5 @@
-//! Scripts in which a whole machine goes back in time: what it did since then, whom it meets first, and what is
-//! done on it before that.
+//! Scripts in which a whole machine goes back in time, or was copied and both copies are at work by turns: what it did
+//! since then, whom it meets first, and what is done on it before that.
 
 use crate::chance::Chance;
 use crate::script::{Act, Script, What};
@@ -50,14 +50,22 @@ impl Writer {
 
 /// The usual script of a seed, in which one machine is kept and brought back once or twice.
 pub fn script(seed: u64, devices: usize) -> Script {
+    again(seed, devices, &What::RollBackAll, Chance::new(seed, "rolled"), 2)
+}
+
+/// The usual script of a seed, in which one machine is copied, and the copies are at work by turns, up to five times.
+pub fn copied(seed: u64, devices: usize) -> Script {
+    again(seed, devices, &What::TakeTurns, Chance::new(seed, "copied"), 5)
+}
+
+fn again(seed: u64, devices: usize, what: &What, mut chance: Chance, times: u64) -> Script {
     let mut script = workload::script_with(seed, devices);
-    let mut chance = Chance::new(seed, "rolled");
     let end = script.acts.last().map_or(1000, |a| a.at_ms);
     let device = chance.below(devices as u64) as usize;
     let mut w = Writer { chance, device, devices, next_content: 700, acts: Vec::new() };
     let mut at = w.chance.below(end + 1);
     w.push(at, device, What::KeepAll);
-    for _ in 0..1 + w.chance.below(2) {
+    for _ in 0..1 + w.chance.below(times) {
         let within = 50 + w.chance.below(4000);
         if w.chance.one_in(2) {
             let kill = at + w.chance.below(within);
@@ -66,7 +74,7 @@ pub fn script(seed: u64, devices: usize) -> Script {
         w.changes(at, within);
         at += within;
         w.others(at, 2, |with| What::Cut { with });
-        w.push(at, device, What::RollBackAll);
+        w.push(at, device, what.clone());
         let within = 50 + w.chance.below(3000);
         w.changes(at, within);
         at += within;

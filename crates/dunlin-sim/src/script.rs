@@ -90,6 +90,9 @@ pub enum What {
     KeepAll,
     /// The whole machine is again what was kept; it is started a moment later.
     RollBackAll,
+    /// The whole machine and what was kept of it take turns, as two copies of it of which one is off; started a moment
+    /// later.
+    TakeTurns,
     /// The wall clock jumps by so many seconds.
     Jump { secs: i64 },
     /// The disk of the folder is not there any more.
@@ -163,6 +166,7 @@ impl What {
             What::RollBack => "roll-back",
             What::KeepAll => "keep-all",
             What::RollBackAll => "roll-back-all",
+            What::TakeTurns => "take-turns",
             What::Jump { .. } => "jump",
             What::LoseRoot => "lose-root",
             What::BringRoot => "bring-root",
@@ -288,6 +292,7 @@ impl FromStr for Act {
             "roll-back" => What::RollBack,
             "keep-all" => What::KeepAll,
             "roll-back-all" => What::RollBackAll,
+            "take-turns" => What::TakeTurns,
             "jump" => What::Jump { secs: number(words.get(3), line)? },
             "lose-root" => What::LoseRoot,
             "bring-root" => What::BringRoot,

@@ -67,6 +67,16 @@ impl World {
         }
     }
 
+    /// Of two copies of a machine the other one is at work from now on. What its user had on this one counts as let go of
+    /// with it, as far as nobody else has it: it may stay off for good.
+    pub(crate) fn take_turns(&mut self, device: usize) {
+        let machine = &self.machines[device];
+        let now =
+            Whole { disk: machine.disk.image(), index: machine.index.rows(), taken: machine.taken.clone() };
+        self.bring_back(device);
+        self.machines[device].whole = Some(now);
+    }
+
     /// A folder alone is again what it was, with the notes in it. What its user had there since is let go of, as if it had
     /// been replaced and deleted by hand, and what was there then is back.
     pub(crate) fn bring_back_folder(&mut self, device: usize) {

@@ -6,6 +6,7 @@
 mod case_kit;
 
 use case_kit::{SEEDS, cases, contents, copies, shows, words};
+use dunlin_sim::script::Script;
 use dunlin_sim::{rolled, run_caught, shrink};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -114,16 +115,38 @@ fn whom_it_meets_first_may_be_behind_too() {
     });
 }
 
+/// One was copied, and the copies take turns: what either made, and told, counts beside what the other made.
+#[test]
+fn what_two_copies_of_a_machine_made_by_turns_is_all_there() {
+    let acts = |seed| {
+        let turns = "18000 0 take-turns\n22000 0 save own 31\n22100 0 write first 32\n26000 0 take-turns\n\
+            30000 0 save own 41\n30100 0 write second 42\n34000 0 take-turns\n38000 0 save first 51\n";
+        sorted(&format!("{BEFORE}{SINCE}{}{turns}", restarts(seed)))
+    };
+    let mut expected: Vec<(&str, &str)> = NEWER.iter().filter(|(path, _)| *path != "own").copied().collect();
+    expected.extend([("own", "41"), ("first", "51"), ("second", "42")]);
+    cases(SEEDS, 3, acts, |_, rest| shows(rest, &expected));
+}
+
 #[test]
 fn flocks_hold_all_invariants_with_machines_that_go_back() {
+    all_hold(seeds(), |seed| rolled::script(seed, 3));
+}
+
+#[test]
+fn flocks_hold_all_invariants_with_machines_that_were_copied() {
+    all_hold(seeds() / 2, |seed| rolled::copied(seed, 3));
+}
+
+fn all_hold(seeds: u64, script: impl Fn(u64) -> Script + Sync) {
     let (next, failed) = (AtomicU64::new(0), Mutex::new(None));
     let work = || {
         while failed.lock().unwrap().is_none() {
             let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= seeds() {
+            if seed >= seeds {
                 return;
             }
-            if let Some(broken) = run_caught(&rolled::script(seed, 3)).broken {
+            if let Some(broken) = run_caught(&script(seed)).broken {
                 *failed.lock().unwrap() = Some((seed, broken));
             }
         }
@@ -134,7 +157,7 @@ fn flocks_hold_all_invariants_with_machines_that_go_back() {
         }
     });
     if let Some((seed, broken)) = failed.into_inner().unwrap() {
-        let short = shrink::shrink(&rolled::script(seed, 3), broken.invariant);
+        let short = shrink::shrink(&script(seed), broken.invariant);
         panic!("seed {seed} breaks \"{}\": {}\n{short}", broken.invariant, broken.what);
     }
 }

@@ -29,7 +29,9 @@ impl Flock {
                 }
             }
             What::LoseIndex => self.lose_index(device),
-            what @ (What::RollBack | What::RollBackAll | What::RollBackFolder) => self.go_back(device, &what),
+            what @ (What::RollBack | What::RollBackAll | What::RollBackFolder | What::TakeTurns) => {
+                self.go_back(device, &what);
+            }
             What::KeepIndex => self.shared.world().machines[device].index.keep(),
             What::Jump { secs } => self.devices[device].skew_s += secs,
             // Each is refused where it is so already.
@@ -113,6 +115,7 @@ impl Flock {
             let mut world = self.shared.world();
             match what {
                 What::RollBackAll => world.bring_back(device),
+                What::TakeTurns => world.take_turns(device),
                 What::RollBackFolder => world.bring_back_folder(device),
                 _ => {
                     world.rough = true;
