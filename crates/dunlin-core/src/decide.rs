@@ -107,15 +107,20 @@ pub fn locals_of(view: &dyn View, node: NodeId) -> Read<Vec<(Position, LocalRow)
 
 /// Everything that differs for `node`, read from the index.
 pub fn lacks_of(view: &dyn View, node: NodeId) -> Read<Vec<Lack>> {
-    if holds_unknown(view, node)? {
+    let wanted = crate::names::wanted(view, node)?;
+    if holds_unknown(view, node, &wanted)? {
         return Ok(Vec::new());
     }
-    Ok(decide(locals_of(view, node)?, crate::names::wanted(view, node)?))
+    Ok(decide(locals_of(view, node)?, wanted))
 }
 
 /// Whether a node lives, and is nothing but of kinds that only a newer program knows: then it is left on the disk as
-/// it is. A version of such a kind beside others, or one that was deleted, holds nothing back.
-fn holds_unknown(view: &dyn View, node: NodeId) -> Read<bool> {
+/// it is. A version of such a kind beside others, or one that was deleted, holds nothing back. `wanted`: what shows of it.
+fn holds_unknown(view: &dyn View, node: NodeId, wanted: &[Wanted]) -> Read<bool> {
+    // Only what is known shows.
+    if wanted.iter().any(|w| w.dot.is_some()) {
+        return Ok(false);
+    }
     let unknown = |c: &Content| matches!(c, Content::Unknown { .. });
     let Some(state) = view.node(node)?.map(|r| r.state) else { return Ok(false) };
     if !state.content.entries().iter().any(|(_, c)| unknown(&c.value)) {
@@ -129,7 +134,7 @@ fn holds_unknown(view: &dyn View, node: NodeId) -> Read<bool> {
 /// state applied here, which is recorded too.
 pub(crate) fn refresh(tx: &mut Tx<'_>, node: NodeId, wanted: Vec<Wanted>) -> Read<()> {
     let locals = locals_of(tx, node)?;
-    if holds_unknown(tx, node)? {
+    if holds_unknown(tx, node, &wanted)? {
         // What stands here may be anything: that is not in sync.
         return tx.put_need(node, Some(&NeedRow { phase: u8::MAX, waits: None, bytes: 0, removals: 0 }));
     }

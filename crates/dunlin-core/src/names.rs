@@ -53,9 +53,20 @@ struct Claim {
 
 /// Everything that shows because of the nodes settled at `at`, with the names it gets.
 pub fn group(view: &dyn View, at: &Position) -> Read<Vec<(NodeId, Wanted)>> {
+    group_with(view, at, None)
+}
+
+/// The same, where the row of one of them was read already.
+fn group_with(
+    view: &dyn View,
+    at: &Position,
+    known: Option<(NodeId, &NodeRow)>,
+) -> Read<Vec<(NodeId, Wanted)>> {
     let mut claims = Vec::new();
     for node in view.settled_at(at)? {
-        if let Some(row) = view.node(node)? {
+        if let Some((_, row)) = known.filter(|(known, _)| *known == node) {
+            claims.extend(claims_of(view, node, row, at)?);
+        } else if let Some(row) = view.node(node)? {
             claims.extend(claims_of(view, node, &row, at)?);
         }
     }
@@ -236,7 +247,11 @@ pub(crate) fn bases(view: &dyn View, at: &Position) -> Read<Vec<Position>> {
 pub fn wanted(view: &dyn View, node: NodeId) -> Read<Vec<Wanted>> {
     let Some(row) = view.node(node)? else { return Ok(Vec::new()) };
     let (true, Some(at)) = (row.present, row.settled(node)) else { return Ok(Vec::new()) };
-    Ok(group(view, &at)?.into_iter().filter(|(n, _)| *n == node).map(|(_, w)| w).collect())
+    Ok(group_with(view, &at, Some((node, &row)))?
+        .into_iter()
+        .filter(|(n, _)| *n == node)
+        .map(|(_, w)| w)
+        .collect())
 }
 
 /// The names that something of a directory has on this disk or is to have.

@@ -37,7 +37,7 @@ impl Vector {
     pub fn add(&mut self, dot: Dot) {
         // Rows are read in this order.
         if self.0.last().is_none_or(|last| last.0 < dot.inc) {
-            return self.0.push((dot.inc, dot.counter));
+            return push(&mut self.0, (dot.inc, dot.counter));
         }
         match self.0.binary_search_by_key(&dot.inc, |e| e.0) {
             Ok(i) => self.0[i].1 = self.0[i].1.max(dot.counter),
@@ -59,6 +59,14 @@ impl Vector {
     pub fn entries(&self) -> &[(Incarnation, u64)] {
         &self.0
     }
+}
+
+/// Nearly all have one entry for good: room for more is made when there is a second one.
+fn push<T>(entries: &mut Vec<T>, entry: T) {
+    if entries.is_empty() {
+        entries.reserve_exact(1);
+    }
+    entries.push(entry);
 }
 
 /// Values by the dot of the change that wrote them; several are concurrent. Sorted by dot.
@@ -89,6 +97,9 @@ impl<T: Clone> DotStore<T> {
 
     /// Adds or replaces the value of `dot`.
     pub fn insert(&mut self, dot: Dot, value: T) {
+        if self.0.last().is_none_or(|last| last.0 < dot) {
+            return push(&mut self.0, (dot, value));
+        }
         match self.0.binary_search_by_key(&dot, |e| e.0) {
             Ok(i) => self.0[i].1 = value,
             Err(i) => self.0.insert(i, (dot, value)),

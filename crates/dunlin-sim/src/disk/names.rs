@@ -24,6 +24,10 @@ impl Names {
         if self == Names::Exact || a == b {
             return a == b;
         }
+        // Nearly all names are that; only their case can differ.
+        if a.as_bytes().is_ascii() && b.as_bytes().is_ascii() {
+            return self == Names::CaseBlind && a.as_bytes().eq_ignore_ascii_case(b.as_bytes());
+        }
         match (std::str::from_utf8(a.as_bytes()), std::str::from_utf8(b.as_bytes())) {
             (Ok(a), Ok(b)) if self == Names::CaseBlind => {
                 a.chars().flat_map(char::to_lowercase).eq(b.chars().flat_map(char::to_lowercase))
