@@ -57,7 +57,14 @@ impl Restore {
         }
         let restored = client.restore(&request).await?;
         render::restored(&restored, globals.json);
-        Failure::unless_all_came(restored.lacking.len(), restored.problems.len())
+        Failure::unless_all_came(restored.lacking.len(), restored.problems.len())?;
+        match restored.blocked.len() {
+            0 => Ok(()),
+            n => Err(Failure::failed(
+                format!("{n} could not be restored: something else is in the way"),
+                "move that away and restore them again, or restore them elsewhere with --to PATH",
+            )),
+        }
     }
 }
 
