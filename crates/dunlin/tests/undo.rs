@@ -288,3 +288,69 @@ fn what_had_a_path_then_is_had_by_it_again() {
     assert_eq!(restored["restored"], FILES + 2, "{restored}");
     assert_eq!(differences(&settle("restored", &[&a, &b, &c]), &before), Vec::<String>::new());
 }
+
+#[test]
+fn what_an_undo_would_do_is_said_of_each_thing_with_whose_it_was() {
+    let (_temp, a, b, c) = three();
+    let at = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    // The journal knows seconds.
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    let before = tree(&a.dir);
+    (0..12).for_each(|i| write(a.path(file(i)), format!("by a {i}")));
+    write(a.path("made"), "by a");
+    settle("a's", &[&a, &b, &c]);
+    (6..15).for_each(|i| fs::remove_file(b.path(file(i))).unwrap());
+    fs::rename(b.path("d/20"), b.path("moved")).unwrap();
+    write(b.path("made"), "edited by b");
+    settle("b's", &[&a, &b, &c]);
+    let since = format!("@{at}");
+    for node in [&a, &c] {
+        let said = json(node, &["undo", "--since", &since, "--dry-run"]);
+        let whose = serde_json::json!([["a", 7], ["b", 10]]);
+        assert_eq!((&said["whose"], &said["done"]), (&whose, &false.into()), "{said}");
+        let of = |path: &str| {
+            let all = said["things"].as_array().unwrap();
+            let one = all.iter().find(|t| t["path"] == path).unwrap();
+            (one["fate"].as_str().unwrap().to_owned(), one["by"].as_str().unwrap().to_owned())
+        };
+        let is = |fate: &str, by: &str| (fate.to_owned(), by.to_owned());
+        // Edited by one and deleted by the other: who deleted it.
+        assert_eq!(of(&file(7)), is("deleted", "b"));
+        assert_eq!(of(&file(1)), is("changed", "a"));
+        assert_eq!(of("d/20"), is("moved", "b"));
+        assert_eq!(of("made"), is("created", "a"));
+        let (_, out, _) = node.asks(&["undo", "--since", &since, "--dry-run"]);
+        for line in [
+            "to take back: 7 items by a, 10 items by b",
+            "9 items deleted: restored",
+            "6 items changed: replaced by what it was",
+            "1 item moved: moved back",
+            "1 item created: removed",
+        ] {
+            assert!(out.contains(line), "{line}: {out}");
+        }
+        assert!(out.lines().any(|l| l.contains("removed") && l.contains("made  (created by a, ")), "{out}");
+    }
+    let said = json(&c, &["undo", "--dry-run", "--by", "b"]);
+    assert_eq!((&said["by"], &said["whose"]), (&"b".into(), &serde_json::json!([["b", 10]])), "{said}");
+    assert_eq!(json(&c, &["undo", "--since", &since])["count"], 17);
+    assert_eq!(differences(&settle("undone", &[&a, &b, &c]), &before), Vec::<String>::new());
+}
+
+#[test]
+fn a_copy_made_and_the_original_removed_is_one_command_back() {
+    let (_temp, a, b, c) = three();
+    let before = tree(&a.dir);
+    for args in [&["-a", "d", "copy"][..], &["-r", "d", "copy without times"]] {
+        let copied = std::process::Command::new("cp").args(args).current_dir(&a.dir).status().unwrap();
+        assert!(copied.success());
+    }
+    fs::remove_dir_all(a.path("d")).unwrap();
+    let copies = settle("copied and removed", &[&a, &b, &c]);
+    assert_eq!(copies.len(), 2 * (FILES + 2));
+    assert_eq!(json(&b, &["undo"])["by"], "a");
+    let mut whole = before;
+    whole.extend(copies);
+    // What was added stays.
+    assert_eq!(differences(&settle("undone", &[&a, &b, &c]), &whole), Vec::<String>::new());
+}

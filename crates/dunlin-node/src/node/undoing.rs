@@ -8,7 +8,7 @@ use super::verifying;
 use crate::control::{ApiError, Fate, Undo, UndoRequest, Undone};
 use crate::engine::Again;
 use crate::folder::Folder;
-use dunlin_core::ids::Incarnation;
+use dunlin_core::ids::{Dot, Incarnation, NodeId};
 use dunlin_core::journal::{Journal, Kind};
 use dunlin_core::kv::{Read, View};
 use dunlin_core::path::RelPath;
@@ -20,6 +20,8 @@ use tokio::task::block_in_place;
 
 /// The most things named one by one.
 const NAMED_MAX: usize = 10_000;
+/// Changes read at a time.
+const PAGE: usize = 1024;
 /// The most named in an error.
 const LISTED: usize = 3;
 
@@ -188,6 +190,30 @@ fn rest(
     Ok(command)
 }
 
+/// Who made of each thing what it is now, and when; by the number of the change that is taken back first.
+fn blame(view: &dyn View, names: &Names, back: &[Back]) -> Read<BTreeMap<u64, (String, Option<i64>)>> {
+    let of: BTreeMap<NodeId, &Back> = back.iter().map(|b| (b.node, b)).collect();
+    let mut made: BTreeMap<u64, (u64, Dot)> = BTreeMap::new();
+    let mut from = back.iter().map(|b| b.seq).min().unwrap_or(u64::MAX);
+    loop {
+        let page = view.changes(from, u64::MAX, PAGE)?;
+        let Some((end, _)) = page.last() else { break };
+        from = end + 1;
+        for (seq, row) in page {
+            let Some(b) = of.get(&row.node).filter(|b| seq >= b.seq) else { continue };
+            // Of what one edited and another deleted then, the delete is what counts.
+            if seq == b.seq || row.kind == b.kind {
+                made.insert(b.seq, (seq, row.by));
+            }
+        }
+    }
+    let mut out = BTreeMap::new();
+    for (first, (seq, by)) in made {
+        out.insert(first, (names.author(view, by)?, view.moment_of(seq)?.map(|m| m.wall)));
+    }
+    Ok(out)
+}
+
 fn read(view: &dyn View, names: &Names, selection: &Selection, least: Option<usize>) -> Read<Meant> {
     let mut undo = select(view, selection)?;
     if let Some(least) = least {
@@ -195,12 +221,7 @@ fn read(view: &dyn View, names: &Names, selection: &Selection, least: Option<usi
     }
     let last = undo.back.iter().map(|b| b.last.min(selection.to.saturating_sub(1))).max();
     let at = |seq: u64| Read::Ok(view.moment_of(seq)?.map(|m| m.wall));
-    let mut blame = BTreeMap::new();
-    for b in &undo.back {
-        if let Some((_, row)) = view.changes(b.seq, b.seq + 1, 1)?.pop() {
-            blame.insert(b.seq, (names.author(view, row.by)?, at(b.seq)?));
-        }
-    }
+    let blame = blame(view, names, &undo.back)?;
     let who: BTreeSet<&String> = blame.values().map(|(by, _)| by).collect();
     let by = who.first().filter(|_| who.len() == 1).map(|by| (*by).clone());
     let first = undo.back.iter().map(|b| b.seq).min();
