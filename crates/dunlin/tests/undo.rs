@@ -28,7 +28,7 @@ fn three() -> (tempfile::TempDir, Node, Node, Node) {
 }
 
 fn file(i: usize) -> String {
-    if i % 3 == 0 { format!("d/deep/{i}") } else { format!("d/{i}") }
+    if i.is_multiple_of(3) { format!("d/deep/{i}") } else { format!("d/{i}") }
 }
 
 /// A command that must fail as one clear line and a hint, and change nothing.
