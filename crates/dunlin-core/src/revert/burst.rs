@@ -68,7 +68,8 @@ type Sort = (Result<DeviceId, Incarnation>, Kind);
 
 /// The newest run of changes of one kind by one device, with at most `gap` seconds between one and the next, that
 /// took away, brought back or altered at least `least` things; with the runs of other kinds, as large, that are no
-/// further from it: edits are found at once, and deletes a moment later. Whoever is not in `by` is left out. What was merely added does not count, and is no part of it.
+/// further from it: edits are found at once, and deletes a moment later. Whoever is not in `by` is left out. What was
+/// merely added does not count, and is no part of it. Nor does a file that is written all the time join what else was done.
 pub fn last_burst(
     view: &dyn View,
     least: usize,
