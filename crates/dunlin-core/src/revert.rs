@@ -16,10 +16,11 @@ use alloc::vec::Vec;
 mod burst;
 mod choose;
 mod list;
+mod then;
 
 pub use burst::{Burst, MASS, PAUSE, last_burst, last_of_each};
 pub use choose::{Unmet, Which, choose, number_at};
-pub use list::{Version, first_changes, versions};
+pub use list::{Version, versions};
 
 /// Changes read at a time.
 const PAGE: usize = 1024;

@@ -270,14 +270,14 @@ impl Engine {
         let now = self.now;
         if let Some((_, at)) = &self.halted {
             if now < *at || !self.check_root() {
-                return self.tend_brake();
+                return self.halts();
             }
             self.push_dir(ROOT, true);
         }
         if now >= self.next_root_check {
             self.next_root_check = now + CHECK_ROOT;
             if !self.check_root() {
-                return self.tend_brake();
+                return self.halts();
             }
             for at in std::mem::take(&mut self.hidden) {
                 self.mark(at, Duration::ZERO, false);
@@ -306,6 +306,13 @@ impl Engine {
         if self.replan && self.may_plan() {
             self.plan()?;
         }
+        self.answer_barriers();
+        Ok(())
+    }
+
+    /// Whoever asked is told so at once: it may be long until the right root is back.
+    fn halts(&mut self) -> Read<()> {
+        self.tend_brake()?;
         self.answer_barriers();
         Ok(())
     }

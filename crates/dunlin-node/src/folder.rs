@@ -11,7 +11,7 @@ pub(crate) use recent::Recent;
 pub(crate) use statements::{known, ranges};
 
 use crate::config::Config;
-use crate::control::{AnyPath, Change, Event, for_shell};
+use crate::control::{AnyPath, ApiError, Change, Event, for_shell};
 use crate::disk::ReadFile;
 use crate::engine::{Host, Input, Pulse};
 use crate::net::connection::Connection;
@@ -266,6 +266,36 @@ impl Folder {
     pub(crate) fn braked_for(&self, pulse: &Pulse) -> Option<String> {
         let held = pulse.brake.as_ref().filter(|_| pulse.halted.is_none() && pulse.failed.is_none());
         held.map(|held| brake::happened(held, self.name_of(held).as_deref()))
+    }
+
+    /// Why nothing can be done with the folder now, with what to do: its root is lost, or its index.
+    pub(crate) fn stopped(&self) -> Option<ApiError> {
+        let now = self.pulse.borrow();
+        let hint = match (&now.failed, &now.halted) {
+            (Some(_), _) => "dunlin status says more".into(),
+            (None, Some(_)) => advice(&self.path, self.id),
+            (None, None) => return None,
+        };
+        let why = now.failed.as_ref().or(now.halted.as_ref())?;
+        Some(ApiError::failed(format!("the folder is halted: {why}"), hint))
+    }
+
+    /// Why nothing is decided before a person has decided about deletes that are held.
+    pub(crate) fn undecided(&self) -> Option<ApiError> {
+        let why = self.braked_for(&self.pulse.borrow())?;
+        let called = self.in_commands();
+        let hint = format!(
+            "dunlin resume {called} --accept lets them happen, --reject takes them back; dunlin status says more"
+        );
+        Some(ApiError::failed(format!("the folder is halted: {why}"), hint))
+    }
+
+    /// The other members that are not connected, by their names.
+    pub(crate) fn away(&self) -> Vec<String> {
+        let (me, members) = (DeviceId(*self.secret.public().as_bytes()), self.members.borrow().clone());
+        let peers = lock(&self.peers);
+        let away = members.iter().filter(|(device, _)| **device != me && !peers.contains_key(device));
+        away.map(|(_, name)| name.clone()).collect()
     }
 
     /// The peers, without those that are going.

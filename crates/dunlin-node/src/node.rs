@@ -9,6 +9,7 @@ mod lane;
 mod opening;
 mod reopening;
 mod restoring;
+mod settling;
 mod twice;
 mod undoing;
 mod uniting;

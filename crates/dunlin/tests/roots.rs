@@ -41,6 +41,13 @@ impl Pair {
         assert_eq!(differences(&tree(&self.b.dir), &self.whole), Vec::<String>::new());
     }
 
+    /// The same, without what was deleted.
+    fn kept_by_b_but(&self, gone: &[&str]) {
+        let mut whole = self.whole.clone();
+        gone.iter().for_each(|path| drop(whole.remove(path.as_bytes())));
+        assert_eq!(differences(&tree(&self.b.dir), &whole), Vec::<String>::new());
+    }
+
     fn beside(&self, name: &str) -> PathBuf {
         self.a.dir.with_extension(name)
     }
@@ -196,4 +203,72 @@ fn a_kill_right_after_a_change_is_no_folder_that_went_back() {
         p.a.until_connected(1, PATIENCE);
     }
     assert_eq!(differences(&p.settled("after kills"), &p.whole), Vec::<String>::new());
+}
+
+/// Runs a command that must not hang.
+fn asks_within(node: &Node, args: &[&str]) -> (i32, String, String) {
+    let args: Vec<&std::ffi::OsStr> = args.iter().map(std::ffi::OsStr::new).collect();
+    let mut command = node.command(&args);
+    let mut child =
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let begun = std::time::Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if begun.elapsed() > PATIENCE {
+            child.kill().unwrap();
+            panic!("{args:?} hangs");
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    told(child.wait_with_output().unwrap())
+}
+
+/// What is asked while the root is lost is answered at once: what is lost, and what to do.
+#[test]
+fn what_is_asked_while_the_root_is_lost_is_told_so_at_once() {
+    let p = Pair::new();
+    fs::remove_file(p.a.path("1")).unwrap();
+    p.settled("a version for the history");
+    let away = p.beside("away");
+    let says_so = |how: &str, waits: bool| {
+        let root = p.a.dir.to_str().unwrap();
+        let path = p.a.path("1");
+        let asked = [
+            &["undo", root][..],
+            &["undo", "--dry-run", root],
+            &["restore", path.to_str().unwrap()],
+            &["restore", "1", "--to", "elsewhere"],
+            &["history", "1", "--folder", root],
+            &["history"],
+            &["verify"],
+            &["wait", "--timeout", "30"],
+        ];
+        for args in asked {
+            if waits {
+                until_halted(&p.a);
+            }
+            let (code, out, err) = asks_within(&p.a, args);
+            assert_eq!((code, out.as_str()), (1, ""), "{how}: {args:?}: {err}");
+            assert!(
+                err.contains("the folder is halted: ") && err.contains("when the right folder is back"),
+                "{err}"
+            );
+            assert!(err.contains(&format!("dunlin resume {root} --unite")), "{how}: {args:?}: {err}");
+            assert_eq!(err.lines().count(), 2, "{err}");
+        }
+        let (code, out, _) = p.a.asks(&["status"]);
+        assert!(code == 0 && out.contains("halted, waiting for you") && out.contains("--unite"), "{out}");
+        p.kept_by_b_but(&["1"]);
+    };
+    // Nobody has noticed it yet, and then it is known.
+    for waits in [false, true] {
+        fs::rename(&p.a.dir, &away).unwrap();
+        says_so("gone", waits);
+        fs::create_dir(&p.a.dir).unwrap();
+        says_so("empty", waits);
+        fs::remove_dir(&p.a.dir).unwrap();
+        fs::rename(&away, &p.a.dir).unwrap();
+        until("goes on", PATIENCE, || p.a.folder()["state"] != "halted");
+    }
+    let (code, _, err) = p.a.asks(&["restore", "1"]);
+    assert!(code == 0 && p.a.path("1").exists(), "{err}");
 }

@@ -98,7 +98,7 @@ impl Api for Fake {
         let to = to.map(|to| to.0);
         self.hear(format!("restore {} {:?} {at:?} {version:?} {to:?}", self.pick(&folder)?, path.0));
         let lacking = if path.as_bytes() == b"lost" { vec![path] } else { Vec::new() };
-        Ok(Restored { restored: 2, bytes: 5, lacking, problems: Vec::new() })
+        Ok(Restored { restored: 2, bytes: 5, lacking, ..Restored::default() })
     }
     async fn versions(&self, _request: RestoreRequest) -> Result<dunlin_node::control::HandedOut, ApiError> {
         Ok(dunlin_node::control::HandedOut::default())
@@ -110,13 +110,14 @@ impl Api for Fake {
         Err(ApiError::failed("it is gone", "look elsewhere"))
     }
     async fn undo(&self, request: UndoRequest) -> Result<Undone, ApiError> {
-        let UndoRequest { folder, since, by, dry_run } = request;
-        self.hear(format!("undo {} {since:?} {by:?} {dry_run}", self.pick(&folder)?));
+        let UndoRequest { folder, since, by, dry_run, partial, .. } = request;
+        self.hear(format!("undo {} {since:?} {by:?} {dry_run} {partial}", self.pick(&folder)?));
         let path = AnyPath::from(b"gone".to_vec());
         Ok(Undone {
             by: Some("nas".into()),
             count: 1,
-            things: vec![Undo { path, fate: Fate::Deleted }],
+            things: vec![Undo { path, fate: Fate::Deleted, by: "nas".into(), at: None }],
+            whose: vec![("nas".into(), 1)],
             fates: vec![(Fate::Deleted, 1)],
             done: !dry_run,
             ..Undone::default()
@@ -422,18 +423,19 @@ fn paths_of_the_history_are_found_in_their_folder() {
 fn an_undo_says_beforehand_what_it_will_do() {
     let node = Node::start(&[(State::Idle, true)]);
     let (code, out, _) = node.told(&["undo", "--by", "nas"]);
-    let said = "to take back: 1 item deleted by nas\n  gone\n";
-    assert_eq!((code, out), (0, format!("{said}taken back: 1 item deleted by nas\n")));
-    assert_eq!(node.told(&["undo", "--dry-run", "--since", "@5"]), (0, said.into(), String::new()));
+    let what = "1 item by nas\n  1 item deleted: restored\n";
+    let said = format!("to take back: {what}  restored                 gone  (deleted by nas)\n");
+    assert_eq!((code, out), (0, format!("{said}taken back: {what}")));
+    assert_eq!(node.told(&["undo", "--dry-run", "--since", "@5"]), (0, said, String::new()));
     let (_, out, _) = node.told(&["undo", "--json"]);
     let json: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert_eq!((&json["done"], &json["fates"][0][0]), (&true.into(), &"deleted".into()));
     let asked = node.fake.asked.lock().unwrap().clone();
     let expected = [
-        r#"undo 0 None Some("nas") true"#,
-        r#"undo 0 None Some("nas") false"#,
-        "undo 0 Some(5) None true",
-        "undo 0 None None false",
+        r#"undo 0 None Some("nas") true false"#,
+        r#"undo 0 None Some("nas") false false"#,
+        "undo 0 Some(5) None true false",
+        "undo 0 None None false false",
     ];
     assert_eq!(asked, expected);
 }

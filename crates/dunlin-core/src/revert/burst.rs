@@ -5,7 +5,7 @@ use crate::ids::{DeviceId, Incarnation, NodeId};
 use crate::journal::{ChangeRow, Journal, Kind, Moment};
 use crate::kv::{Read, View};
 use crate::rows::Rows;
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 
 /// So many changes of one kind by one device are a mass change …
@@ -24,15 +24,28 @@ pub struct Burst {
     pub count: usize,
 }
 
+/// So many changes of one thing, each at another moment, within [`SPAN`] pauses around one of them: it is written to all the
+/// time, and says nothing of what others are part of.
+const BUSY: usize = 4;
+const SPAN: u64 = 2;
+
 #[derive(Clone)]
 struct Run {
     from: u64,
     to: u64,
+    /// How many things were changed.
     count: usize,
-    /// When the oldest change of it that was met so far was recorded.
+    /// When the oldest change of it was recorded.
     reaches: Moment,
     /// When its newest was.
     ends: Moment,
+}
+
+/// One change.
+struct One {
+    seq: u64,
+    at: Moment,
+    node: NodeId,
 }
 
 impl Run {
@@ -55,7 +68,8 @@ type Sort = (Result<DeviceId, Incarnation>, Kind);
 
 /// The newest run of changes of one kind by one device, with at most `gap` seconds between one and the next, that
 /// took away, brought back or altered at least `least` things; with the runs of other kinds, as large, that are no
-/// further from it: edits are found at once, and deletes a moment later. Whoever is not in `by` is left out. What was merely added does not count, and is no part of it.
+/// further from it: edits are found at once, and deletes a moment later. Whoever is not in `by` is left out. What was
+/// merely added does not count, and is no part of it. Nor does a file that is written all the time join what else was done.
 pub fn last_burst(
     view: &dyn View,
     least: usize,
@@ -68,7 +82,7 @@ pub fn last_burst(
         moments.get(i).or(moments.last()).map_or(Moment::default(), |(_, m)| *m)
     };
     let mut authors: BTreeMap<Incarnation, Result<DeviceId, Incarnation>> = BTreeMap::new();
-    let mut runs: BTreeMap<Sort, Run> = BTreeMap::new();
+    let mut going: BTreeMap<Sort, Vec<One>> = BTreeMap::new();
     let mut done: Vec<(Sort, Run)> = Vec::new();
     let mut end = view.totals()?.seq + 1;
     while end > 0 {
@@ -82,27 +96,24 @@ pub fn last_burst(
                 Some(who) => *who,
                 None => *authors.entry(inc).or_insert(view.device_of(inc)?.ok_or(inc)),
             };
-            let sort = (who, row.kind);
-            let now = moment(seq);
-            match runs.get_mut(&sort) {
-                Some(run) if run.reaches.running.saturating_sub(now.running) <= gap => {
-                    (run.from, run.reaches) = (seq, now);
-                    run.count += 1;
-                }
-                _ => {
-                    let fresh = Run { from: seq, to: seq + 1, count: 1, reaches: now, ends: now };
-                    done.extend(runs.insert(sort, fresh).map(|old| (sort, old)));
-                }
+            let (sort, one) = ((who, row.kind), One { seq, at: moment(seq), node: row.node });
+            let all = going.entry(sort).or_default();
+            if all.last().is_some_and(|o| o.at.running.saturating_sub(one.at.running) > gap) {
+                done.extend(parts(core::mem::take(all), gap).into_iter().map(|run| (sort, run)));
             }
+            all.push(one);
         }
         end = start;
         // Whoever came later counts; one that still grows may yet become large enough.
         let best = newest(&done, least).map(|(_, run)| run.to);
-        if best.is_some_and(|best| runs.values().all(|run| run.to < best)) {
+        let older = |all: &Vec<One>, best: u64| all.first().is_none_or(|one| one.seq < best);
+        if best.is_some_and(|best| going.values().all(|all| older(all, best))) {
             break;
         }
     }
-    done.extend(runs);
+    let left =
+        going.into_iter().flat_map(|(sort, all)| parts(all, gap).into_iter().map(move |run| (sort, run)));
+    done.extend(left);
     let Some(((who, kind), first)) = newest(&done, least).cloned() else { return Ok(None) };
     let among = |((whose, its), run): &&(Sort, Run)| {
         *whose == who && run.count >= least && run.goes_with(*its, &first, kind, gap)
@@ -158,6 +169,78 @@ pub fn last_of_each(
     }
     out.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(out)
+}
+
+/// The runs that changes make, of which no two are further apart than `gap`, given the newest first. They are cut where
+/// for longer than that only things were changed that are written to all the time, and few of them.
+fn parts(all: Vec<One>, gap: u64) -> Vec<Run> {
+    let links = links(&all, gap);
+    let run = |some: &[One]| {
+        let (newest, oldest) = (some.first()?, some.last()?);
+        let things: BTreeSet<NodeId> = some.iter().map(|o| o.node).collect();
+        let (from, to) = (oldest.seq, newest.seq + 1);
+        Some(Run { from, to, count: things.len(), reaches: oldest.at, ends: newest.at })
+    };
+    let mut out = Vec::new();
+    let mut begun: Option<(usize, usize)> = None;
+    for i in links.iter().enumerate().filter(|(_, links)| **links).map(|(i, _)| i) {
+        begun = match begun {
+            Some((first, last)) if all[last].at.running.saturating_sub(all[i].at.running) <= gap => {
+                Some((first, i))
+            }
+            before => {
+                out.extend(before.and_then(|(first, last)| run(&all[first..=last])));
+                Some((i, i))
+            }
+        };
+    }
+    out.extend(begun.and_then(|(first, last)| run(&all[first..=last])));
+    // Nothing but that: then this is all there is.
+    if out.is_empty() { run(&all).into_iter().collect() } else { out }
+}
+
+/// Which of the changes say that something went on: those of things that are not written to all the time, and
+/// those of so many things within a pause that they are a mass change themselves.
+fn links(all: &[One], gap: u64) -> Vec<bool> {
+    let mut times: BTreeMap<NodeId, Vec<u64>> = BTreeMap::new();
+    for one in all.iter().rev() {
+        let of = times.entry(one.node).or_default();
+        if of.last() != Some(&one.at.running) {
+            of.push(one.at.running);
+        }
+    }
+    let busy = |one: &One| {
+        let (now, span) = (one.at.running, gap.saturating_mul(SPAN));
+        let of = times.get(&one.node).map_or(&[][..], |of| of);
+        let near = |t: &u64| *t < now.saturating_sub(span);
+        let from = of.partition_point(near);
+        of.len() - from >= BUSY && of[from + BUSY - 1] <= now.saturating_add(span)
+    };
+    let mut out: Vec<bool> = all.iter().map(|one| !busy(one)).collect();
+    // Those that are: how often each is among those of one pause, which begins ever further back.
+    let (mut among, mut pause) = (BTreeMap::<NodeId, usize>::new(), VecDeque::<usize>::new());
+    let mut marked = 0;
+    let all_busy: Vec<usize> = (0..all.len()).filter(|i| !out[*i]).collect();
+    for i in all_busy {
+        let begins = all[i].at.running.saturating_add(gap);
+        while let Some(newest) = pause.front().copied().filter(|newest| all[*newest].at.running > begins) {
+            pause.pop_front();
+            if let Some(n) = among.get_mut(&all[newest].node) {
+                *n -= 1;
+                if *n == 0 {
+                    among.remove(&all[newest].node);
+                }
+            }
+        }
+        pause.push_back(i);
+        *among.entry(all[i].node).or_default() += 1;
+        if among.len() >= MASS {
+            let first = pause.front().map_or(i, |first| *first);
+            out[first.max(marked)..=i].fill(true);
+            marked = i + 1;
+        }
+    }
+    out
 }
 
 fn newest(runs: &[(Sort, Run)], least: usize) -> Option<&(Sort, Run)> {

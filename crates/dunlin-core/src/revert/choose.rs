@@ -1,12 +1,10 @@
 //! Which of the versions there were is meant.
 
-use super::{Version, first_changes, shown_at, versions};
-use crate::ids::{Dot, Incarnation};
+use super::then::Then;
+use super::{Version, shown_at, versions};
 use crate::journal::{Journal, Kind};
 use crate::kv::{Read, View};
-use crate::names;
 use crate::path::RelPath;
-use crate::rows::{Position, Rows};
 use crate::state::Content;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::{String, ToString};
@@ -30,6 +28,8 @@ pub enum Unmet {
     Unknown,
     /// What is there is as it was.
     Same,
+    /// Nothing was there then.
+    Nothing,
     /// Several contents begin like this.
     Ambiguous(Vec<String>),
 }
@@ -53,7 +53,7 @@ pub fn choose(
     which: &Which,
     copy: bool,
 ) -> Read<Result<Vec<Version>, Unmet>> {
-    let Met { met, known } = match gather(view, path, which, copy)? {
+    let Met { met, known } = match gather(view, path, which)? {
         Ok(met) => met,
         Err(unmet) => return Ok(Err(unmet)),
     };
@@ -81,35 +81,51 @@ pub fn choose(
     Ok(Ok(out))
 }
 
+fn by_path(all: Vec<Version>) -> impl Iterator<Item = (RelPath, Version)> {
+    all.into_iter().map(|v| (v.path.clone(), v))
+}
+
 /// Versions by path, and whether anything at all is known there.
 struct Met {
     met: BTreeMap<RelPath, Version>,
     known: bool,
 }
 
-fn gather(view: &dyn View, path: &RelPath, which: &Which, copy: bool) -> Read<Result<Met, Unmet>> {
+fn gather(view: &dyn View, path: &RelPath, which: &Which) -> Read<Result<Met, Unmet>> {
     let mut met: BTreeMap<RelPath, Version> = BTreeMap::new();
-    let mut known = shown_at(view, path)?.is_some();
+    let shows = shown_at(view, path)?.is_some();
+    let mut known = shows;
     match which {
-        Which::Newest => versions(view, path, |v| {
-            known = true;
-            // Where it went it still is: only what was named itself is made a second time.
-            if v.by.1 == Kind::Deleted || v.path == *path {
-                met.insert(v.path.clone(), v);
-            }
-        })?,
-        Which::Before(seq) => {
-            let first = first_changes(view, *seq)?;
-            versions(view, path, |v| {
+        Which::Newest => {
+            let mut away = None;
+            versions(view, path, |mut v| {
                 known = true;
-                if first.get(&v.node).is_some_and(|(number, _)| *number == v.seq) {
+                let itself = v.path == *path;
+                if itself {
+                    away = (v.content == Content::Dir && v.by.1 == Kind::Moved).then_some(v.seq);
+                }
+                // Where directories are by now, unless just the place of then was asked for.
+                if let Some(here) = v.here.take() {
+                    v.path = here;
+                }
+                // Where it went it still is: only what was named itself is made a second time.
+                if v.by.1 == Kind::Deleted || itself {
                     met.insert(v.path.clone(), v);
                 }
             })?;
-            if copy {
-                let unchanged = present(view, path)?.into_iter().filter(|v| !first.contains_key(&v.node));
-                met.extend(unchanged.map(|v| (v.path.clone(), v)));
+            // A directory is what was in it.
+            if let Some(seq) = away.filter(|_| !shows) {
+                met.extend(by_path(Then::before(view, seq)?.tree(path)?));
             }
+        }
+        Which::Before(seq) => {
+            let all = Then::before(view, *seq)?.tree(path)?;
+            if all.is_empty() && !path.is_root() {
+                versions(view, path, |_| known = true)?;
+                return Ok(Err(if known { Unmet::Nothing } else { Unmet::Unknown }));
+            }
+            known = true;
+            met.extend(by_path(all));
         }
         Which::Content(begins) => {
             let mut contents = BTreeSet::new();
@@ -131,34 +147,4 @@ fn gather(view: &dyn View, path: &RelPath, which: &Which, copy: bool) -> Read<Re
         }
     }
     Ok(Ok(Met { met, known }))
-}
-
-/// What shows at and below a path now.
-fn present(view: &dyn View, path: &RelPath) -> Read<Vec<Version>> {
-    let Some((node, top)) = shown_at(view, path)? else { return Ok(Vec::new()) };
-    let (mut out, mut todo) = (Vec::new(), alloc::vec![(node, path.clone(), top)]);
-    while let Some((node, path, w)) = todo.pop() {
-        if w.content == Content::Dir {
-            let mut inner = view.settled_in(node, None, usize::MAX)?;
-            inner.dedup_by(|a, b| a.0 == b.0);
-            for (name, _) in inner {
-                for (below, w) in names::group(view, &Position::new(node, name))? {
-                    todo.push((below, path.join(&w.at.name), w));
-                }
-            }
-        }
-        let is_file = matches!(w.content, Content::File { .. });
-        let author = w.dot.unwrap_or(Dot { inc: Incarnation::default(), counter: 0 });
-        out.push(Version {
-            node,
-            seq: u64::MAX,
-            path,
-            mode: (!matches!(w.content, Content::Link(_))).then_some(w.mode),
-            mtime: is_file.then_some(w.mtime),
-            content: w.content,
-            author,
-            by: (author, Kind::Attributes),
-        });
-    }
-    Ok(out)
 }

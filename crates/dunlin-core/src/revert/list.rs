@@ -1,8 +1,9 @@
 //! What was there before, version by version.
 
-use super::{DEPTH_MAX, PAGE, top};
+use super::then::{Dirs, Then, each_change};
+use super::{DEPTH_MAX, top};
 use crate::ids::{Dot, NodeId, ROOT};
-use crate::journal::{Journal, Kind};
+use crate::journal::{ChangeRow, Kind};
 use crate::kv::{Read, View};
 use crate::path::RelPath;
 use crate::rows::Rows;
@@ -19,6 +20,8 @@ pub struct Version {
     pub seq: u64,
     /// Where it was.
     pub path: RelPath,
+    /// Where that is by now, if directories above it were moved since; `None` if it lies elsewhere than asked for.
+    pub here: Option<RelPath>,
     /// What it was, and held.
     pub content: Content,
     /// Its permission bits.
@@ -60,45 +63,52 @@ impl Paths {
     }
 }
 
-/// Visits what was at or below a path and is not there any more as it was, the oldest change first.
+/// Visits what was at or below a path and is not there any more as it was, the oldest change first: by the paths of then,
+/// and by those that directories have by now.
 pub fn versions(view: &dyn View, under: &RelPath, mut visit: impl FnMut(Version)) -> Read<()> {
-    let (mut paths, mut from) = (Paths::default(), 0);
-    loop {
-        let page = view.changes(from, u64::MAX, PAGE)?;
-        let Some((last, _)) = page.last() else { return Ok(()) };
-        from = last + 1;
-        for (seq, row) in page {
-            let Some((author, content)) = top(&row.before) else { continue };
-            let Some((_, place)) = row.before.placed() else { continue };
-            let Some(dir) = paths.of(view, place.value.parent)? else { continue };
-            let path = dir.join(&place.value.name);
-            if !path.names().starts_with(under.names()) {
-                continue;
-            }
-            let with = super::attributes(&row.before, author, content);
-            visit(Version {
-                node: row.node,
-                seq,
-                path,
-                content: content.clone(),
-                mode: with.mode,
-                mtime: with.mtime,
-                author,
-                by: (row.by, row.kind),
-            });
+    let (mut paths, mut dirs) = (Paths::default(), Dirs::read(view)?);
+    each_change(view, 0, |seq, row| {
+        let Some((_, place)) = row.before.placed() else { return Ok(()) };
+        let then = dirs.path(view, &place.value, seq)?;
+        if let Some(away) = moved_with(view, under, seq, &row, then.as_ref())? {
+            visit(away);
         }
-    }
+        let Some((author, content)) = top(&row.before) else { return Ok(()) };
+        let here = paths.of(view, place.value.parent)?.map(|dir| dir.join(&place.value.name));
+        let is_under = |path: &RelPath| path.names().starts_with(under.names());
+        let (then, here) = (then.filter(is_under), here.filter(is_under));
+        let Some(path) = then.or_else(|| here.clone()) else { return Ok(()) };
+        let with = super::attributes(&row.before, author, content);
+        visit(Version {
+            node: row.node,
+            seq,
+            path,
+            here,
+            content: content.clone(),
+            mode: with.mode,
+            mtime: with.mtime,
+            author,
+            by: (row.by, row.kind),
+        });
+        Ok(())
+    })
 }
 
-/// Of each node that was changed since a number, the first change since: its number, and what it was.
-pub fn first_changes(view: &dyn View, from: u64) -> Read<BTreeMap<NodeId, (u64, Kind)>> {
-    let (mut out, mut from) = (BTreeMap::new(), from);
-    loop {
-        let page = view.changes(from, u64::MAX, PAGE)?;
-        let Some((last, _)) = page.last() else { return Ok(out) };
-        from = last + 1;
-        for (seq, row) in page {
-            out.entry(row.node).or_insert((seq, row.kind));
-        }
+/// What was at a path before a directory above it was moved, and is elsewhere since then.
+fn moved_with(
+    view: &dyn View,
+    path: &RelPath,
+    seq: u64,
+    row: &ChangeRow,
+    then: Option<&RelPath>,
+) -> Read<Option<Version>> {
+    let is_above = |dir: &RelPath| {
+        let names = path.names();
+        dir.names().len() < names.len() && names.starts_with(dir.names())
+    };
+    if row.kind != Kind::Moved || !then.is_some_and(is_above) {
+        return Ok(None);
     }
+    let was = Then::before(view, seq)?.at(path)?;
+    Ok(was.map(|was| Version { seq, by: (row.by, row.kind), ..was }))
 }

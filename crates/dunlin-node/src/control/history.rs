@@ -119,6 +119,9 @@ pub struct Restored {
     pub lacking: Vec<AnyPath>,
     /// What could not be put in place, and why: it is tried again as long as the node runs.
     pub problems: Vec<super::Problem>,
+    /// What was not restored since something else is in its way, and what: nothing more is tried.
+    #[serde(default)]
+    pub blocked: Vec<super::Problem>,
 }
 
 /// `POST /v1/undo`.
@@ -130,9 +133,18 @@ pub struct UndoRequest {
     /// Everything since then, in seconds since 1970; else the last mass change.
     #[serde(default)]
     pub since: Option<i64>,
+    /// Nothing that was done after then, in seconds since 1970; only with `since`.
+    #[serde(default)]
+    pub until: Option<i64>,
+    /// What was made stays; only with `since`.
+    #[serde(default)]
+    pub keep_new: bool,
     /// Only what this device did, by its name or the beginning of its id.
     #[serde(default)]
     pub by: Option<String>,
+    /// Do what can be done, though some of it is held by nobody connected.
+    #[serde(default)]
+    pub partial: bool,
     /// Only say what would be done.
     #[serde(default)]
     pub dry_run: bool,
@@ -146,6 +158,12 @@ pub struct Undo {
     pub path: AnyPath,
     /// What had become of it.
     pub fate: Fate,
+    /// The device that had done it.
+    #[serde(default)]
+    pub by: String,
+    /// When, in seconds since 1970 by the clock of this device.
+    #[serde(default)]
+    pub at: Option<i64>,
 }
 
 /// What was, or would be, taken back.
@@ -163,10 +181,16 @@ pub struct Undone {
     pub things: Vec<Undo>,
     /// How many there are of each fate.
     pub fates: Vec<(Fate, u64)>,
+    /// How many of them each device had done.
+    #[serde(default)]
+    pub whose: Vec<(String, u64)>,
     /// What was changed since by something else, and is left as it is.
     pub left: Vec<AnyPath>,
     /// What no connected device has any more.
     pub lacking: Vec<AnyPath>,
+    /// If something is lacking: the command that takes the rest back later, and nothing else.
+    #[serde(default)]
+    pub rest: Option<String>,
     /// What could not be put in place, and why: it is tried again as long as the node runs.
     pub problems: Vec<super::Problem>,
     /// Whether it was done, not just said.

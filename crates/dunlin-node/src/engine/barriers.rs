@@ -31,9 +31,12 @@ impl Engine {
         // What the brake holds is known of, and waits for a person.
         let absent = !self.absent.is_empty() && !self.braking.holds();
         let clean = self.dirty.is_empty() && self.dirs.is_empty() && !absent;
-        if clean || self.halted.is_some() {
-            let (answered, waiting) =
-                std::mem::take(&mut self.barriers).into_iter().partition(|(waits, _)| waits.is_none());
+        // Of a root that is lost no event comes any more.
+        let halted = self.halted.is_some();
+        if clean || halted {
+            let (answered, waiting) = std::mem::take(&mut self.barriers)
+                .into_iter()
+                .partition(|(waits, _)| halted || waits.is_none());
             self.barriers = waiting;
             let answered: Vec<(Option<Name>, Passed)> = answered;
             if !answered.is_empty() {

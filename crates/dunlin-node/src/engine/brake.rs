@@ -250,14 +250,17 @@ impl Engine {
     }
 
     fn went(&mut self) {
-        self.braking.held = None;
+        // What was asked for was never held, and nobody was told that it is.
+        let was_held = self.braking.held.take().is_some_and(|held| held.deletes > 0);
         self.braking.untold = None;
         if !self.absent.is_empty() {
             let now = self.braking.time(self.now);
             self.braking.absences = Some(Patience::since(None, now));
         }
         self.replan = true;
-        self.host.braked(None);
+        if was_held {
+            self.host.braked(None);
+        }
     }
 
     /// What is held happens: what vanished is deleted, what was heard may go, and the others need not ask.
@@ -284,6 +287,23 @@ impl Engine {
             None => self.went(),
         }
         Ok(vanished.living + removals)
+    }
+
+    /// Commits a batch whose deletes a person asked for by name: they are accepted as those are that were held and let
+    /// happen, on every device. While others are held, those count with them.
+    pub(super) fn commit_asked(&mut self, mut work: Work<'_>, deletes: DotRange) -> Read<()> {
+        if self.braking.holds() {
+            return self.commit(work);
+        }
+        let mut held = self.braking.held.clone().unwrap_or_default();
+        let known = dunlin_core::brake::released(&work.tx)?;
+        let all: Vec<DotRange> = known.into_iter().chain([deletes]).collect();
+        work.release(&all)?;
+        held.accepted = DotRange::hull(held.accepted.into_iter().chain([deletes]));
+        work.hold(Some(&held));
+        self.commit(work)?;
+        self.braking.held = Some(held);
+        self.tell_release()
     }
 
     /// Has others told of what was accepted here.

@@ -2,6 +2,7 @@
 //! again, and what is old enough to go.
 
 use super::Engine;
+use dunlin_core::ids::DotRange;
 use dunlin_core::journal::{Journal, Kept, Mark, Moment};
 use dunlin_core::kv::{Read, View};
 use dunlin_core::path::RelPath;
@@ -155,10 +156,18 @@ impl Engine {
             let snapshot = self.folder.store.snapshot()?;
             let mut work = Work::new(&snapshot);
             let some = changed.len()..count.min(changed.len() + AGAIN_MAX);
+            let mut deletes = None;
             match what {
                 Again::Back(all) => {
+                    let before = work.tx.totals()?;
                     for back in &all[some] {
                         changed.push(work.take_back(back)?);
+                        let is_gone = work.tx.node(back.node)?.is_some_and(|row| !row.state.alive());
+                        let last = work.tx.totals()?.counter;
+                        if is_gone && last > before.counter {
+                            let first = before.counter + 1;
+                            deletes = Some(DotRange { inc: before.inc, first, last });
+                        }
                     }
                 }
                 Again::Make(all) => {
@@ -167,7 +176,11 @@ impl Engine {
                     }
                 }
             }
-            self.commit(work)?;
+            match deletes {
+                // Who asked for it has decided; other deletes count as ever.
+                Some(range) => self.commit_asked(work, range)?,
+                None => self.commit(work)?,
+            }
         }
         self.replan = true;
         self.publish()?;

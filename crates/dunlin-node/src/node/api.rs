@@ -56,14 +56,6 @@ pub(super) async fn tell_states(folder: Arc<Folder>) {
     }
 }
 
-/// What to do about deletes that are held.
-fn decide(folder: &Folder) -> String {
-    let called = folder.in_commands();
-    format!(
-        "dunlin resume {called} --accept lets them happen, --reject takes them back; dunlin status says more"
-    )
-}
-
 fn undecided(folder: &Folder, why: Undecided) -> ApiError {
     let path = opening::shown(&folder.path);
     match why {
@@ -256,15 +248,9 @@ impl Api for Node {
         let (mut pulse, mut peers) = (folder.pulse.subscribe(), folder.peers_changed.subscribe());
         let mut looked = Some(looked);
         loop {
-            let now = pulse.borrow_and_update().clone();
-            if let Some(why) = folder.braked_for(&now) {
-                return Err(ApiError::failed(format!("the folder is halted: {why}"), decide(&folder)));
-            }
-            if let Some(why) = now.halted.or(now.failed) {
-                return Err(ApiError::failed(
-                    format!("the folder is halted: {why}"),
-                    "dunlin status says more",
-                ));
+            pulse.mark_unchanged();
+            if let Some(why) = folder.stopped().or_else(|| folder.undecided()) {
+                return Err(why);
             }
             if let Some(answer) = &mut looked {
                 tokio::select! {

@@ -37,7 +37,7 @@ pub(super) async fn find(
     if !meant.iter().any(|v| v.content != Content::Dir && can(v)) {
         let lost: Vec<Version> = meant.iter().filter(|v| !can(v)).cloned().collect();
         if !lost.is_empty() {
-            return Err(nobody(&lost));
+            return Err(nobody(folder, &lost));
         }
     }
     Ok(HandedOut { things: meant.into_iter().map(|v| hand(shared, &held, &path, v)).collect() })

@@ -1,14 +1,14 @@
 //! Has something be again as it was.
 
 use super::history::{Holders, contents, relative, unknown, unread};
+use super::settling::settled;
 use super::verifying;
 use crate::control::{AnyPath, ApiError, Problem, RestoreRequest, Restored};
 use crate::engine::{Again, Input, Thing};
-use crate::folder::{Folder, lock};
+use crate::folder::Folder;
 use dunlin_core::kv::Read;
 use dunlin_core::path::RelPath;
 use dunlin_core::revert::{Unmet, Version, Which, choose, number_at, shown_at};
-use dunlin_core::rows::Rows;
 use dunlin_core::state::Content;
 use std::sync::Arc;
 use tokio::sync::oneshot;
@@ -21,6 +21,10 @@ pub(super) async fn restore(folder: Arc<Folder>, request: RestoreRequest) -> Res
     let path = relative(&request.path)?;
     let to = request.to.as_ref().map(relative).transpose()?;
     verifying::look(&folder).await?;
+    // What vanished here and is held counts as being there: it would be taken for what is as it was.
+    if let Some(held) = folder.undecided().filter(|_| to.is_none()) {
+        return Err(held);
+    }
     let which = block_in_place(|| which(&folder, &request))?;
     let meant = block_in_place(|| meant(&folder, &path, &which, to.as_ref().map(Some)))?;
     let held = Holders::ask(&folder, &contents(meant.iter().map(|v| &v.content)), |here| !here).await;
@@ -31,19 +35,75 @@ pub(super) async fn restore(folder: Arc<Folder>, request: RestoreRequest) -> Res
     let (things, lost): (Vec<Version>, Vec<Version>) = meant.into_iter().partition(can);
     let is_file = |v: &&Version| v.content != Content::Dir;
     if !things.iter().any(|v| is_file(&v)) && !lost.is_empty() {
-        return Err(nobody(&lost));
+        return Err(nobody(&folder, &lost));
     }
     let bytes = room(&folder, things.iter().map(|v| &v.content))?;
     let things: Vec<Thing> = things.into_iter().map(|v| thing(v, &path, to.as_ref())).collect();
-    let paths: Vec<RelPath> = things.iter().map(|t| t.path.clone()).collect();
+    let asked: Vec<(RelPath, Content)> = things.iter().map(|t| (t.path.clone(), t.content.clone())).collect();
     let made = again(&folder, Again::Make(things)).await?;
+    let blocked = block_in_place(|| blocked(&folder, &asked, &made)).map_err(|e| unread(&e))?;
+    let count = made.iter().filter(|m| **m).count();
+    if count == 0 {
+        return Err(match blocked.first() {
+            Some(first) => in_the_way(first, blocked.len()),
+            None => same(&path),
+        });
+    }
+    let paths = asked.into_iter().zip(&made).filter(|(_, made)| **made).map(|((path, _), _)| path).collect();
     let problems = settled(&folder, paths).await?;
     Ok(Restored {
-        restored: made.iter().filter(|m| **m).count() as u64,
+        restored: count.saturating_sub(problems.len()) as u64,
         bytes,
         lacking: lost.iter().map(|v| Folder::any_path(&v.path)).collect(),
         problems,
+        blocked: blocked
+            .into_iter()
+            .map(|(path, why)| Problem { path: Folder::any_path(&path), why })
+            .collect(),
     })
+}
+
+/// Of what was not made, that in whose way something is, and what.
+fn blocked(folder: &Folder, asked: &[(RelPath, Content)], made: &[bool]) -> Read<Vec<(RelPath, String)>> {
+    let snapshot = folder.site.store.snapshot()?;
+    let mut out = Vec::new();
+    for (path, content) in asked.iter().zip(made).filter(|(_, made)| !**made).map(|(asked, _)| asked) {
+        let names = path.names();
+        for n in 1..=names.len() {
+            let above = RelPath::from(names[..n].to_vec());
+            let Some((_, there)) = shown_at(&snapshot, &above)? else { break };
+            // What it is as it was is in nobody's way.
+            let fits = if n < names.len() { Content::Dir } else { content.clone() };
+            if there.content != fits {
+                out.push((path.clone(), format!("{above} is {} now", a(&there.content))));
+                break;
+            }
+        }
+    }
+    Ok(out)
+}
+
+fn a(content: &Content) -> &'static str {
+    match content {
+        Content::Dir => "a directory",
+        Content::Link(_) => "a link",
+        _ => "a file",
+    }
+}
+
+fn in_the_way((path, why): &(RelPath, String), count: usize) -> ApiError {
+    let more = if count > 1 { format!(", nor can {} others be", count - 1) } else { String::new() };
+    ApiError::failed(
+        format!("nothing was changed: {path} cannot be restored, since {why}{more}"),
+        "move that away and try again, or restore it elsewhere with --to PATH",
+    )
+}
+
+fn same(path: &RelPath) -> ApiError {
+    ApiError::failed(
+        format!("{} is as it was", if path.is_root() { "the folder".into() } else { path.to_string() }),
+        "dunlin history PATH lists other versions: --version ID or --at TIME takes one of them",
+    )
 }
 
 pub(super) fn which(folder: &Folder, request: &RestoreRequest) -> Result<Which, ApiError> {
@@ -90,11 +150,17 @@ pub(super) fn meant(
             "name a place where nothing is, or remove what is there first",
         ));
     }
-    match choose(&snapshot, path, which, to.is_some()).map_err(|e| unread(&e))? {
+    let chosen = choose(&snapshot, path, which, to.is_some()).map_err(|e| unread(&e))?;
+    // What is held is not deleted yet.
+    if let (Err(Unmet::Same | Unmet::Unknown), Some(held)) = (&chosen, folder.undecided()) {
+        return Err(held);
+    }
+    match chosen {
         Ok(meant) => Ok(meant),
-        Err(Unmet::Same) => Err(ApiError::failed(
-            format!("{} is as it was", if path.is_root() { "the folder".into() } else { path.to_string() }),
-            "dunlin history PATH lists other versions: --version ID or --at TIME takes one of them",
+        Err(Unmet::Same) => Err(same(path)),
+        Err(Unmet::Nothing) => Err(ApiError::failed(
+            format!("nothing was at {path} then"),
+            "dunlin history PATH lists what was there, and when it was changed",
         )),
         Err(Unmet::Ambiguous(all)) => Err(ApiError::failed(
             format!("several versions begin like that: {}", all.join(", ")),
@@ -108,15 +174,25 @@ pub(super) fn meant(
     }
 }
 
-pub(super) fn nobody(lost: &[Version]) -> ApiError {
+pub(super) fn nobody(folder: &Folder, lost: &[Version]) -> ApiError {
     let which = match lost {
         [one] => format!("this version of {}", one.path),
         many => format!("any of these {} versions", many.len()),
     };
     ApiError::failed(
         format!("no connected device has {which} (any more)"),
-        "connect a device that had it then, and try again; dunlin history PATH shows who has which version",
+        format!("{}; dunlin history PATH shows who has which version", connect(folder)),
     )
+}
+
+/// What to do about what nobody has who is connected.
+pub(super) fn connect(folder: &Folder) -> String {
+    match &folder.away()[..] {
+        [] => "all devices are connected: it is gone, unless a backup has it".into(),
+        away => {
+            format!("connect a device that had it then, and try again (not connected: {})", away.join(", "))
+        }
+    }
 }
 
 /// The bytes of some contents, if there is room for them.
@@ -153,39 +229,6 @@ pub(super) async fn again(folder: &Folder, what: Again) -> Result<Vec<bool>, Api
         ApiError::failed(format!("nothing was changed: {why}"), "dunlin status says more")
     };
     told.await.map_err(|_| stopped(&"the folder has stopped"))?.map_err(|e| stopped(&e))
-}
-
-/// Waits until what shows at these paths is on the disk, or cannot be put there now; says what cannot.
-pub(super) async fn settled(folder: &Folder, mut paths: Vec<RelPath>) -> Result<Vec<Problem>, ApiError> {
-    let (mut pulse, mut problems) = (folder.pulse.subscribe(), Vec::new());
-    loop {
-        pulse.mark_unchanged();
-        let now = folder.pulse.borrow().clone();
-        if let Some(why) = now.halted.or(now.failed) {
-            return Err(ApiError::failed(format!("the folder is halted: {why}"), "dunlin status says more"));
-        }
-        let check = || -> Read<()> {
-            let snapshot = folder.site.store.snapshot()?;
-            while let Some(path) = paths.last() {
-                let lacking = match shown_at(&snapshot, path)? {
-                    Some((node, _)) => snapshot.need(node)?.is_some(),
-                    None => false,
-                };
-                let why = lock(&folder.problems).get(path).cloned();
-                match (lacking, why) {
-                    (true, None) => return Ok(()),
-                    (true, Some(why)) => problems.push(Problem { path: Folder::any_path(path), why }),
-                    (false, _) => {}
-                }
-                paths.pop();
-            }
-            Ok(())
-        };
-        block_in_place(check).map_err(|e| unread(&e))?;
-        if paths.is_empty() || pulse.changed().await.is_err() {
-            return Ok(problems);
-        }
-    }
 }
 
 /// Some paths, for people.

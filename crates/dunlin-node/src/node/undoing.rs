@@ -2,12 +2,13 @@
 
 use super::Shared;
 use super::history::{Holders, Names, fate, unread};
-use super::restoring::{again, number, room, settled, shown};
+use super::restoring::{again, connect, number, room, shown};
+use super::settling::settled;
 use super::verifying;
 use crate::control::{ApiError, Fate, Undo, UndoRequest, Undone};
 use crate::engine::Again;
 use crate::folder::Folder;
-use dunlin_core::ids::Incarnation;
+use dunlin_core::ids::{Dot, Incarnation, NodeId};
 use dunlin_core::journal::{Journal, Kind};
 use dunlin_core::kv::{Read, View};
 use dunlin_core::path::RelPath;
@@ -19,12 +20,20 @@ use tokio::task::block_in_place;
 
 /// The most things named one by one.
 const NAMED_MAX: usize = 10_000;
+/// Changes read at a time.
+const PAGE: usize = 1024;
+/// The most named in an error.
+const LISTED: usize = 3;
 
 struct Meant {
     by: Option<String>,
     between: Option<(i64, i64)>,
     back: Vec<Back>,
     left: Vec<RelPath>,
+    /// Of each of `back` who did it and when.
+    blame: BTreeMap<u64, (String, Option<i64>)>,
+    /// The command that takes back the same once more, and nothing else.
+    again: String,
 }
 
 pub(super) async fn undo(
@@ -33,43 +42,42 @@ pub(super) async fn undo(
     request: UndoRequest,
 ) -> Result<Undone, ApiError> {
     verifying::look(&folder).await?;
+    // What is held is not done yet: what was done before that would be taken back.
+    if let Some(held) = folder.undecided() {
+        return Err(held);
+    }
     let names = Names::new(shared, &folder);
-    let Meant { by, between, back, left } = block_in_place(|| meant(&folder, &names, &request))?;
+    let Meant { by, between, back, left, blame, again: rest } =
+        block_in_place(|| meant(&folder, &names, &request))?;
     let wanted: BTreeMap<_, _> = back.iter().filter_map(|b| b.content).collect();
     let held = Holders::ask(&folder, &wanted, |here| !here).await;
     let can = |b: &Back| b.content.is_none_or(|(id, _)| held.has(&id));
+    let all = back.len();
     let (back, lost): (Vec<Back>, Vec<Back>) = back.into_iter().partition(can);
     let lost: Vec<RelPath> = lost.into_iter().map(|b| b.path).collect();
     // Bare directories are of no use to anybody.
-    if back.iter().all(|b| b.content.is_none() && b.kind == Kind::Deleted) && !lost.is_empty() {
-        return Err(ApiError::failed(
-            format!(
-                "no connected device has what it takes to undo this: {} files are held by none",
-                lost.len()
-            ),
-            "connect a device that had them then, and try again",
-        ));
+    let useless = back.iter().all(|b| b.content.is_none() && b.kind == Kind::Deleted);
+    if !lost.is_empty() && !request.dry_run && (useless || !request.partial) {
+        return Err(lacking(&folder, &lost, all, useless));
     }
     let contents: Vec<Content> =
         back.iter().filter_map(|b| b.content.map(|(id, size)| Content::File { id, size })).collect();
     let bytes = room(&folder, contents.iter())?;
-    let mut fates: BTreeMap<Fate, u64> = BTreeMap::new();
-    for b in &back {
-        *fates.entry(fate(b.kind)).or_default() += 1;
-    }
-    let named = |b: &Back| Undo { path: Folder::any_path(&b.path), fate: fate(b.kind) };
     let mut out = Undone {
         by,
         between,
         count: back.len() as u64,
         bytes,
-        things: back.iter().take(NAMED_MAX).map(named).collect(),
-        fates: fates.into_iter().collect(),
+        things: Vec::new(),
+        fates: Vec::new(),
+        whose: Vec::new(),
         left: shown(&left),
         lacking: shown(&lost),
+        rest: (!lost.is_empty()).then_some(rest),
         problems: Vec::new(),
         done: false,
     };
+    tell(&mut out, &back, &blame);
     if request.dry_run || back.is_empty() {
         return Ok(out);
     }
@@ -83,12 +91,54 @@ pub(super) async fn undo(
     Ok(out)
 }
 
+/// What is taken back, thing by thing, and whose it was.
+fn tell(out: &mut Undone, back: &[Back], blame: &BTreeMap<u64, (String, Option<i64>)>) {
+    let (mut fates, mut whose) = (BTreeMap::<Fate, u64>::new(), BTreeMap::<&str, u64>::new());
+    for b in back {
+        let (by, at) = blame.get(&b.seq).map_or(("", None), |(by, at)| (by.as_str(), *at));
+        *fates.entry(fate(b.kind)).or_default() += 1;
+        *whose.entry(by).or_default() += 1;
+        if out.things.len() < NAMED_MAX {
+            out.things.push(Undo { path: Folder::any_path(&b.path), fate: fate(b.kind), by: by.into(), at });
+        }
+    }
+    out.fates = fates.into_iter().collect();
+    out.whose = whose.into_iter().map(|(by, n)| (by.to_owned(), n)).collect();
+}
+
+/// Nothing is taken back, since some of it is held by nobody connected.
+fn lacking(folder: &Folder, lost: &[RelPath], all: usize, useless: bool) -> ApiError {
+    let some: Vec<String> = lost.iter().take(LISTED).map(ToString::to_string).collect();
+    let more = if lost.len() > LISTED { ", …" } else { "" };
+    let what = format!(
+        "nothing was changed: {} of {all} that would come back are held by no connected device ({}{more})",
+        lost.len(),
+        some.join(", ")
+    );
+    let partial = if useless { "" } else { "; dunlin undo --partial takes back what can be now" };
+    ApiError::failed(what, format!("{}{partial}", connect(folder)))
+}
+
 fn meant(folder: &Folder, names: &Names, request: &UndoRequest) -> Result<Meant, ApiError> {
     let snapshot = folder.site.store.snapshot().map_err(|e| unread(&e))?;
     let by = request.by.as_deref().map(|who| authors(&snapshot, names, who)).transpose()?;
     let least = if by.is_some() { 1 } else { MASS };
     let selection = match request.since {
-        Some(since) => Some(Selection { from: number(folder, since)?, to: u64::MAX, by, kinds: None }),
+        Some(since) => {
+            let to = request.until.map_or(Ok(u64::MAX), |until| number(folder, until))?;
+            let from = match number(folder, since) {
+                // Before the history began there was nothing, and of that nothing is taken back.
+                Err(_) if request.keep_new && request.until.is_some() => 0,
+                from => from?,
+            };
+            Some(Selection { from, to, by, kinds: request.keep_new.then(kept_new) })
+        }
+        None if request.until.is_some() || request.keep_new => {
+            return Err(ApiError::usage(
+                "--until and --keep-new go with --since",
+                "dunlin undo --since TIME --until TIME",
+            ));
+        }
         None => {
             let found = last_burst(&snapshot, least, PAUSE, by.as_ref()).map_err(|e| unread(&e))?;
             found.map(|burst| burst.selection)
@@ -102,33 +152,82 @@ fn meant(folder: &Folder, names: &Names, request: &UndoRequest) -> Result<Meant,
     };
     let selection = selection.ok_or_else(nothing)?;
     let least = request.since.is_none().then_some(least);
-    let (undo, by, between) = read(&snapshot, names, &selection, least).map_err(|e| unread(&e))?;
-    if undo.back.is_empty() && undo.changed_since.is_empty() {
+    let mut meant = read(&snapshot, names, &selection, least).map_err(|e| unread(&e))?;
+    if meant.back.is_empty() && meant.left.is_empty() {
         return Err(nothing());
     }
-    Ok(Meant { by, between, back: undo.back, left: undo.changed_since })
+    meant.again = rest(folder, &snapshot, request, &selection, &meant).map_err(|e| unread(&e))?;
+    Ok(meant)
 }
 
-type Found = (dunlin_core::revert::Undo, Option<String>, Option<(i64, i64)>);
+/// All kinds of changes but those that make something.
+fn kept_new() -> BTreeSet<Kind> {
+    [Kind::Changed, Kind::Moved, Kind::Attributes, Kind::Deleted, Kind::Revived].into()
+}
 
-fn read(view: &dyn View, names: &Names, selection: &Selection, least: Option<usize>) -> Read<Found> {
-    let mut undo = select(view, selection)?;
-    if let Some(least) = least {
-        undo.back = last_of_each(view, selection, undo.back, least)?;
+/// The command that takes back the same once more: what was taken back by then is left as it is.
+fn rest(
+    folder: &Folder,
+    view: &dyn View,
+    request: &UndoRequest,
+    selection: &Selection,
+    meant: &Meant,
+) -> Read<String> {
+    let mut command = format!("dunlin undo {}", folder.in_commands());
+    let (first, last) = meant.between.unwrap_or_default();
+    let since = request.since.unwrap_or(first - 1);
+    command += &format!(" --since @{since} --until @{last}");
+    if request.keep_new || request.since.is_none() {
+        command += " --keep-new";
     }
-    let first = undo.back.iter().map(|b| b.seq).min();
-    let last = undo.back.iter().map(|b| b.last).max();
     let mut who = BTreeSet::new();
     for inc in selection.by.iter().flatten() {
         who.extend(view.device_of(*inc)?);
     }
-    let by = match (who.len(), who.first()) {
-        (1, Some(device)) => Some(names.of(device)),
-        _ => None,
-    };
-    let at = |seq: Option<u64>| seq.map(|s| view.moment_of(s)).transpose().map(Option::flatten);
-    let between = at(first)?.zip(at(last)?).map(|(a, b)| (a.wall, b.wall));
-    Ok((undo, by, between))
+    if let (1, Some(device)) = (who.len(), who.first()) {
+        command += &format!(" --by {}", &device.to_string()[..8]);
+    }
+    Ok(command)
+}
+
+/// Who made of each thing what it is now, and when; by the number of the change that is taken back first.
+fn blame(view: &dyn View, names: &Names, back: &[Back]) -> Read<BTreeMap<u64, (String, Option<i64>)>> {
+    let of: BTreeMap<NodeId, &Back> = back.iter().map(|b| (b.node, b)).collect();
+    let mut made: BTreeMap<u64, (u64, Dot)> = BTreeMap::new();
+    let mut from = back.iter().map(|b| b.seq).min().unwrap_or(u64::MAX);
+    loop {
+        let page = view.changes(from, u64::MAX, PAGE)?;
+        let Some((end, _)) = page.last() else { break };
+        from = end + 1;
+        for (seq, row) in page {
+            let Some(b) = of.get(&row.node).filter(|b| seq >= b.seq) else { continue };
+            // Of what one edited and another deleted then, the delete is what counts.
+            if seq == b.seq || row.kind == b.kind {
+                made.insert(b.seq, (seq, row.by));
+            }
+        }
+    }
+    let mut out = BTreeMap::new();
+    for (first, (seq, by)) in made {
+        out.insert(first, (names.author(view, by)?, view.moment_of(seq)?.map(|m| m.wall)));
+    }
+    Ok(out)
+}
+
+fn read(view: &dyn View, names: &Names, selection: &Selection, least: Option<usize>) -> Read<Meant> {
+    let mut undo = select(view, selection)?;
+    if let Some(least) = least {
+        undo.back = last_of_each(view, selection, undo.back, least)?;
+    }
+    let last = undo.back.iter().map(|b| b.last.min(selection.to.saturating_sub(1))).max();
+    let at = |seq: u64| Read::Ok(view.moment_of(seq)?.map(|m| m.wall));
+    let blame = blame(view, names, &undo.back)?;
+    let who: BTreeSet<&String> = blame.values().map(|(by, _)| by).collect();
+    let by = who.first().filter(|_| who.len() == 1).map(|by| (*by).clone());
+    let first = undo.back.iter().map(|b| b.seq).min();
+    let between = first.map(at).transpose()?.flatten().zip(last.map(at).transpose()?.flatten());
+    let (back, left) = (undo.back, undo.changed_since);
+    Ok(Meant { by, between, back, left, blame, again: String::new() })
 }
 
 /// The incarnations of the device meant by a name or the beginning of an id.

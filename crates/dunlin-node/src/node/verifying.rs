@@ -62,11 +62,7 @@ pub(super) async fn look(folder: &Folder) -> Result<(), ApiError> {
     folder.tell(Input::Barrier(Box::new(move || done.send(()).unwrap_or_default()))).await;
     let stopped = || ApiError::failed("the folder has stopped", "dunlin status says why");
     looked.await.map_err(|_| stopped())?;
-    let now = folder.pulse.borrow().clone();
-    match now.halted.or(now.failed) {
-        Some(why) => Err(ApiError::failed(format!("the folder is halted: {why}"), "dunlin status says more")),
-        None => Ok(()),
-    }
+    folder.stopped().map_or(Ok(()), Err)
 }
 
 /// Waits until what is damaged was put right, or nobody connected can do that; returns what is left.

@@ -9,7 +9,8 @@ use std::path::PathBuf;
 /// Lists what was changed or deleted: when, by which device, and who still has it.
 ///
 /// A version is named by the first digits of the BLAKE3 hash of its bytes (what b3sum prints); dunlin restore
-/// takes it back. What is replaced or deleted is kept for 30 days, on every device but the one where that was done.
+/// takes it back. A path that something had before it, or a directory above it, was moved or deleted is found, too.
+/// What is replaced or deleted is kept for 30 days, on every device but the one where that was done.
 #[derive(Debug, clap::Args)]
 pub struct History {
     /// File or directory, with all below it [default: everything]

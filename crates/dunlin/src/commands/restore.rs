@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 /// Has a file or directory be again as it was, on every device.
 ///
 /// Without --at and --version: of a file the newest version that differs from what is there, of a directory all
-/// that was deleted in it. What is there now is kept in the history, so that this can be taken back too.
+/// that was deleted in it. PATH is that of then: with --at, what was there at that time. What is there now is kept in
+/// the history, so that this can be taken back too.
 #[derive(Debug, clap::Args)]
 pub struct Restore {
     /// File or directory; it need not be there any more
@@ -57,7 +58,14 @@ impl Restore {
         }
         let restored = client.restore(&request).await?;
         render::restored(&restored, globals.json);
-        Failure::unless_all_came(restored.lacking.len(), restored.problems.len())
+        Failure::unless_all_came(restored.lacking.len(), restored.problems.len())?;
+        match restored.blocked.len() {
+            0 => Ok(()),
+            n => Err(Failure::failed(
+                format!("{n} could not be restored: something else is in the way"),
+                "move that away and restore them again, or restore them elsewhere with --to PATH",
+            )),
+        }
     }
 }
 

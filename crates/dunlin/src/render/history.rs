@@ -18,6 +18,17 @@ fn word(fate: Fate) -> &'static str {
     }
 }
 
+/// What an undo makes of it.
+fn remedy(fate: Fate) -> &'static str {
+    match fate {
+        Fate::Created | Fate::Revived => "removed",
+        Fate::Changed => "replaced by what it was",
+        Fate::Moved => "moved back",
+        Fate::Attributes => "given its mode and time",
+        Fate::Deleted => "restored",
+    }
+}
+
 fn name(text: &str) -> String {
     Escaped(text.as_bytes()).to_string()
 }
@@ -73,6 +84,21 @@ fn paths(all: &[AnyPath], style: &Style, out: &mut String) {
     }
 }
 
+/// What would be done, thing by thing.
+fn things(undo: &Undone, style: &Style, out: &mut String) {
+    for thing in undo.things.iter().take(NAMED) {
+        let path = Escaped(thing.path.as_bytes());
+        let at = thing.at.map(|at| format!(", {}", when::shown(at))).unwrap_or_default();
+        let by = if thing.by.is_empty() { String::new() } else { format!(" by {}", name(&thing.by)) };
+        let was = style.dim(&format!("({}{by}{at})", word(thing.fate)));
+        *out += &format!("  {:24} {path}  {was}\n", remedy(thing.fate));
+    }
+    let more = undo.count.saturating_sub(undo.things.len().min(NAMED) as u64);
+    if more > 0 {
+        *out += &format!("  {}\n", style.dim(&format!("and {more} more")));
+    }
+}
+
 fn problems(all: &[Problem], style: &Style, out: &mut String) {
     for p in all.iter().take(NAMED) {
         *out += &format!("  {} {}: {}\n", style.bad("problem:"), Escaped(p.path.as_bytes()), name(&p.why));
@@ -88,27 +114,30 @@ pub fn restored(done: &Restored, style: &Style) -> String {
         paths(&done.lacking, style, &mut out);
     }
     problems(&done.problems, style, &mut out);
+    problems(&done.blocked, style, &mut out);
     out
 }
 
 /// What an undo takes back.
 pub fn undo(undo: &Undone, style: &Style) -> String {
-    let fates: Vec<String> = undo
-        .fates
-        .iter()
-        .map(|(fate, n)| format!("{} {}", count(*n, "item", "items"), word(*fate)))
-        .collect();
-    let by = undo.by.as_deref().map(|by| format!(" by {}", name(by))).unwrap_or_default();
+    let verb = if undo.done { "taken back" } else { "to take back" };
+    let mut whose: Vec<String> =
+        undo.whose.iter().map(|(by, n)| format!("{} by {}", count(*n, "item", "items"), name(by))).collect();
+    if whose.is_empty() {
+        let by = undo.by.as_deref().map(|by| format!(" by {}", name(by))).unwrap_or_default();
+        whose.push(format!("{}{by}", count(undo.count, "item", "items")));
+    }
     let when = match undo.between {
         Some((from, to)) if from == to => format!(", {}", when::shown(from)),
         Some((from, to)) => format!(", {} to {}", when::shown(from), when::shown(to)),
         None => String::new(),
     };
-    let verb = if undo.done { "taken back" } else { "to take back" };
-    let mut out = format!("{verb}: {}{by}{when}\n", style.bold(&fates.join(", ")));
-    let named: Vec<AnyPath> = undo.things.iter().map(|t| t.path.clone()).collect();
+    let mut out = format!("{verb}: {}{when}\n", style.bold(&whose.join(", ")));
+    for (fate, n) in &undo.fates {
+        out += &format!("  {} {}: {}\n", count(*n, "item", "items"), word(*fate), style.bold(remedy(*fate)));
+    }
     if !undo.done {
-        paths(&named, style, &mut out);
+        things(undo, style, &mut out);
     }
     if !undo.left.is_empty() {
         out += &format!("{}\n", style.busy("changed since, and left as it is:"));

@@ -1,0 +1,241 @@
+//! What had a path at a time, whatever became of the directories above it; and what belongs to the last mass change.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::{Body, Device};
+use dunlin_core::ids::ContentId;
+use dunlin_core::journal::{Kind, Moment};
+use dunlin_core::path::RelPath;
+use dunlin_core::revert::{Unmet, Version, Which, choose, last_burst, number_at, select, versions};
+use dunlin_core::rows::Rows;
+use dunlin_core::state::Content;
+use dunlin_core::tree::Work;
+
+fn p(path: &str) -> RelPath {
+    RelPath::parse(path.as_bytes()).unwrap()
+}
+
+fn file(d: &mut Device, path: &str, bytes: &str) {
+    if d.disk.lookup(&p(path)).is_some() {
+        d.disk.write(&p(path), bytes.as_bytes());
+    } else {
+        d.disk.create(&p(path), Body::File(bytes.as_bytes().to_vec()));
+    }
+}
+
+fn dir(d: &mut Device, path: &str) {
+    d.disk.create(&p(path), Body::Dir(std::collections::BTreeMap::new()));
+}
+
+fn known_at(d: &mut Device, seconds: u64) {
+    d.scan();
+    let mut work = Work::new(&d.index);
+    let moment = Moment { wall: 1000 + i64::try_from(seconds).unwrap(), running: seconds };
+    work.record_moment(moment, None).unwrap();
+    let changes = work.finish().unwrap();
+    d.index.apply(changes);
+}
+
+fn text(v: &Version) -> String {
+    let all = ["one", "two", "three", "x", "y", "in the new one"];
+    match &v.content {
+        Content::File { id, .. } => {
+            let is = |t: &&&str| *id == ContentId(*blake3::hash(t.as_bytes()).as_bytes());
+            all.iter().find(is).map_or_else(|| id.to_string(), |t| (*t).to_owned())
+        }
+        Content::Dir => "/".to_owned(),
+        _ => "other".to_owned(),
+    }
+}
+
+fn at(d: &Device, seconds: i64) -> Which {
+    Which::Before(number_at(&d.index, 1000 + seconds).unwrap().unwrap())
+}
+
+fn chosen(d: &Device, path: &str, which: &Which, copy: bool) -> Result<Vec<String>, Unmet> {
+    let told = |all: Vec<Version>| all.iter().map(|v| format!("{} {}", v.path, text(v))).collect();
+    choose(&d.index, &p(path), which, copy).unwrap().map(told)
+}
+
+fn listed(d: &Device, under: &str) -> Vec<String> {
+    let mut out = Vec::new();
+    versions(&d.index, &p(under), |v| out.push(format!("{} {} {:?}", v.path, text(&v), v.by.1))).unwrap();
+    out
+}
+
+/// A directory with a file that is edited, renamed, moved below another one, and deleted in the end.
+fn wandered() -> Device {
+    let mut d = Device::new("a");
+    dir(&mut d, "d");
+    dir(&mut d, "d/sub");
+    file(&mut d, "d/f", "one");
+    file(&mut d, "d/sub/x", "x");
+    known_at(&mut d, 1);
+    file(&mut d, "d/f", "two");
+    known_at(&mut d, 2);
+    d.disk.rename(&p("d"), &p("e"));
+    known_at(&mut d, 3);
+    file(&mut d, "e/f", "three");
+    known_at(&mut d, 4);
+    dir(&mut d, "up");
+    known_at(&mut d, 5);
+    d.disk.rename(&p("e"), &p("up/g"));
+    known_at(&mut d, 6);
+    d
+}
+
+#[test]
+fn what_had_a_path_then_is_found_by_it() {
+    let mut d = wandered();
+    for gone in [false, true] {
+        // By the path of then, at the time of then, with all that was in it, changed since or not.
+        let whole = ["d /", "d/f one", "d/sub /", "d/sub/x x"].map(String::from);
+        for copy in [false, true] {
+            assert_eq!(chosen(&d, "d", &at(&d, 1), copy).unwrap(), whole, "{gone} {copy}");
+            assert_eq!(chosen(&d, "d/f", &at(&d, 1), copy).unwrap(), ["d/f one"]);
+            assert_eq!(chosen(&d, "d/f", &at(&d, 2), copy).unwrap(), ["d/f two"]);
+            assert_eq!(chosen(&d, "d/sub/x", &at(&d, 2), copy).unwrap(), ["d/sub/x x"]);
+            assert_eq!(chosen(&d, "e/sub", &at(&d, 5), copy).unwrap(), ["e/sub /", "e/sub/x x"]);
+            assert_eq!(chosen(&d, "e/f", &at(&d, 3), copy).unwrap(), ["e/f two"]);
+            // It was not there yet, or not any more.
+            assert_eq!(chosen(&d, "d/f", &at(&d, 3), copy), Err(Unmet::Nothing));
+            assert_eq!(chosen(&d, "e/f", &at(&d, 2), copy), Err(Unmet::Nothing));
+            assert_eq!(chosen(&d, "never", &at(&d, 2), copy), Err(Unmet::Unknown));
+        }
+        // Without a time: what it was last.
+        assert_eq!(chosen(&d, "d/f", &Which::Newest, false).unwrap(), ["d/f two"], "{gone}");
+        let newest = ["d /", "d/f two", "d/sub /", "d/sub/x x"].map(String::from);
+        assert_eq!(chosen(&d, "d", &Which::Newest, false).unwrap(), newest, "{gone}: no bare directory");
+        // What had the path is listed, with how it went from there.
+        assert_eq!(listed(&d, "d/f"), ["d/f one Changed", "d/f two Moved"], "{gone}");
+        assert_eq!(listed(&d, "d/sub/x"), ["d/sub/x x Moved"]);
+        assert_eq!(listed(&d, "d"), ["d/f one Changed", "d / Moved"]);
+        let all = listed(&d, "e/f");
+        assert_eq!(all, ["e/f two Changed", "e/f three Moved"], "{gone}");
+        if !gone {
+            // By the path of today what was there before is found, too.
+            assert_eq!(listed(&d, "up/g/f"), ["up/g/f one Changed", "up/g/f two Changed"]);
+            assert_eq!(chosen(&d, "up/g/f", &Which::Newest, false).unwrap(), ["up/g/f two"]);
+            d.disk.remove(&p("up"));
+            known_at(&mut d, 7);
+        }
+    }
+    // What is there at a path by now is something else.
+    dir(&mut d, "d");
+    file(&mut d, "d/f", "in the new one");
+    known_at(&mut d, 8);
+    assert_eq!(chosen(&d, "d/f", &at(&d, 1), false).unwrap(), ["d/f one"]);
+    assert_eq!(chosen(&d, "d", &at(&d, 1), false).unwrap(), ["d/f one", "d/sub /", "d/sub/x x"]);
+    assert_eq!(chosen(&d, "d", &Which::Newest, false), Err(Unmet::Same), "nothing was deleted in it");
+    d.check_totals();
+}
+
+#[test]
+fn names_that_went_round_are_those_of_then() {
+    let mut d = Device::new("a");
+    for (path, text) in [("f", "one"), ("g", "two"), ("h", "three")] {
+        file(&mut d, path, text);
+    }
+    known_at(&mut d, 1);
+    for (from, to) in [("f", "tmp"), ("h", "f"), ("g", "h"), ("tmp", "g")] {
+        d.disk.rename(&p(from), &p(to));
+    }
+    known_at(&mut d, 2);
+    for (path, was) in [("f", "one"), ("g", "two"), ("h", "three")] {
+        assert_eq!(chosen(&d, path, &at(&d, 1), false).unwrap(), [format!("{path} {was}")]);
+        // Names that go round in one go count as edits.
+        assert_eq!(listed(&d, path), [format!("{path} {was} Changed")]);
+    }
+}
+
+fn count(d: &Device) -> Option<(usize, usize)> {
+    let burst = last_burst(&d.index, 10, 60, None).unwrap()?;
+    Some((burst.count, select(&d.index, &burst.selection).unwrap().back.len()))
+}
+
+#[test]
+fn a_file_that_is_written_all_the_time_joins_nothing() {
+    let mut d = Device::new("a");
+    for i in 0..40 {
+        file(&mut d, &format!("f{i}"), "at first");
+    }
+    file(&mut d, "log", "0");
+    known_at(&mut d, 1);
+    // It is written for longer than any mass change lasts, before, between and after.
+    let mut now = 1000;
+    let log = |d: &mut Device, now: &mut u64, times: usize| {
+        for _ in 0..times {
+            *now += 15;
+            file(d, "log", &now.to_string());
+            known_at(d, *now);
+        }
+    };
+    log(&mut d, &mut now, 10);
+    assert_eq!(count(&d), None, "one file, however often");
+    for i in 0..20 {
+        file(&mut d, &format!("f{i}"), "good");
+    }
+    known_at(&mut d, now);
+    log(&mut d, &mut now, 7);
+    for i in 20..35 {
+        file(&mut d, &format!("f{i}"), "a mistake");
+    }
+    known_at(&mut d, now);
+    log(&mut d, &mut now, 20);
+    let undo = |d: &Device| {
+        let burst = last_burst(&d.index, 10, 60, None).unwrap().unwrap().selection;
+        let back = select(&d.index, &burst).unwrap().back;
+        let path = |b: &dunlin_core::revert::Back| b.path.to_string();
+        back.iter().map(path).filter(|path| path != "log").collect::<Vec<_>>()
+    };
+    let mistake: Vec<String> = (20..35).map(|i| format!("f{i}")).collect();
+    assert_eq!(undo(&d), mistake);
+    // Nor does it join deletes to edits.
+    for i in 0..20 {
+        d.disk.remove(&p(&format!("f{i}")));
+    }
+    known_at(&mut d, now);
+    log(&mut d, &mut now, 3);
+    let mut removed: Vec<String> = (0..20).map(|i| format!("f{i}")).collect();
+    removed.sort();
+    assert_eq!(undo(&d), removed);
+}
+
+#[test]
+fn a_slow_mass_change_is_one() {
+    // A delete of 2,000 files takes a minute; a busy file beside it is none of it.
+    let mut d = Device::new("a");
+    for i in 0..2000 {
+        file(&mut d, &format!("f{i}"), "at first");
+    }
+    file(&mut d, "log", "0");
+    known_at(&mut d, 1);
+    for round in 0..20 {
+        for i in 0..100 {
+            d.disk.remove(&p(&format!("f{}", 100 * round + i)));
+        }
+        file(&mut d, "log", &round.to_string());
+        known_at(&mut d, 100 + 3 * round);
+    }
+    assert_eq!(count(&d), Some((2000, 2000)));
+
+    // A script that goes over its files slowly, more than once, and over each of them in several steps.
+    let mut d = Device::new("a");
+    for i in 0..12 {
+        file(&mut d, &format!("f{i}"), "at first");
+    }
+    known_at(&mut d, 1);
+    let mut now = 1000;
+    for i in 0..12 {
+        for step in 0..2 {
+            now += 25;
+            file(&mut d, &format!("f{i}"), &format!("step {step}"));
+            known_at(&mut d, now);
+        }
+    }
+    assert_eq!(count(&d), Some((12, 12)));
+    assert!(d.index.totals().unwrap().files == 12);
+    let kinds = last_burst(&d.index, 10, 60, None).unwrap().unwrap().selection.kinds;
+    assert_eq!(kinds, Some([Kind::Changed].into()));
+}
