@@ -34,6 +34,7 @@ impl Work<'_> {
             Action::MakeDir { mode } => self.set_local(&step.at, Some(&LocalRow { mode: *mode, ..base })),
             Action::Place { content, mode, mtime, .. } => {
                 let row = LocalRow { content: content.clone(), mode: *mode, mtime: *mtime, ..base };
+                step.dot.map_or(Ok(()), |dot| self.tx.remove_again(dot))?;
                 self.set_local(&step.at, Some(&row))
             }
             Action::Meta { row, mode, mtime } => {
