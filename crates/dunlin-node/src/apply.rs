@@ -204,6 +204,9 @@ impl Applier<'_> {
 
     fn copy_staged(&self, content: &ContentId, to: &dyn WriteFile) -> io::Result<()> {
         let from = self.disk.open(&self.stage.path(content))?;
+        if to.share(from.as_ref()) {
+            return Ok(());
+        }
         let (mut buffer, mut offset) = (vec![0; 256 << 10], 0);
         loop {
             let n = from.read_at(&mut buffer, offset)?;

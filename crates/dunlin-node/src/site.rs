@@ -3,8 +3,8 @@
 
 use crate::blocks::Lists;
 use crate::chunks::{self, CHUNKED_MIN};
-use crate::disk::{Disk, ReadFile};
-use crate::stage::{Claim, NoRoom, Noted, Stage, note, noted};
+use crate::disk::{Disk, ReadFile, WriteFile};
+use crate::stage::{Claim, NoRoom, Noted, Room, Stage, note, noted};
 use crate::store::{Index, Snapshot};
 use dunlin_core::ids::{ContentId, Incarnation, LifeId, ROOT};
 use dunlin_core::kv::{Fault, Read};
@@ -35,14 +35,6 @@ pub struct Site {
     commits: AtomicU64,
     /// What was lacked after so many commits.
     lacked: Mutex<(u64, Option<Arc<Lacked>>)>,
-}
-
-/// What there is to begin a content with.
-pub enum Room<'a> {
-    /// Room that was set aside.
-    Claimed(Claim<'a>),
-    /// The content itself: the history lent it.
-    Lent,
 }
 
 /// So many counters are reserved at a time.
@@ -239,17 +231,9 @@ impl Site {
                 failed = true;
                 break;
             };
-            let (mut buffer, mut offset, mut hasher) = (vec![0; 256 << 10], 0, blake3::Hasher::new());
-            while let Ok(n) = from.read_at(&mut buffer, offset) {
-                failed |= part.write_at(&buffer[..n], offset).is_err();
-                if n == 0 || failed {
-                    break;
-                }
-                claim.left().wrote(n);
-                hasher.update(&buffer[..n]);
-                offset += n as u64;
-            }
-            if *hasher.finalize().as_bytes() == fetch.content.0 && part.set_len(fetch.size).is_ok() {
+            let (holds, full) = filled(part.as_ref(), from.as_ref(), claim);
+            failed |= full;
+            if holds == fetch.content && part.set_len(fetch.size).is_ok() {
                 return self.stage.finish_part(fetch.content).is_ok();
             }
         }
@@ -263,6 +247,26 @@ impl Site {
         }
         false
     }
+}
+
+/// Fills a file with what another one holds, with bytes that both share where that can be: what it holds then, and
+/// whether it could not be written.
+fn filled(part: &dyn WriteFile, from: &dyn ReadFile, claim: &Claim<'_>) -> (ContentId, bool) {
+    let (mut buffer, mut offset, mut hasher) = (vec![0; 256 << 10], 0, blake3::Hasher::new());
+    let (shared, mut failed) = (part.share(from), false);
+    // What is verified is what was made, and not what it was made of: that may change meanwhile.
+    let read =
+        |buffer: &mut [u8], at| if shared { part.read_at(buffer, at) } else { from.read_at(buffer, at) };
+    while let Ok(n) = read(&mut buffer, offset) {
+        failed |= !shared && part.write_at(&buffer[..n], offset).is_err();
+        if n == 0 || failed {
+            break;
+        }
+        claim.left().wrote(n);
+        hasher.update(&buffer[..n]);
+        offset += n as u64;
+    }
+    (ContentId(*hasher.finalize().as_bytes()), failed)
 }
 
 #[cfg(test)]
@@ -318,6 +322,47 @@ mod tests {
         // What it does not have takes the place of what nobody lacks.
         assert!(matches!(site.claim(&id(9), 1 << 20).unwrap(), Ok(Room::Claimed(_))));
         assert_eq!(kept(), 0);
+    }
+
+    #[test]
+    fn copies_share_their_bytes_where_the_file_system_lets_them() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("disk")).unwrap();
+        let prepare = "truncate -s 120M \"$DUNLIN_TEST_DIR.image\" && mkfs.btrfs -q \"$DUNLIN_TEST_DIR.image\" && \
+            mount -o loop \"$DUNLIN_TEST_DIR.image\" \"$DUNLIN_TEST_DIR\"";
+        let ran = run_prepared(&["-m"], prepare, &dir.path().join("disk"), "site::tests::on_btrfs");
+        assert_ne!(ran, Some(false));
+    }
+
+    #[test]
+    #[ignore = "run by copies_share_their_bytes_where_the_file_system_lets_them"]
+    fn on_btrfs() {
+        let (root, index) = (prepared_dir(), tempfile::tempdir_in("/dev/shm").unwrap());
+        let disk: Arc<dyn Disk> = Arc::new(PosixDisk::open(&root).unwrap());
+        let stage = Stage::open(disk.clone()).unwrap();
+        let store = Box::new(Store::open(&index.path().join("index")).unwrap());
+        let site = Site::new(disk.clone(), stage, store);
+        let bytes = dunlin_testkit::noise(1, 26 << 20);
+        let content = ContentId(*blake3::hash(&bytes).as_bytes());
+        std::fs::write(root.join("f"), &bytes).unwrap();
+        let size = bytes.len() as u64;
+        let holders = vec![RelPath::parse(b"f").unwrap()];
+        let fetch = Fetch { content, size, node: NodeId([1; 16]), path: RelPath::root(), holders, from: 0 };
+        disk.sync_all().unwrap();
+        let before = disk.space().unwrap().free;
+        assert!(before < size, "a copy has no room: {before}");
+        // Room that is not there is none of its business.
+        let claim = site.stage.claim_free(&content, 1).unwrap().unwrap();
+        assert!(site.copy(&fetch, &claim, Vec::new));
+        drop(claim);
+        disk.sync_all().unwrap();
+        assert!(before - disk.space().unwrap().free < 4 << 20);
+        // What is written to one of them does not change the other.
+        std::fs::write(root.join("f"), b"edited").unwrap();
+        assert!(site.stage.is_held(&site.stage.path(&content), &content));
+        // A copy of what is not that is found out.
+        site.stage.forget(&content);
+        assert!(!site.copy(&fetch, &site.stage.claim_free(&content, 1).unwrap().unwrap(), Vec::new));
     }
 
     #[test]

@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use marker::{Noted, note, noted, root_trouble, write_marker};
-pub use room::{Claim, Lacks, Left, NoRoom};
+pub use room::{Claim, Lacks, Left, NoRoom, Room};
 pub use stranded::{Stranded, takes_out};
 
 /// The control directory of one folder.

@@ -6,6 +6,7 @@
 use dunlin_testkit::*;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 /// Fewer than trip the brake.
@@ -30,6 +31,17 @@ struct Flock {
     before: Tree,
     _disks: Vec<Mount>,
     _temp: tempfile::TempDir,
+}
+
+/// A command that was given; it is not waited for.
+struct Asked(Child);
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.0.kill();
+        self.0.wait().unwrap();
+    }
 }
 
 fn base() -> Option<(tempfile::TempDir, PathBuf)> {
@@ -85,6 +97,11 @@ impl Flock {
         assert_eq!(code, 0, "{out}{err}");
     }
 
+    /// The same, without waiting for what comes of it.
+    fn begins_to_undo_on(&self, device: usize) -> Asked {
+        Asked(self.nodes[device].command(&["undo".as_ref()]).stdout(Stdio::null()).spawn().unwrap())
+    }
+
     /// All is as it was, on every device.
     fn is_back(&self) {
         settle_within("all is back", &self.all(), BACK);
@@ -125,7 +142,7 @@ fn what_was_overwritten_comes_back_where_there_is_no_room_for_copies() {
 fn one_keeper_suffices_while_the_other_is_frozen() {
     let Some(flock) = flock(&["a", "b", "c"], FILES) else { return };
     flock.everywhere(|path, _| fs::remove_file(path).unwrap());
-    flock.undo_on(1);
+    let _undo = flock.begins_to_undo_on(1);
     until("the first are back", PATIENCE, || !tree(&flock.nodes[0].dir).is_empty());
     flock.nodes[2].signal("STOP");
     until("one keeper has them all", BACK, || tree(&flock.nodes[1].dir) == flock.before);
@@ -137,7 +154,7 @@ fn one_keeper_suffices_while_the_other_is_frozen() {
 fn a_keeper_that_is_killed_while_it_brings_back_loses_nothing() {
     let Some(mut flock) = flock(&["a", "b"], FILES) else { return };
     flock.everywhere(|path, _| fs::remove_file(path).unwrap());
-    flock.undo_on(1);
+    let _undo = flock.begins_to_undo_on(1);
     for part in [1, 20, 40, 60] {
         let keeper = flock.nodes[1].dir.clone();
         until("some are back", BACK, || tree(&keeper).len() >= part);
@@ -153,7 +170,7 @@ fn an_undo_that_is_taken_back_halfway_destroys_nothing() {
     // Twice as many deletes within a minute do not trip the brake either.
     let Some(mut flock) = flock(&["a", "b"], 45) else { return };
     flock.everywhere(|path, _| fs::remove_file(path).unwrap());
-    flock.undo_on(1);
+    let _undo = flock.begins_to_undo_on(1);
     until("some are back", BACK, || tree(&flock.nodes[1].dir).len() >= 10);
     flock.undo_on(1);
     settle_within("deleted again", &flock.all(), BACK);

@@ -76,6 +76,14 @@ pub struct Claim<'a> {
     left: Left,
 }
 
+/// What there is to begin a content with.
+pub enum Room<'a> {
+    /// Room that was set aside.
+    Claimed(Claim<'a>),
+    /// The content itself: the history lent it.
+    Lent,
+}
+
 impl Claim<'_> {
     /// To be told of what is written.
     pub fn left(&self) -> Left {

@@ -9,7 +9,7 @@ use dunlin_core::message::Message;
 use dunlin_core::plan::Fetch;
 use dunlin_core::state::Content;
 use dunlin_node::engine::{Fetched, Input};
-use dunlin_node::site::Room;
+use dunlin_node::stage::Room;
 
 /// Contents ride along with at most so many rows.
 const ROWS_MAX: usize = 16;
