@@ -63,9 +63,9 @@ fn flock(names: &[&str], files: u64) -> Option<Flock> {
         write(nodes[0].path(name(i)), noise(i, (BYTES / files) as usize));
     }
     let mut ticket = nodes[0].share();
-    for i in 1..nodes.len() {
-        nodes[i].join(&ticket);
-        ticket = nodes[i].invite();
+    for keeper in nodes.iter_mut().skip(1) {
+        keeper.join(&ticket);
+        ticket = keeper.invite();
     }
     settle("joined", &nodes.iter().collect::<Vec<_>>());
     let before = tree(&nodes[0].dir);
