@@ -146,6 +146,7 @@ pub(crate) fn refresh(tx: &mut Tx<'_>, node: NodeId, wanted: Vec<Wanted>) -> Rea
         for ((at, mut local), wanted) in pair(locals, wanted).0 {
             if local.dot != wanted.dot || local.seen.is_some() || local.kept {
                 (local.dot, local.seen, local.kept) = (wanted.dot, None, false);
+                wanted.dot.map_or(Ok(()), |dot| tx.remove_again(dot))?;
                 tx.put_local(&at, Some(&local))?;
             }
         }

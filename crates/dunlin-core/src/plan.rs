@@ -15,9 +15,11 @@ use alloc::format;
 use alloc::vec::Vec;
 
 mod conclude;
+mod lacked;
 mod shown;
 mod untangle;
 
+pub use lacked::Lacked;
 pub use shown::{Unshown, Why};
 
 /// One change of the disk.

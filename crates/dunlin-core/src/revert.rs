@@ -192,7 +192,9 @@ impl Work<'_> {
         let place = before.placed().map(|(_, p)| Position::new(p.value.parent, p.value.name.clone()));
         match (top(&before), &place, row.state.alive()) {
             (Some((dot, content)), Some(at), false) => {
-                self.create(at, Some(back.node), content.clone(), attributes(&before, dot, content))?;
+                let (_, made) =
+                    self.create(at, Some(back.node), content.clone(), attributes(&before, dot, content))?;
+                self.tx.put_again(made);
                 self.have_beside(back.node, &before)?;
             }
             (Some((dot, content)), _, true) => {
@@ -223,7 +225,8 @@ impl Work<'_> {
         for (dot, beside) in before.versions().into_iter().skip(1) {
             let now = self.tx.node(node)?;
             if now.is_none_or(|now| now.state.versions().iter().all(|(_, has)| *has != beside)) {
-                self.add_version(node, beside.clone(), attributes(before, dot, beside), 0)?;
+                let made = self.add_version(node, beside.clone(), attributes(before, dot, beside), 0)?;
+                self.tx.put_again(made);
             }
         }
         Ok(())
@@ -239,7 +242,8 @@ impl Work<'_> {
     ) -> Read<()> {
         let Some((dot, is)) = top(now) else { return Ok(()) };
         if is != content {
-            self.edit(node, is, None, content.clone(), attributes)?;
+            let made = self.edit(node, is, None, content.clone(), attributes)?;
+            self.tx.put_again(made);
             return Ok(());
         }
         if let Some(mode) = attributes.mode.filter(|m| Some(*m) != now.mode_of(Some(dot))) {
@@ -304,7 +308,8 @@ impl Work<'_> {
         if let Some(row) = self.tx.node(node)? {
             self.applied_until_now(node, &row.state)?;
         }
-        self.create(at, Some(node), content, with)?;
+        let (_, made) = self.create(at, Some(node), content, with)?;
+        self.tx.put_again(made);
         Ok(node)
     }
 

@@ -10,6 +10,7 @@ use alloc::format;
 use alloc::vec::Vec;
 use minicbor::{Decode, Encode};
 
+mod again;
 mod doubt;
 mod local;
 mod peer;
@@ -17,6 +18,7 @@ mod position;
 mod released;
 mod totals;
 
+pub(crate) use again::is_again;
 pub use doubt::Doubt;
 pub use local::{LocalRow, Stamp};
 use local::{decode_local, encode_local};
@@ -100,6 +102,7 @@ pub(crate) enum Table {
     Released = b'f',
     Brake = b'b',
     Doubt = b'q',
+    Again = b'g',
 }
 
 pub(crate) fn key(table: Table, parts: &[&[u8]]) -> Vec<u8> {

@@ -8,7 +8,9 @@ mod common;
 use common::*;
 use dunlin_core::codec::decode_state;
 use dunlin_core::ids::ROOT;
+use dunlin_core::journal::Kind;
 use dunlin_core::path::RelPath;
+use dunlin_core::revert::{Selection, select};
 use dunlin_core::rows::{Position, Rows};
 use dunlin_core::state::Content;
 use dunlin_core::tree::Work;
@@ -262,6 +264,31 @@ fn edited_and_removed_where_it_was() -> ([Device; 2], dunlin_core::ids::NodeId) 
     b.disk.write(&path(), b"edited");
     b.scan();
     (([a, b]), node)
+}
+
+#[test]
+fn what_was_made_again_is_not_withdrawn_before_it_was_here() {
+    let mut a = Device::new("a");
+    a.disk.create(&path(), Body::File(b"old".to_vec()));
+    a.scan();
+    let node = a.index.local(&at()).unwrap().unwrap().node;
+    a.disk.remove(&path());
+    a.scan();
+    let all = Selection { from: 0, to: u64::MAX, by: None, kinds: Some([Kind::Deleted].into()) };
+    let back = select(&a.index, &all).unwrap().back;
+    let mut work = Work::new(&a.index);
+    assert!(work.take_back(&back[0]).unwrap());
+    let changes = work.finish().unwrap();
+    a.index.apply(changes);
+    let mut work = Work::new(&a.index);
+    assert!(!work.withdraw(node, content_id(b"old")).unwrap(), "a person wants it");
+    // Once it is here, it is as any other.
+    let marks = |a: &Device| a.index.0.keys().filter(|key| key[0] == b'g').count();
+    assert_eq!(marks(&a), 1);
+    let step = a.plan(&|_| true, 9).steps.remove(0);
+    let outcome = a.carry_out(&step, &[(content_id(b"old"), b"old".to_vec())].into());
+    a.conclude(&[(step, outcome)]);
+    assert_eq!((a.listing().len(), marks(&a)), (1, 0));
 }
 
 #[test]

@@ -4,7 +4,8 @@
 use dunlin_core::ids::{ContentId, Dot, Incarnation, NodeId, ROOT};
 use dunlin_core::kv::Memory;
 use dunlin_core::path::Name;
-use dunlin_core::plan::{Plan, Window, plan};
+use dunlin_core::plan::{Action, Lacked, Outcome, Plan, Window, plan};
+use dunlin_core::rows::Stamp;
 use dunlin_core::state::{Content, Mtime, Place, Ranked, State};
 use dunlin_core::tree::Work;
 use std::collections::BTreeSet;
@@ -33,6 +34,25 @@ fn lacking(files: u8) -> (Memory, Vec<NodeId>) {
 
 fn steps(plan: &Plan) -> Vec<NodeId> {
     plan.steps.iter().map(|s| s.node).collect()
+}
+
+#[test]
+fn what_is_lacked_is_told_by_how_it_begins() {
+    let (mut index, _) = lacking(3);
+    let beginnings = |index: &Memory| {
+        let lacked = Lacked::of(index).unwrap();
+        (0..6).filter(|n| lacked.has([*n; 8])).collect::<Vec<u8>>()
+    };
+    assert_eq!(beginnings(&index), [1, 2, 3]);
+    let (none, all) = (BTreeSet::new(), |_: &ContentId| true);
+    let step = plan(&index, &Window::new(&all, &none, 1)).unwrap().steps.remove(0);
+    let Action::Place { content: Content::File { id, .. }, .. } = &step.action else { panic!("{step:?}") };
+    let mut work = Work::new(&index);
+    work.conclude(&step, &Outcome::Done(Stamp::default(), None)).unwrap();
+    let changes = work.finish().unwrap();
+    index.apply(changes);
+    let rest: Vec<u8> = [1, 2, 3].into_iter().filter(|n| *n != id.0[0]).collect();
+    assert_eq!(beginnings(&index), rest, "what is in place may go");
 }
 
 #[test]

@@ -65,13 +65,15 @@ struct Applier<'a> {
     dirs: Dirs,
     /// What was put in place, as it was just before: what a user makes of it afterwards is not ours.
     placed: BTreeMap<usize, Stamp>,
+    /// What the history lent, as it was when it was verified.
+    lent: BTreeMap<usize, Stamp>,
 }
 
 /// Carries out `steps`, all of them independent of each other; everything done is durable when this
 /// returns. One result a step, in order.
 pub fn apply(disk: &dyn Disk, stage: &Stage, steps: &[Step]) -> Vec<Applied> {
-    let mut a =
-        Applier { disk, stage, ready: BTreeMap::new(), dirs: Dirs::default(), placed: BTreeMap::new() };
+    let (ready, dirs, placed, lent) = Default::default();
+    let mut a = Applier { disk, stage, ready, dirs, placed, lent };
     let mut failed = a.prepare(steps);
     let mut done = Vec::with_capacity(steps.len());
     for (i, step) in steps.iter().enumerate() {
@@ -133,7 +135,8 @@ impl Applier<'_> {
             });
             let prepared =
                 self.source(&content, size, left > 0, &takes_out(&steps[i])).and_then(|(path, staged)| {
-                    match self.dress(&path, mode, mtime, each) {
+                    let dressed = self.dress(&path, mode, mtime, each);
+                    match dressed.and_then(|()| self.verify_lent(i, &path, &content)) {
                         Ok(()) => Ok((path, staged)),
                         Err(e) => Err(self.without(&path, staged.is_some(), e)),
                     }
@@ -201,6 +204,9 @@ impl Applier<'_> {
 
     fn copy_staged(&self, content: &ContentId, to: &dyn WriteFile) -> io::Result<()> {
         let from = self.disk.open(&self.stage.path(content))?;
+        if to.share(from.as_ref()) {
+            return Ok(());
+        }
         let (mut buffer, mut offset) = (vec![0; 256 << 10], 0);
         loop {
             let n = from.read_at(&mut buffer, offset)?;
@@ -219,6 +225,17 @@ impl Applier<'_> {
         }
         file.set_mtime(file_time(mtime))?;
         if sync { file.sync_data() } else { Ok(()) }
+    }
+
+    /// Who opened a file while it was in the folder may write to it in the history too, and when it is placed again. What
+    /// comes before this is found here, what comes after it by the file's time: it was just set.
+    fn verify_lent(&mut self, i: usize, path: &RelPath, content: &ContentId) -> io::Result<()> {
+        if self.stage.is_lent(content) {
+            let stat = self.disk.stat(path)?.ok_or(io::ErrorKind::NotFound)?;
+            self.stage.verify_lent(path, content)?;
+            self.lent.insert(i, stat.stamp());
+        }
+        Ok(())
     }
 
     /// What stopped a step: a place that is taken may be so by what no look ever tells of.
@@ -250,6 +267,10 @@ impl Applier<'_> {
             Action::Place { content, replaces, was, .. } => {
                 let from = self.to_place(i, step, content)?;
                 let stamp = self.disk.stat(&from)?.ok_or(Stop::Changed)?.stamp();
+                if self.lent.get(&i).is_some_and(|verified| !same_bytes(&stamp, verified)) {
+                    return Err(Stop::Changed);
+                }
+                let staged = self.ready.get(&i).and_then(|(_, staged)| *staged);
                 let placed =
                     self.place(i, &from, step, &parent, name, replaces.as_ref().map(|stamp| (stamp, *was)));
                 if let (Err(_), Content::Link(text)) = (&placed, content)
@@ -259,6 +280,7 @@ impl Applier<'_> {
                     let _ = self.disk.unlink(&from);
                 }
                 placed?;
+                staged.iter().for_each(|content| self.stage.placed(content));
                 self.placed.insert(i, stamp);
                 self.ready.remove(&i);
                 true

@@ -11,6 +11,7 @@ use dunlin_core::keeps::Keeps;
 use dunlin_core::path::{Name, RelPath};
 use dunlin_core::rows::Stamp;
 use dunlin_core::state::Mtime;
+use rustix::fd::BorrowedFd;
 use std::io;
 
 /// A point in time as the file system keeps it: seconds since 1970 and nanoseconds.
@@ -107,6 +108,10 @@ pub trait ReadFile: Send + Sync {
     /// Has what follows read from the disk itself where that can be had, not from memory. Does nothing to
     /// what is not written back yet.
     fn forget_cached(&self) {}
+    /// The file as the system knows it, if it does: for what can be done between two files.
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
 }
 
 /// A file open for reading and writing, below the control directory.
@@ -115,6 +120,12 @@ pub trait WriteFile: ReadFile {
     fn allocated(&self) -> io::Result<u64>;
     /// Writes all of `buf` at `offset`.
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()>;
+    /// Has this file be of the same bytes as another one, which takes no room, where the file system lets files share
+    /// them (a reflink). Tells whether it is; if not, nothing happened. What it holds then is to be verified like any copy.
+    fn share(&self, from: &dyn ReadFile) -> bool {
+        let _ = from;
+        false
+    }
     /// Sets the length.
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// Sets the permission bits (masked to 0o777).

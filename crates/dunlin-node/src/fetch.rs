@@ -15,7 +15,7 @@ use crate::disk::explain;
 use crate::engine::{Fetched, Input};
 use crate::folder::{Folder, PeerFolder, lock};
 use crate::net::lane::Answer;
-use crate::stage::Claim;
+use crate::stage::{Claim, Room};
 use crate::transfer::{PATIENCE, StreamError, read_answer, read_exact};
 use dunlin_core::ids::{ContentId, DeviceId};
 use dunlin_core::message::{Header, Piece, Request, frame, read};
@@ -131,10 +131,11 @@ fn said(folder: &Folder, e: &io::Error) -> Fetched {
     Fetched::Failed(explain(folder.site.disk.as_ref(), e))
 }
 
-/// Sets aside the room that a content needs; says what is the matter where there is none.
+/// Sets aside the room that a content needs; says what is the matter where there is none, or that it is staged already.
 fn claim<'a>(folder: &'a Folder, fetch: &Fetch) -> Result<Claim<'a>, Fetched> {
-    match folder.site.stage.claim(&fetch.content, fetch.size) {
-        Ok(Ok(claim)) => Ok(claim),
+    match folder.site.claim(&fetch.content, fetch.size) {
+        Ok(Ok(Room::Claimed(claim))) => Ok(claim),
+        Ok(Ok(Room::Lent)) => Err(Fetched::Staged),
         Ok(Err(lacks)) => Err(Fetched::Failed(lacks.to_string())),
         Err(e) => Err(said(folder, &e)),
     }

@@ -3,18 +3,19 @@
 
 use crate::blocks::Lists;
 use crate::chunks::{self, CHUNKED_MIN};
-use crate::disk::{Disk, ReadFile};
-use crate::stage::{Claim, Noted, Stage, note, noted};
+use crate::disk::{Disk, ReadFile, WriteFile};
+use crate::stage::{Claim, NoRoom, Noted, Room, Stage, note, noted};
 use crate::store::{Index, Snapshot};
 use dunlin_core::ids::{ContentId, Incarnation, LifeId, ROOT};
 use dunlin_core::kv::{Fault, Read};
 use dunlin_core::life::{outran, remembers};
 use dunlin_core::path::RelPath;
-use dunlin_core::plan::{Fetch, path_of};
+use dunlin_core::plan::{Fetch, Lacked, path_of};
 use dunlin_core::rows::{Position, Rows, Stamp};
 use dunlin_core::state::Content;
 use dunlin_core::tree::Work;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A folder on this device.
@@ -30,6 +31,10 @@ pub struct Site {
     /// Lists of blocks of contents that were hashed lately.
     pub lists: Lists,
     life: Mutex<Option<Noted>>,
+    /// How often was committed.
+    commits: AtomicU64,
+    /// What was lacked after so many commits.
+    lacked: Mutex<(u64, Option<Arc<Lacked>>)>,
 }
 
 /// So many counters are reserved at a time.
@@ -45,6 +50,8 @@ impl Site {
             chunk_lists: chunks::Lists::default(),
             lists: Lists::default(),
             life: Mutex::default(),
+            commits: AtomicU64::default(),
+            lacked: Mutex::default(),
         }
     }
 
@@ -115,7 +122,59 @@ impl Site {
             }
         }
         drop(life);
-        self.store.commit(work.finish()?)
+        let done = self.store.commit(work.finish()?);
+        self.commits.fetch_add(1, Ordering::Release);
+        done
+    }
+
+    /// Sets aside the room that a content needs. Where something would have to yield for it and the history holds it,
+    /// that is moved instead of copied: what yields might be what is wanted next.
+    ///
+    /// # Errors
+    /// Those of the disk, and of the index if it cannot say what may yield.
+    pub fn claim(&self, content: &ContentId, size: u64) -> io::Result<Result<Room<'_>, NoRoom>> {
+        if let Some(claim) = self.stage.claim_free(content, size)? {
+            return Ok(Ok(Room::Claimed(claim)));
+        }
+        if self.stage.lend(content)? {
+            return Ok(Ok(Room::Lent));
+        }
+        Ok(self.stage.claim(content, size, &|| self.lacked())?.map(Room::Claimed))
+    }
+
+    /// Makes room after a change of the disk failed for want of it. What is lacked does not yield.
+    ///
+    /// # Errors
+    /// As [`Site::claim`].
+    pub fn make_room(&self) -> io::Result<()> {
+        self.stage.make_room(&|| self.lacked())
+    }
+
+    /// Removes what the history is to keep no longer; see [`Stage::age`].
+    ///
+    /// # Errors
+    /// As [`Site::claim`].
+    pub fn age(&self, before: u64, percent: u8) -> io::Result<()> {
+        self.stage.age(before, percent, self.lacked()?.as_ref())
+    }
+
+    /// What nodes lack: it may be that only the history still has it.
+    ///
+    /// # Errors
+    /// Those of the index.
+    pub fn lacked(&self) -> io::Result<Arc<Lacked>> {
+        let mut known = self.lacked.lock().unwrap_or_else(PoisonError::into_inner);
+        // Counted before it is looked: what is committed meanwhile is looked at the next time.
+        let commits = self.commits.load(Ordering::Acquire);
+        if let (at, Some(lacked)) = &*known
+            && *at == commits
+        {
+            return Ok(lacked.clone());
+        }
+        let look = || Lacked::of(&self.store.snapshot()?);
+        let lacked = Arc::new(look().map_err(|e: Fault| io::Error::other(e))?);
+        *known = (commits, Some(lacked.clone()));
+        Ok(lacked)
     }
 
     /// Finds a content: where it stands if it still is what the index says, else where it is staged, else in the
@@ -154,32 +213,33 @@ impl Site {
     }
 
     /// Stages a copy of what another file here holds, or the history, or what `more` finds elsewhere on this device;
-    /// `false` if none does (any more). Whatever it is, it is verified.
+    /// `false` if none does (any more). Whatever it is, it is verified. If the room for a copy is gone meanwhile, what the
+    /// history holds is moved.
     pub fn copy(
         &self,
         fetch: &Fetch,
         claim: &Claim<'_>,
         more: impl FnOnce() -> Vec<Box<dyn ReadFile>>,
     ) -> bool {
-        let mut tried = false;
+        let (mut tried, mut failed) = (false, false);
         let holders = fetch.holders.iter().filter_map(|holder| self.disk.open(holder).ok());
         let kept = std::iter::once_with(|| self.stage.kept(&fetch.content)).flatten();
         for from in holders.chain(kept).chain(std::iter::once_with(more).flatten()) {
             tried = true;
             // A copy that fails half-way leaves a part, which the fetch from a peer takes up.
-            let Ok((part, _)) = self.stage.open_part(&fetch.content) else { return false };
-            let (mut buffer, mut offset, mut hasher) = (vec![0; 256 << 10], 0, blake3::Hasher::new());
-            while let Ok(n) = from.read_at(&mut buffer, offset) {
-                if n == 0 || part.write_at(&buffer[..n], offset).is_err() {
-                    break;
-                }
-                claim.left().wrote(n);
-                hasher.update(&buffer[..n]);
-                offset += n as u64;
-            }
-            if *hasher.finalize().as_bytes() == fetch.content.0 && part.set_len(fetch.size).is_ok() {
+            let Ok((part, _)) = self.stage.open_part(&fetch.content) else {
+                failed = true;
+                break;
+            };
+            let (holds, full) = filled(part.as_ref(), from.as_ref(), claim);
+            failed |= full;
+            if holds == fetch.content && part.set_len(fetch.size).is_ok() {
                 return self.stage.finish_part(fetch.content).is_ok();
             }
+        }
+        // Whatever hinders this too is told when the content is asked of others.
+        if failed && self.stage.lend(&fetch.content).unwrap_or(false) {
+            return true;
         }
         if fetch.size < CHUNKED_MIN && tried {
             // Small contents are not taken up; the part would stay for nothing.
@@ -189,13 +249,121 @@ impl Site {
     }
 }
 
+/// Fills a file with what another one holds, with bytes that both share where that can be: what it holds then, and
+/// whether it could not be written.
+fn filled(part: &dyn WriteFile, from: &dyn ReadFile, claim: &Claim<'_>) -> (ContentId, bool) {
+    let (mut buffer, mut offset, mut hasher) = (vec![0; 256 << 10], 0, blake3::Hasher::new());
+    let (shared, mut failed) = (part.share(from), false);
+    // What is verified is what was made, and not what it was made of: that may change meanwhile.
+    let read =
+        |buffer: &mut [u8], at| if shared { part.read_at(buffer, at) } else { from.read_at(buffer, at) };
+    while let Ok(n) = read(&mut buffer, offset) {
+        failed |= !shared && part.write_at(&buffer[..n], offset).is_err();
+        if n == 0 || failed {
+            break;
+        }
+        claim.left().wrote(n);
+        hasher.update(&buffer[..n]);
+        offset += n as u64;
+    }
+    (ContentId(*hasher.finalize().as_bytes()), failed)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::disk::posix::PosixDisk;
+    use crate::disk::posix::tests::{prepared_dir, run_prepared};
     use crate::store::Store;
     use dunlin_core::ids::NodeId;
     use dunlin_core::path::Name;
+
+    #[test]
+    fn where_nothing_is_free_the_history_lends() {
+        let dir = tempfile::tempdir().unwrap();
+        let prepare = "mount -t tmpfs -o size=4m none \"$DUNLIN_TEST_DIR\"";
+        let ran = run_prepared(&["-Urm"], prepare, dir.path(), "site::tests::on_4_mib");
+        assert_ne!(ran, Some(false));
+    }
+
+    #[test]
+    #[ignore = "run by where_nothing_is_free_the_history_lends"]
+    fn on_4_mib() {
+        let (root, index) = (prepared_dir(), tempfile::tempdir_in("/dev/shm").unwrap());
+        let disk: Arc<dyn Disk> = Arc::new(PosixDisk::open(&root).unwrap());
+        let stage = Stage::open(disk.clone()).unwrap();
+        let store = Box::new(Store::open(&index.path().join("index")).unwrap());
+        let site = Site::new(disk, stage, store);
+        let bytes = |n: u8| vec![n; 1 << 20];
+        let id = |n: u8| ContentId(*blake3::hash(&bytes(n)).as_bytes());
+        let kept = || std::fs::read_dir(root.join(".dunlin/history")).unwrap().count();
+        for n in 0..3 {
+            std::fs::write(root.join("f"), bytes(n)).unwrap();
+            let name = Name::new(b"f").unwrap();
+            site.stage.keep(&RelPath::root().join(&name), &name, Some(id(n))).unwrap();
+        }
+        let fetch = |n: u8| Fetch {
+            content: id(n),
+            size: 1 << 20,
+            node: NodeId([1; 16]),
+            path: RelPath::root(),
+            holders: Vec::new(),
+            from: 0,
+        };
+        // Half-way through a copy somebody takes the rest of the disk.
+        let claim = site.stage.claim_free(&id(2), 1 << 19).unwrap().unwrap();
+        std::fs::write(root.join("theirs"), vec![1; 600 << 10]).unwrap();
+        assert!(site.copy(&fetch(2), &claim, Vec::new) && site.stage.is_lent(&id(2)));
+        drop(claim);
+        assert_eq!(kept(), 2);
+        // There is no room for a copy to begin with.
+        assert!(matches!(site.claim(&id(1), 1 << 20).unwrap(), Ok(Room::Lent)));
+        assert_eq!(kept(), 1);
+        // What it does not have takes the place of what nobody lacks.
+        assert!(matches!(site.claim(&id(9), 1 << 20).unwrap(), Ok(Room::Claimed(_))));
+        assert_eq!(kept(), 0);
+    }
+
+    #[test]
+    fn copies_share_their_bytes_where_the_file_system_lets_them() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("disk")).unwrap();
+        let prepare = "truncate -s 120M \"$DUNLIN_TEST_DIR.image\" && mkfs.btrfs -q \"$DUNLIN_TEST_DIR.image\" && \
+            mount -o loop \"$DUNLIN_TEST_DIR.image\" \"$DUNLIN_TEST_DIR\"";
+        let ran = run_prepared(&["-m"], prepare, &dir.path().join("disk"), "site::tests::on_btrfs");
+        assert_ne!(ran, Some(false));
+    }
+
+    #[test]
+    #[ignore = "run by copies_share_their_bytes_where_the_file_system_lets_them"]
+    fn on_btrfs() {
+        let (root, index) = (prepared_dir(), tempfile::tempdir_in("/dev/shm").unwrap());
+        let disk: Arc<dyn Disk> = Arc::new(PosixDisk::open(&root).unwrap());
+        let stage = Stage::open(disk.clone()).unwrap();
+        let store = Box::new(Store::open(&index.path().join("index")).unwrap());
+        let site = Site::new(disk.clone(), stage, store);
+        let bytes = dunlin_testkit::noise(1, 26 << 20);
+        let content = ContentId(*blake3::hash(&bytes).as_bytes());
+        std::fs::write(root.join("f"), &bytes).unwrap();
+        let size = bytes.len() as u64;
+        let holders = vec![RelPath::parse(b"f").unwrap()];
+        let fetch = Fetch { content, size, node: NodeId([1; 16]), path: RelPath::root(), holders, from: 0 };
+        disk.sync_all().unwrap();
+        let before = disk.space().unwrap().free;
+        assert!(before < size, "a copy has no room: {before}");
+        // Room that is not there is none of its business.
+        let claim = site.stage.claim_free(&content, 1).unwrap().unwrap();
+        assert!(site.copy(&fetch, &claim, Vec::new));
+        drop(claim);
+        disk.sync_all().unwrap();
+        assert!(before - disk.space().unwrap().free < 4 << 20);
+        // What is written to one of them does not change the other.
+        std::fs::write(root.join("f"), b"edited").unwrap();
+        assert!(site.stage.is_held(&site.stage.path(&content), &content));
+        // A copy of what is not that is found out.
+        site.stage.forget(&content);
+        assert!(!site.copy(&fetch, &site.stage.claim_free(&content, 1).unwrap().unwrap(), Vec::new));
+    }
 
     #[test]
     fn what_only_the_history_holds_is_found_and_copied_if_it_is_that() {
@@ -215,7 +383,7 @@ mod tests {
             holders: Vec::new(),
             from: 0,
         };
-        let copy = || site.copy(&fetch, &site.stage.claim(&content, 4).unwrap().unwrap(), Vec::new);
+        let copy = || site.copy(&fetch, &site.stage.claim_free(&content, 4).unwrap().unwrap(), Vec::new);
         assert!(site.find(&content).is_none() && !copy());
         std::fs::write(root.join("f"), b"kept").unwrap();
         let name = Name::new(b"f").unwrap();

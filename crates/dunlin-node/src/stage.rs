@@ -3,17 +3,19 @@
 //!
 //! ```text
 //! .dunlin/folder     the marker: which folder this is
-//! .dunlin/stage/     contents by their hash; NAME.part while bytes are missing
+//! .dunlin/stage/     contents by their hash; NAME.part while bytes are missing, NAME.lent if they are the history's
 //! .dunlin/swap/      what is changing places; anything found here at rest goes to the history
 //! .dunlin/history/   what was replaced or deleted
 //! ```
 
 mod history;
+mod lent;
 mod marker;
 mod room;
+mod settle;
 mod stranded;
 
-use crate::disk::{Disk, FileKind, Rename, WriteFile};
+use crate::disk::{Disk, Rename, WriteFile};
 use dunlin_core::ids::ContentId;
 use dunlin_core::path::{CONTROL_DIR, Name, RelPath};
 use std::collections::BTreeSet;
@@ -22,7 +24,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use marker::{Noted, note, noted, root_trouble, write_marker};
-pub use room::{Claim, Left, NoRoom};
+pub use room::{Claim, Lacks, Left, NoRoom, Room};
 pub use stranded::{Stranded, takes_out};
 
 /// The control directory of one folder.
@@ -30,6 +32,8 @@ pub struct Stage {
     disk: Arc<dyn Disk>,
     /// Contents that are whole and verified.
     whole: Mutex<BTreeSet<ContentId>>,
+    /// Those of them, and of what is about to be placed, that the history lent.
+    lent: Mutex<lent::Lent>,
     claims: Mutex<room::Claims>,
     /// Something was put into `stage` or `swap` since they were last cleared.
     used: AtomicBool,
@@ -44,9 +48,6 @@ pub fn control(parts: &[&str]) -> RelPath {
     let names = std::iter::once(CONTROL_DIR).chain(parts.iter().map(|p| p.as_bytes()));
     RelPath::from(names.filter_map(|n| Name::new(n).ok()).collect::<Vec<_>>())
 }
-
-/// So many bytes of what was gathered are read at a start. What is more is verified like any part, or fetched again.
-const READ_AT_START: u64 = 1 << 30;
 
 const DIRS: [&str; 3] = ["stage", "swap", "history"];
 
@@ -72,8 +73,8 @@ impl Stage {
         make(disk.as_ref(), &DIRS)?;
         let counter = AtomicU64::new(start_number(disk.as_ref()));
         let (used, strands) = (AtomicBool::new(true), AtomicBool::new(true));
-        let (whole, claims, history) = Default::default();
-        let stage = Stage { disk, whole, claims, used, strands, counter, history };
+        let (whole, lent, claims, history) = Default::default();
+        let stage = Stage { disk, whole, lent, claims, used, strands, counter, history };
         stage.recover()?;
         stage.look_for_stranded()?;
         Ok(stage)
@@ -85,117 +86,6 @@ impl Stage {
             self.whole().clear();
         }
         make(self.disk.as_ref(), &DIRS[1..]).map(drop)
-    }
-
-    /// What was gathered before counts again if it still is what it was: who it came from may be gone.
-    fn recover(&self) -> io::Result<()> {
-        let (disk, dir) = (&self.disk, control(&["stage"]));
-        let mut read = 0;
-        for entry in disk.list(&dir)? {
-            let path = dir.join(&entry.name);
-            if entry.name.as_bytes().ends_with(b".part") {
-                continue;
-            }
-            let (size, nlink) = entry.stat.map(|s| (s.size, s.nlink)).unwrap_or((0, 1));
-            if nlink > 1 {
-                // It was placed, and a power cut brought this name of it back: what it holds is a user's by now.
-                disk.unlink(&path)?;
-                continue;
-            }
-            if read + size <= READ_AT_START {
-                read += size;
-                if self.admit(&path, &entry.name) {
-                    continue;
-                }
-            }
-            let part = Name::new(&[entry.name.as_bytes(), b".part"].concat());
-            match part {
-                // Large ones are worth checking chunk by chunk; small ones are fetched again.
-                Ok(part) if size >= crate::chunks::CHUNKED_MIN => {
-                    if disk.rename(&path, &dir.join(&part), Rename::NoReplace).is_err() {
-                        disk.unlink(&path)?;
-                    }
-                }
-                _ => disk.unlink(&path)?,
-            }
-        }
-        self.empty_swap(false)
-    }
-
-    /// Takes a file in `stage` for what its name says, if it is that.
-    fn admit(&self, path: &RelPath, name: &Name) -> bool {
-        let hash = std::str::from_utf8(name.as_bytes()).ok();
-        let content = hash.and_then(ContentId::from_hex).filter(|content| self.is_held(path, content));
-        content.is_some_and(|content| self.whole().insert(content))
-    }
-
-    /// What an exchange left in `swap` goes to the history, and what was never placed back to the stage. What is
-    /// stranded goes only if it is known to the index by now.
-    fn empty_swap(&self, stranded: bool) -> io::Result<()> {
-        for entry in self.disk.list(&control(&["swap"]))? {
-            let path = control(&["swap"]).join(&entry.name);
-            let kind = entry.stat.map(|s| s.kind).ok();
-            // What the planner parked (its names hold a dash) is still in the index, and goes on.
-            if kind == Some(FileKind::Dir) || entry.name.as_bytes().contains(&b'-') {
-                continue;
-            }
-            // By what it holds it is found again: it may be all that is left of a version.
-            let held = if kind == Some(FileKind::File) { self.held(&path)? } else { None };
-            let is_stranded =
-                held.is_some_and(|held| stranded::stranded(entry.name.as_bytes(), &held).is_some());
-            if (is_stranded && !stranded) || self.return_unplaced(&path, &entry.name, held)? {
-                continue;
-            }
-            self.keep_apart(&path, &entry.name, held)?;
-        }
-        Ok(())
-    }
-
-    /// Removes what nothing wants any more, and clears what failed steps left in `swap`. Only to be called
-    /// while nothing is wanted or being placed, and the index knows what was [`stranded`](Stage::stranded); `keep` is
-    /// what is staged for others.
-    pub fn clear(&self, keep: &dyn Fn(&ContentId) -> bool) -> io::Result<()> {
-        if !self.used.swap(false, Ordering::Relaxed) {
-            return Ok(());
-        }
-        let cleared = self.empty_swap(true).and_then(|()| self.empty_stage(keep));
-        if cleared.is_err() {
-            self.used.store(true, Ordering::Relaxed);
-        }
-        cleared
-    }
-
-    fn empty_stage(&self, keep: &dyn Fn(&ContentId) -> bool) -> io::Result<()> {
-        let dir = control(&["stage"]);
-        for entry in self.disk.list(&dir)? {
-            let hash = entry.name.as_bytes().get(..64).and_then(|b| std::str::from_utf8(b).ok());
-            let content = hash.and_then(ContentId::from_hex);
-            if content.as_ref().is_some_and(keep) {
-                continue;
-            }
-            if let Some(content) = content {
-                self.whole().remove(&content);
-            }
-            self.disk.unlink(&dir.join(&entry.name))?;
-        }
-        Ok(())
-    }
-
-    /// A staged content that was taken out and not placed goes back.
-    /// Anything else under such a name is what it was exchanged with: somebody's work.
-    fn return_unplaced(&self, path: &RelPath, name: &Name, held: Option<ContentId>) -> io::Result<bool> {
-        let id = name.as_bytes().get(..64).and_then(|b| std::str::from_utf8(b).ok());
-        let Some(content) = id.and_then(ContentId::from_hex) else { return Ok(false) };
-        if held != Some(content) {
-            return Ok(false);
-        }
-        if self.disk.stat(path)?.is_some_and(|s| s.nlink > 1) {
-            // It was placed, and a power cut brought this name of it back.
-            self.disk.unlink(path)?;
-            return Ok(true);
-        }
-        self.put_back(content, path)?;
-        Ok(true)
     }
 
     /// What a file holds; nothing is known of one that cannot be opened.
@@ -228,6 +118,9 @@ impl Stage {
 
     /// Where a content is staged.
     pub fn path(&self, content: &ContentId) -> RelPath {
+        if self.is_lent(content) {
+            return Stage::lent_path(content);
+        }
         control(&["stage", &content.to_string()])
     }
 
@@ -271,6 +164,10 @@ impl Stage {
 
     /// Marks a partial file, verified as a whole by the caller, as staged.
     pub fn finish_part(&self, content: ContentId) -> io::Result<()> {
+        if self.has(&content) {
+            // What is there may be lent, and all that is left of it: it is not exchanged for this.
+            return self.drop_part(&content);
+        }
         let (from, to) = (self.part_path(&content), self.path(&content));
         if self.disk.stat(&to)?.is_some() {
             self.disk.unlink(&to)?;
@@ -326,6 +223,11 @@ impl Stage {
 
     /// Forgets a staged content that the disk turned out not to hold.
     pub fn forget(&self, content: &ContentId) {
+        if self.is_lent(content) {
+            // By whoever wants it from there it is verified. If it cannot go, it stays, under a name that says what it is.
+            let _ = self.give_back(content, *content);
+            return;
+        }
         self.whole().remove(content);
         // It may be half there; the next fetch begins anew.
         let _ = self.disk.unlink(&self.path(content));

@@ -37,6 +37,8 @@ pub struct Options {
     pub tick_ns: u64,
     /// Size of the file system in bytes.
     pub space: u64,
+    /// Bytes of the file system that others have, beyond that.
+    pub others: u64,
     /// Inodes it has; `u64::MAX` for one that does not count them.
     pub files: u64,
     /// How names are looked up.
@@ -63,6 +65,7 @@ impl Default for Options {
         Options {
             tick_ns: 4_000_000,
             space: 1 << 30,
+            others: 0,
             files: 1 << 20,
             names: Names::Exact,
             reuse_inodes: false,
@@ -256,6 +259,11 @@ impl ModelDisk {
     pub fn set_quota(&self, space: u64, files: u64) {
         let mut tree = self.tree();
         (tree.options.space, tree.options.files) = (space, files);
+    }
+
+    /// Sets how much of the file system others have, in bytes.
+    pub fn set_others(&self, bytes: u64) {
+        self.tree().options.others = bytes;
     }
 
     /// Sets what goes wrong from now on.

@@ -109,6 +109,8 @@ pub struct Flock {
     person: Chance,
     /// Takes mass changes back at rest, in the seeds that have restores.
     restores: Option<Chance>,
+    /// While that goes on disks are nearly full, in some seeds.
+    tight: Option<Chance>,
     /// All deletes are meant from now on.
     pub(crate) accepts: bool,
     trace: Option<Trace>,
@@ -209,6 +211,7 @@ impl Flock {
             streams: fetching::streams(setup.seed),
             person: Chance::new(setup.seed, "person"),
             restores: crate::restores::chance(setup.seed),
+            tight: taken_back::tight(setup.seed),
             accepts: false,
             trace,
         }

@@ -237,6 +237,7 @@ fn events_are_lost_and_belong_to_one_life() {
 #[test]
 fn what_could_yield_is_summed_up_by_the_clock_of_the_disk() {
     let content = |n| dunlin_core::ids::ContentId([n; 32]);
+    let lacks = || Ok(Arc::default());
     for (secs, nanos, granted) in
         [(50, 0, false), (50, 199_999_999, false), (50, 200_000_000, true), (49, 0, true)]
     {
@@ -248,10 +249,14 @@ fn what_could_yield_is_summed_up_by_the_clock_of_the_disk() {
             stage.keep(&p("f"), &p("f").names()[0], None).unwrap();
         };
         keep();
-        assert!(stage.claim(&content(1), 2 << 20).unwrap().is_err());
+        assert!(stage.claim(&content(1), 2 << 20, &lacks).unwrap().is_err());
         keep();
         disk.set_now(FileTime { secs, nanos });
-        assert_eq!(stage.claim(&content(2), 900 << 10).unwrap().is_ok(), granted, "at {secs} s {nanos}");
+        assert_eq!(
+            stage.claim(&content(2), 900 << 10, &lacks).unwrap().is_ok(),
+            granted,
+            "at {secs} s {nanos}"
+        );
     }
 }
 

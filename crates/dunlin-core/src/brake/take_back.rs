@@ -80,7 +80,7 @@ impl Work<'_> {
             }
         }
         let (mode, mtime) = (state.mode_of(Some(*first)), state.mtime_of(Some(*first)));
-        self.write(node, |s, dot| {
+        let made = self.write(node, |s, dot| {
             replace_all(&mut s.place, dot, place);
             let others = taken[1..].iter().map(|(d, _)| *d).collect::<Vec<_>>();
             let rank = s.content.next_rank(|_| true);
@@ -95,9 +95,10 @@ impl Work<'_> {
                 replace_all(&mut s.mtime, dot, mtime);
             }
         })?;
+        self.tx.put_again(made);
         for (old, content) in &taken[1..] {
             let (mode, mtime) = (state.mode_of(Some(*old)), state.mtime_of(Some(*old)));
-            self.write(node, |s, dot| {
+            let made = self.write(node, |s, dot| {
                 s.content.retain(|d, _| d != *old);
                 s.content.insert(dot, Ranked::new(1, content.clone()));
                 if let Some(mode) = mode {
@@ -107,6 +108,7 @@ impl Work<'_> {
                     s.mtime.insert(dot, Ranked::new(1, mtime));
                 }
             })?;
+            self.tx.put_again(made);
         }
         Ok(is_file)
     }

@@ -6,7 +6,7 @@ use crate::decide::locals_of;
 use crate::ids::{ContentId, NodeId};
 use crate::kv::Read;
 use crate::names::Wanted;
-use crate::rows::{LocalRow, Rows};
+use crate::rows::{LocalRow, Rows, is_again};
 use crate::state::{Content, Mtime};
 use crate::tree::Work;
 
@@ -47,7 +47,7 @@ impl Work<'_> {
     /// Nobody has a version that this device made, and its user took away where others had moved or renamed it from
     /// meanwhile: that is no delete of what is in the new place, but nobody had fetched this version there. It would be
     /// wanted for good. Only what this device made, and no row of its disk holds, is withdrawn; tells whether there was
-    /// such a version.
+    /// such a version. What was made again of what there was before stays: a person wants it, and who has it may come back.
     pub fn withdraw(&mut self, node: NodeId, content: ContentId) -> Read<bool> {
         let Some(row) = self.tx.node(node)? else { return Ok(false) };
         let is_it = |c: &Content| matches!(c, Content::File { id, .. } if *id == content);
@@ -56,8 +56,13 @@ impl Work<'_> {
         let Some((_, version)) = versions.peek() else { return Ok(false) };
         let gone = version.value.clone();
         let is_here = locals_of(&self.tx, node)?.iter().any(|(_, l)| is_it(&l.content));
-        if is_here || self.tx.totals()?.uniting || !versions.all(|(dot, _)| own.contains(&dot.inc)) {
+        if is_here || self.tx.totals()?.uniting {
             return Ok(false);
+        }
+        for (dot, _) in versions {
+            if !own.contains(&dot.inc) || is_again(&self.tx, *dot)? {
+                return Ok(false);
+            }
         }
         self.drop_version(node, &gone, None)?;
         Ok(true)

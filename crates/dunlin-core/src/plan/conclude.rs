@@ -30,6 +30,9 @@ impl Work<'_> {
             kept: false,
             damaged: None,
         };
+        if matches!(step.action, Action::MakeDir { .. } | Action::Place { .. }) {
+            step.dot.map_or(Ok(()), |dot| self.tx.remove_again(dot))?;
+        }
         match &step.action {
             Action::MakeDir { mode } => self.set_local(&step.at, Some(&LocalRow { mode: *mode, ..base })),
             Action::Place { content, mode, mtime, .. } => {

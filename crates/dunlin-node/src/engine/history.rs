@@ -129,7 +129,7 @@ impl Engine {
         };
         self.folder.commit(work)?;
         // What cannot be removed now is tried again in an hour.
-        let _ = self.folder.stage.age(old.map_or(0, |m| m.number), self.clock.limits.percent);
+        let _ = self.folder.age(old.map_or(0, |m| m.number), self.clock.limits.percent);
         if !more {
             self.clock.marked = at.running;
         }

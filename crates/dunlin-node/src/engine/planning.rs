@@ -235,7 +235,7 @@ impl Engine {
         // What did not fit by its claim has had what could yield already.
         if why == DISK_FULL || why == NO_INODES {
             // What cannot be removed now is tried again with the next failure.
-            let _ = self.folder.stage.make_room();
+            let _ = self.folder.make_room();
         }
         if self.troubles.insert(node, (path.clone(), why.clone())).is_none() {
             self.host.problem(&path, &why);

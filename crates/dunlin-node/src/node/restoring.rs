@@ -195,13 +195,18 @@ pub(super) fn connect(folder: &Folder) -> String {
     }
 }
 
-/// The bytes of some contents, if there is room for them.
+/// The bytes of some contents, if there is room for them. What the history of this device holds needs none: where there
+/// is too little, it is moved from there.
 pub(super) fn room<'a>(folder: &Folder, all: impl Iterator<Item = &'a Content>) -> Result<u64, ApiError> {
     let size = |c: &Content| if let Content::File { size, .. } = c { Some(*size) } else { None };
-    let sizes: Vec<Option<u64>> = all.map(size).collect();
-    let (files, others) = (sizes.iter().flatten(), sizes.iter().filter(|s| s.is_none()).count() as u64);
-    let bytes = files.clone().sum();
-    let free = block_in_place(|| folder.site.stage.has_room(files.copied(), others));
+    let all: Vec<&Content> = all.collect();
+    let bytes = all.iter().filter_map(|c| size(c)).sum();
+    let others = all.iter().filter(|c| size(c).is_none()).count() as u64;
+    let comes = |c: &&&Content| !matches!(c, Content::File { id, .. } if folder.site.stage.keeps(id));
+    let free = block_in_place(|| {
+        let files = all.iter().filter(comes).filter_map(|c| size(c));
+        folder.site.stage.has_room(files, others)
+    });
     let full = |why: &dyn std::fmt::Display| {
         ApiError::failed(format!("nothing was changed: {why}"), "make room on the disk, and try again")
     };

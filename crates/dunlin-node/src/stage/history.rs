@@ -4,7 +4,8 @@ use super::{Stage, control};
 use crate::disk::{FileKind, ReadFile, Rename};
 use dunlin_core::ids::ContentId;
 use dunlin_core::path::{Name, RelPath};
-use std::collections::BTreeMap;
+use dunlin_core::plan::Lacked;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
@@ -14,9 +15,9 @@ const KNOWN_MAX: usize = 100_000;
 /// Digits of a content in the name of what holds it.
 const DIGITS: usize = 16;
 
-/// Names in the history by the beginning of what they hold; listed when first asked for.
+/// Names in the history by the beginning of what they hold, of each the oldest first; listed when first asked for.
 #[derive(Default)]
-pub(super) struct Known(Option<BTreeMap<String, Name>>);
+pub(super) struct Known(Option<BTreeMap<String, BTreeSet<Name>>>);
 
 impl Known {
     fn insert(&mut self, digits: String, name: Name) {
@@ -24,7 +25,19 @@ impl Known {
         if known.len() >= KNOWN_MAX {
             known.pop_first();
         }
-        known.insert(digits, name);
+        known.entry(digits).or_default().insert(name);
+    }
+
+    /// It is there again.
+    pub(super) fn insert_again(&mut self, content: &ContentId, name: Name) {
+        self.insert(digits_of(content), name);
+    }
+
+    /// It is not there any more.
+    pub(super) fn remove(&mut self, content: &ContentId, name: &Name) {
+        if let Some(names) = self.0.as_mut().and_then(|known| known.get_mut(&digits_of(content))) {
+            names.remove(name);
+        }
     }
 }
 
@@ -46,6 +59,12 @@ fn digits_in(name: &Name) -> Option<String> {
     let part = name.as_bytes().split(|b| *b == b'~').nth(1)?;
     let is_digits = part.len() == DIGITS && part.iter().all(u8::is_ascii_hexdigit);
     is_digits.then(|| String::from_utf8_lossy(part).into_owned())
+}
+
+/// Whether an entry says that it holds something that is lacked: it may be all that is left of it, and does not yield.
+pub(super) fn is_lacked(name: &Name, lacked: &Lacked) -> bool {
+    let beginning = digits_in(name).and_then(|digits| u64::from_str_radix(&digits, 16).ok());
+    beginning.is_some_and(|beginning| lacked.has(beginning.to_be_bytes()))
 }
 
 impl Stage {
@@ -96,26 +115,37 @@ impl Stage {
 
     /// A file of the history that says it holds this; whoever reads it verifies that.
     pub fn kept(&self, content: &ContentId) -> Option<Box<dyn ReadFile>> {
-        let digits = digits_of(content);
         let dir = control(&["history"]);
-        let mut known = self.known();
-        if known.0.is_none() {
-            let entries = self.disk.list(&dir).ok()?;
-            let mut names: Vec<Name> = entries.into_iter().map(|e| e.name).collect();
-            names.sort();
-            let newest = names.into_iter().rev().filter_map(|n| Some((digits_in(&n)?, n))).take(KNOWN_MAX);
-            known.0 = Some(newest.collect());
-        }
-        let known = known.0.as_mut()?;
-        let Some(name) = known.get(&digits) else { return self.stranded_file(content) };
-        match self.disk.open(&dir.join(name)) {
-            Ok(file) => Some(file),
-            Err(_) => {
+        for name in self.entries_of(content).ok()? {
+            match self.disk.open(&dir.join(&name)) {
+                Ok(file) => return Some(file),
                 // Somebody cleared it away.
-                known.remove(&digits);
-                None
+                Err(_) => self.known().remove(content, &name),
             }
         }
+        self.stranded_file(content)
+    }
+
+    /// Whether something in the history says that it holds this.
+    pub fn keeps(&self, content: &ContentId) -> bool {
+        self.entries_of(content).is_ok_and(|entries| !entries.is_empty())
+    }
+
+    /// The entries of the history that say they hold this, the newest first.
+    pub(super) fn entries_of(&self, content: &ContentId) -> io::Result<Vec<Name>> {
+        let mut known = self.known();
+        if known.0.is_none() {
+            let mut names = self.disk.names(&control(&["history"]))?;
+            names.sort();
+            let mut newest = BTreeMap::<String, BTreeSet<Name>>::new();
+            let known_by = names.into_iter().rev().filter_map(|n| Some((digits_in(&n)?, n)));
+            for (digits, name) in known_by.take(KNOWN_MAX) {
+                newest.entry(digits).or_default().insert(name);
+            }
+            known.0 = Some(newest);
+        }
+        let names = known.0.as_ref().and_then(|known| known.get(&digits_of(content)));
+        Ok(names.into_iter().flatten().rev().cloned().collect())
     }
 
     /// The number that the next thing kept gets.
@@ -129,8 +159,8 @@ impl Stage {
     }
 
     /// Removes what was kept under numbers below `before`, then the oldest until the rest takes no more than this
-    /// share of the file system.
-    pub fn age(&self, before: u64, percent: u8) -> io::Result<()> {
+    /// share of the file system. What is lacked stays.
+    pub fn age(&self, before: u64, percent: u8, lacked: &Lacked) -> io::Result<()> {
         let dir = control(&["history"]);
         let most = self.disk.space()?.total / 100 * u64::from(percent);
         let entries = self.disk.list(&dir)?;
@@ -142,13 +172,16 @@ impl Stage {
             if number >= before && bytes <= most {
                 break;
             }
+            if is_lacked(&entry.name, lacked) {
+                continue;
+            }
             self.disk.unlink(&dir.join(&entry.name))?;
             bytes -= size(entry);
         }
         Ok(())
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
+    pub(super) fn known(&self) -> std::sync::MutexGuard<'_, Known> {
         self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -172,10 +205,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let disk: Arc<dyn Disk> = Arc::new(PosixDisk::open(dir.path()).unwrap());
         let stage = Stage::open(disk).unwrap();
+        let id = |text: &str| ContentId(*blake3::hash(text.as_bytes()).as_bytes());
         let keep = |name: &str| {
             std::fs::write(dir.path().join(name), name).unwrap();
-            let name = Name::new(name.as_bytes()).unwrap();
-            stage.keep(&RelPath::root().join(&name), &name, None).unwrap();
+            let (content, name) = (id(name), Name::new(name.as_bytes()).unwrap());
+            stage.keep(&RelPath::root().join(&name), &name, Some(content)).unwrap();
+        };
+        let age = |before, percent, lacked: &[ContentId]| {
+            stage.age(before, percent, &lacked.iter().copied().collect()).unwrap();
         };
         let kept = || {
             let names = std::fs::read_dir(dir.path().join(".dunlin/history")).unwrap();
@@ -190,11 +227,15 @@ mod tests {
         let before = stage.number();
         keep("three");
         std::fs::write(dir.path().join(".dunlin/history/not ours"), "").unwrap();
-        stage.age(0, 100).unwrap();
+        age(0, 100, &[]);
         assert_eq!(kept().len(), 4);
-        stage.age(before, 100).unwrap();
+        age(before, 100, &[id("one")]);
+        assert_eq!(kept(), ["not ours", "one", "three"], "it is wanted");
+        age(before, 100, &[]);
         assert_eq!(kept(), ["not ours", "three"]);
-        stage.age(before, 0).unwrap();
+        age(before, 0, &[id("three")]);
+        assert_eq!(kept(), ["not ours", "three"]);
+        age(before, 0, &[]);
         assert_eq!(kept(), ["not ours"], "nothing fits into nothing");
         // Numbers go on above what was given before, though the clock was set back.
         stage.number_from(u64::MAX / 2);

@@ -1,10 +1,12 @@
 //! Room on the disk: what a content needs is set aside before it is fetched, so that what does not fit
 //! is refused at once, and does not take the room of what would.
 
+use super::history::is_lacked;
 use super::{Stage, control};
-use crate::disk::{DISK_FULL, FileTime, NO_INODES, Space};
+use crate::disk::{DISK_FULL, Entry, FileTime, NO_INODES, Space};
 use dunlin_core::ids::ContentId;
 use dunlin_core::path::RelPath;
+use dunlin_core::plan::Lacked;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
@@ -42,6 +44,14 @@ pub(super) struct Claims {
     yields: Option<(FileTime, u64)>,
 }
 
+impl Claims {
+    /// What may still be set aside.
+    fn usable(&self, space: &Space) -> u64 {
+        let taken = self.left.values().map(Left::get).sum::<u64>();
+        space.free.saturating_sub(reserve(space)).saturating_sub(taken)
+    }
+}
+
 /// Bytes set aside that are not written yet.
 #[derive(Clone, Default)]
 pub struct Left(Arc<AtomicU64>);
@@ -66,6 +76,14 @@ pub struct Claim<'a> {
     left: Left,
 }
 
+/// What there is to begin a content with.
+pub enum Room<'a> {
+    /// Room that was set aside.
+    Claimed(Claim<'a>),
+    /// The content itself: the history lent it.
+    Lent,
+}
+
 impl Claim<'_> {
     /// To be told of what is written.
     pub fn left(&self) -> Left {
@@ -78,6 +96,9 @@ impl Drop for Claim<'_> {
         self.stage.claims().left.remove(&self.content);
     }
 }
+
+/// Tells what is lacked: that does not yield. Asked when something has to.
+pub type Lacks<'a> = &'a dyn Fn() -> io::Result<Arc<Lacked>>;
 
 /// Why a content cannot be fetched now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,39 +142,59 @@ impl Stage {
 
     /// Sets aside what a content of `size` bytes still needs. Where that is not there, what is only kept
     /// for later yields if that suffices: parts of contents that nothing fetches now, then the oldest of
-    /// the history.
-    pub fn claim(&self, content: &ContentId, size: u64) -> io::Result<Result<Claim<'_>, NoRoom>> {
+    /// the history, but for what is lacked.
+    pub fn claim(
+        &self,
+        content: &ContentId,
+        size: u64,
+        lacks: Lacks<'_>,
+    ) -> io::Result<Result<Claim<'_>, NoRoom>> {
+        let mut claims = self.claims();
+        let mut fits = self.fits(&claims, content, size)?;
+        if fits == Err(NoRoom::Files) {
+            self.free_history(|space| space.files != Some(0), lacks)?;
+            fits = self.fits(&claims, content, size)?;
+        }
+        if let Err(NoRoom::Bytes { needs, free }) = fits
+            && free.saturating_add(self.yields(&mut claims, content, lacks)?) >= needs
+        {
+            let enough = |space: &Space| claims.usable(space) >= needs;
+            self.cut_parts(&claims, Some(content), enough)?;
+            self.free_history(enough, lacks)?;
+            claims.yields = None;
+            fits = self.fits(&claims, content, size)?;
+        }
+        Ok(fits.map(|needs| self.set_aside(&mut claims, content, needs)))
+    }
+
+    /// The same, if nothing has to yield for it.
+    pub fn claim_free(&self, content: &ContentId, size: u64) -> io::Result<Option<Claim<'_>>> {
+        let mut claims = self.claims();
+        let fits = self.fits(&claims, content, size)?;
+        Ok(fits.ok().map(|needs| self.set_aside(&mut claims, content, needs)))
+    }
+
+    /// How many bytes a content still needs, if there is room for them.
+    fn fits(&self, claims: &Claims, content: &ContentId, size: u64) -> io::Result<Result<u64, NoRoom>> {
         let part = if size < crate::chunks::CHUNKED_MIN { None } else { self.allocated(content)? };
         let needs = size.next_multiple_of(BLOCK).saturating_sub(part.unwrap_or(0));
-        let mut claims = self.claims();
-        let mut space = self.disk.space()?;
+        let space = self.disk.space()?;
         if space.files == Some(0) && part.is_none() {
-            self.free_history(|space| space.files != Some(0))?;
-            space = self.disk.space()?;
-            if space.files == Some(0) {
-                return Ok(Err(NoRoom::Files));
-            }
+            return Ok(Err(NoRoom::Files));
         }
-        let taken = claims.left.values().map(Left::get).sum::<u64>();
-        let usable = |space: &Space| space.free.saturating_sub(reserve(space)).saturating_sub(taken);
-        let mut free = usable(&space);
-        if free < needs && free.saturating_add(self.yields(&mut claims, content)?) >= needs {
-            self.cut_parts(&claims, Some(content), |space| usable(space) >= needs)?;
-            self.free_history(|space| usable(space) >= needs)?;
-            claims.yields = None;
-            free = usable(&self.disk.space()?);
-        }
-        if free < needs {
-            return Ok(Err(NoRoom::Bytes { needs, free }));
-        }
+        let free = claims.usable(&space);
+        Ok(if free < needs { Err(NoRoom::Bytes { needs, free }) } else { Ok(needs) })
+    }
+
+    fn set_aside(&self, claims: &mut Claims, content: &ContentId, needs: u64) -> Claim<'_> {
         let left = Left(Arc::new(AtomicU64::new(needs)));
         claims.left.insert(*content, left.clone());
-        Ok(Ok(Claim { stage: self, content: *content, left }))
+        Claim { stage: self, content: *content, left }
     }
 
     /// Whether files of these sizes, and so many other things, fit without anything yielding for them.
     pub fn has_room(&self, sizes: impl Iterator<Item = u64>, others: u64) -> io::Result<Result<(), NoRoom>> {
-        let taken = self.claims().left.values().map(Left::get).sum::<u64>();
+        let claims = self.claims();
         let space = self.disk.space()?;
         let (mut needs, mut files) = (0u64, others);
         for size in sizes {
@@ -163,16 +204,16 @@ impl Stage {
         if space.files.is_some_and(|left| left == 0 || left < files) {
             return Ok(Err(NoRoom::Files));
         }
-        let free = space.free.saturating_sub(reserve(&space)).saturating_sub(taken);
+        let free = claims.usable(&space);
         Ok(if free < needs { Err(NoRoom::Bytes { needs, free }) } else { Ok(()) })
     }
 
     /// Makes room after a change failed for want of it: parts that nothing fills now are cut back, then
-    /// the oldest of the history goes, until there is some or nothing is left.
-    pub fn make_room(&self) -> io::Result<()> {
+    /// the oldest of the history goes, but for what is lacked, until there is some or nothing is left.
+    pub fn make_room(&self, lacks: Lacks<'_>) -> io::Result<()> {
         let bytes = |space: &Space| space.free >= (space.total / ROOM_SHARE).min(ROOM_MAX);
         self.cut_parts(&self.claims(), None, bytes)?;
-        self.free_history(|space| bytes(space) && space.files.is_none_or(|files| files >= ROOM_FILES))
+        self.free_history(|space| bytes(space) && space.files.is_none_or(|files| files >= ROOM_FILES), lacks)
     }
 
     /// What the part of a content takes, if there is one.
@@ -185,7 +226,7 @@ impl Stage {
     }
 
     /// Bytes that idle parts and the history hold; about, since it is not summed up each time.
-    fn yields(&self, claims: &mut Claims, but: &ContentId) -> io::Result<u64> {
+    fn yields(&self, claims: &mut Claims, but: &ContentId, lacks: Lacks<'_>) -> io::Result<u64> {
         let now = self.disk.now();
         if let Some((_, bytes)) = claims.yields.filter(|(at, _)| is_just_after(now, *at)) {
             return Ok(bytes);
@@ -194,7 +235,7 @@ impl Stage {
         for path in self.idle_parts(claims, Some(but))? {
             bytes = bytes.saturating_add(self.disk.open_write(&path)?.allocated()?);
         }
-        for entry in self.disk.list(&control(&["history"]))? {
+        for entry in self.may_yield(lacks)? {
             // What has another name somewhere gives nothing back.
             bytes = bytes.saturating_add(entry.stat.map_or(0, |s| if s.nlink == 1 { s.size } else { 0 }));
         }
@@ -240,20 +281,30 @@ impl Stage {
         Ok(())
     }
 
-    /// Removes the oldest of the history until there is enough, or nothing is left.
-    fn free_history(&self, enough: impl Fn(&Space) -> bool) -> io::Result<()> {
+    /// Removes the oldest of the history until there is enough, or nothing is left that may yield.
+    fn free_history(&self, enough: impl Fn(&Space) -> bool, lacks: Lacks<'_>) -> io::Result<()> {
         if enough(&self.disk.space()?) {
             return Ok(());
         }
         let history = control(&["history"]);
         // Names begin with a number that grows: in their order the oldest come first.
-        for entry in self.disk.list(&history)? {
+        for entry in self.may_yield(lacks)? {
             if enough(&self.disk.space()?) {
                 break;
             }
             self.disk.unlink(&history.join(&entry.name))?;
         }
         Ok(())
+    }
+
+    /// What of the history is not lacked.
+    fn may_yield(&self, lacks: Lacks<'_>) -> io::Result<Vec<Entry>> {
+        let mut entries = self.disk.list(&control(&["history"]))?;
+        if !entries.is_empty() {
+            let lacked = lacks()?;
+            entries.retain(|entry| !is_lacked(&entry.name, &lacked));
+        }
+        Ok(entries)
     }
 }
 
@@ -266,6 +317,10 @@ mod tests {
     use dunlin_core::path::Name;
 
     const MIB: u64 = 1 << 20;
+
+    fn nothing() -> io::Result<Arc<Lacked>> {
+        Ok(Arc::default())
+    }
 
     fn id(n: u8) -> ContentId {
         ContentId([n; 32])
@@ -286,7 +341,7 @@ mod tests {
         let dir = prepared_dir();
         let disk: Arc<dyn Disk> = Arc::new(PosixDisk::open(&dir).unwrap());
         let stage = Stage::open(disk.clone()).unwrap();
-        let claim = |n, size| stage.claim(&id(n), size).unwrap();
+        let claim = |n, size| stage.claim(&id(n), size, &nothing).unwrap();
         let refused = |n, size| matches!(claim(n, size), Err(NoRoom::Bytes { .. }));
         // Nothing is written for what does not fit, and what does is not hindered.
         assert!(refused(1, 100 * MIB) && refused(1, 20 * MIB));
@@ -320,13 +375,24 @@ mod tests {
         let five = claim(5, 17 * MIB).unwrap();
         assert_eq!((stage.allocated(&id(2)).unwrap(), kept()), (None, 2));
         drop(five);
+        // What is lacked does not yield, and counts for nothing.
+        std::fs::write(dir.join("f"), vec![9; 1 << 20]).unwrap();
+        let wanted = ContentId(*blake3::hash(&vec![9; 1 << 20]).as_bytes());
+        stage.keep(&RelPath::parse(b"f").unwrap(), &Name::new(b"f").unwrap(), Some(wanted)).unwrap();
+        std::thread::sleep(std::time::Duration::from_nanos(SUM_AGAIN_NS as u64));
+        let lacks = || Ok(Arc::new([wanted].into_iter().collect()));
+        let lacking = |size| stage.claim(&id(6), size, &lacks).unwrap();
+        assert!(lacking(19 * MIB).is_err() && lacking(18 * MIB).is_ok());
+        assert_eq!(kept(), 1);
+        stage.make_room(&|| Ok(Arc::new([wanted].into_iter().collect()))).unwrap();
+        assert!(stage.kept(&wanted).is_some());
         // Small files take more of a disk than their bytes.
         let usable = disk.space().map(|s| s.free - reserve(&s)).unwrap();
         let fits = |count: u64, size| stage.has_room((0..count).map(|_| size), 0).unwrap().is_ok();
         assert!(fits(1, usable - BLOCK) && !fits(1, usable + 1));
         assert!(fits(usable / BLOCK, 10) && !fits(usable / BLOCK + 1, 10));
-        stage.make_room().unwrap();
-        assert_eq!(kept(), 2, "there is room");
+        stage.make_room(&nothing).unwrap();
+        assert_eq!(kept(), 1, "there is room");
     }
 
     #[test]
@@ -350,12 +416,12 @@ mod tests {
         let full = fill().unwrap();
         assert_eq!(crate::disk::explain(disk.as_ref(), &full), NO_INODES);
         assert!(stage.has_room(std::iter::empty(), 0).unwrap().is_err());
-        assert!(stage.claim(&id(1), 10).unwrap().is_ok(), "the history gave one back");
+        assert!(stage.claim(&id(1), 10, &nothing).unwrap().is_ok(), "the history gave one back");
         let room = |files, others| stage.has_room((0..files).map(|_| 1), others).unwrap();
         assert!(room(1, 0).is_ok() && room(0, 1).is_ok());
         assert_eq!(room(1, 1), Err(NoRoom::Files));
         fill();
-        assert_eq!(stage.claim(&id(1), 10).unwrap().err(), Some(NoRoom::Files));
+        assert_eq!(stage.claim(&id(1), 10, &nothing).unwrap().err(), Some(NoRoom::Files));
         assert!(crate::disk::is_full(&NoRoom::Files.to_string()));
     }
 

@@ -456,7 +456,7 @@ impl Disk for ModelDisk {
         let free = tree.options.blocks().saturating_sub(tree.blocks) * super::file::BLOCK as u64;
         let files = tree.options.files.saturating_sub(tree.files);
         let files = Some(files).filter(|_| tree.options.files < u64::MAX);
-        Ok(Space { free, total: tree.options.space, files })
+        Ok(Space { free, total: tree.options.space.saturating_add(tree.options.others), files })
     }
 
     fn root_identity(&self) -> io::Result<RootIdentity> {

@@ -9,6 +9,7 @@ use dunlin_core::message::Message;
 use dunlin_core::plan::Fetch;
 use dunlin_core::state::Content;
 use dunlin_node::engine::{Fetched, Input};
+use dunlin_node::stage::Room;
 
 /// Contents ride along with at most so many rows.
 const ROWS_MAX: usize = 16;
@@ -31,11 +32,12 @@ impl Flock {
         self.set_clock(device);
         let carried =
             || host.told().carried.iter().find(|(c, _)| *c == fetch.content).map(|(_, b)| b.clone());
-        let how = match site.stage.claim(&fetch.content, fetch.size) {
+        let how = match site.claim(&fetch.content, fetch.size) {
             Err(e) => Fetched::Failed(dunlin_node::disk::explain(site.disk.as_ref(), &e)),
             Ok(Err(lacks)) => Fetched::Failed(lacks.to_string()),
-            Ok(Ok(claim)) if site.copy(fetch, &claim, Vec::new) => Fetched::Staged,
-            Ok(Ok(_claim)) => match carried().or_else(|| self.ask(device, fetch)) {
+            Ok(Ok(Room::Lent)) => Fetched::Staged,
+            Ok(Ok(Room::Claimed(claim))) if site.copy(fetch, &claim, Vec::new) => Fetched::Staged,
+            Ok(Ok(Room::Claimed(_claim))) => match carried().or_else(|| self.ask(device, fetch)) {
                 None => Fetched::Nowhere,
                 Some(bytes) => match &mut self.streams {
                     Some(chance) => {
@@ -55,10 +57,11 @@ impl Flock {
         let Some(life) = self.devices[device].life.as_ref().filter(|l| l.number == number) else { return };
         let site = life.site.clone();
         self.set_clock(device);
-        let how = match site.stage.claim(&fetch.content, fetch.size) {
+        let how = match site.claim(&fetch.content, fetch.size) {
             Err(e) => Fetched::Failed(dunlin_node::disk::explain(site.disk.as_ref(), &e)),
             Ok(Err(lacks)) => Fetched::Failed(lacks.to_string()),
-            Ok(Ok(_claim)) => put(&site, fetch, bytes),
+            Ok(Ok(Room::Lent)) => Fetched::Staged,
+            Ok(Ok(Room::Claimed(_claim))) => put(&site, fetch, bytes),
         };
         self.tells(device, fetch, how);
     }

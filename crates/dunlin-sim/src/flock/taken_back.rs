@@ -10,6 +10,7 @@ use crate::script::{Act, What};
 use crate::users::path;
 use dunlin_core::path::RelPath;
 use dunlin_core::revert::{MASS, PAUSE};
+use dunlin_node::disk::Disk;
 
 /// Contents that nothing else writes.
 const FIRST: u32 = 910_000;
@@ -17,6 +18,18 @@ const DIR: &str = "mass";
 const OTHER_DIR: &str = "moved-mass";
 const UNDONE: &str = "an undo at rest brings back what the burst took";
 const RESTORED: &str = "a restore at rest makes the path hold that version";
+
+/// The most blocks that are free on a disk that is nearly full, but for what is left to others: less than what comes back
+/// takes.
+const FREE_MAX: u64 = 6;
+/// Of so many bytes that others have some are left to them, in which a folder can be opened.
+const OTHERS: u64 = 4 << 20;
+
+/// The stream of chance of a seed with disks that are nearly full. It is one of their own: other seeds stay as they were.
+pub(super) fn tight(seed: u64) -> Option<Chance> {
+    let mut chance = Chance::new(seed, "tight");
+    chance.one_in(3).then_some(chance)
+}
 
 impl Flock {
     /// Takes a mass change back, and that, in the seeds that have restores.
@@ -90,6 +103,7 @@ impl Flock {
     /// A device takes the last mass change back, while something happens to it or to another one; whether all is as it
     /// was.
     fn undoes(&mut self, device: usize, other: usize, trees: (&Tree, &Tree), chance: &mut Chance) -> bool {
+        self.tightens(other);
         let inside = 1 + chance.below(60) as u32;
         let is_moved =
             |path: &RelPath| path.names().len() == 2 && path.names()[0].as_bytes() == OTHER_DIR.as_bytes();
@@ -112,7 +126,9 @@ impl Flock {
             disk.set_quota(ROOM.0, ROOM.1);
             self.after_hands(other);
         }
-        let Some(now) = self.settled() else { return false };
+        let now = self.settled();
+        self.loosens();
+        let Some(now) = now else { return false };
         let (from, to) = trees;
         // Of what nobody was told either is right.
         let expected = if asked == Asked::Untold && now == *from { from } else { to };
@@ -120,6 +136,36 @@ impl Flock {
             self.breaks(UNDONE, format!("device {device} found nothing to take back"));
         }
         self.same_tree(expected, UNDONE) && expected == to
+    }
+
+    /// Who has in its history what is to come back has no room for copies of it; who has to fetch it does.
+    fn tightens(&mut self, fetches: usize) {
+        let Some(chance) = &mut self.tight else { return };
+        let disks: Vec<_> = self.shared.world().machines.iter().map(|m| m.disk.clone()).collect();
+        for (device, disk) in disks.iter().enumerate() {
+            let free = OTHERS / 100 + chance.below(FREE_MAX + 1) * 4096;
+            // What is removed and may come back after a power cut takes none of it.
+            if device != fetches
+                && disk.sync_all().is_ok()
+                && let Ok(space) = disk.space()
+            {
+                disk.set_quota(space.total.saturating_sub(space.free) + free, ROOM.1);
+                disk.set_others(OTHERS);
+            }
+        }
+    }
+
+    /// What went into the history meanwhile may have yielded: whoever takes back that next has room to fetch.
+    fn loosens(&mut self) {
+        if self.tight.take().is_none() {
+            return;
+        }
+        for device in 0..self.devices.len() {
+            let disk = self.shared.world().machines[device].disk.clone();
+            disk.set_quota(ROOM.0, ROOM.1);
+            disk.set_others(0);
+            self.after_hands(device);
+        }
     }
 
     fn arms(&mut self, device: usize, inside: u32, what: What) -> bool {

@@ -2,7 +2,7 @@
 
 use super::{convert, stat_fd, timestamps};
 use crate::disk::{FileTime, ReadFile, Stat, WriteFile};
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, Mode, StatxFlags};
 use std::fs::File;
 use std::io;
@@ -35,6 +35,10 @@ impl ReadFile for PosixFile {
         // Advice: where it is not taken, memory is read, as at any other time.
         let _ = fs::fadvise(&self.0, 0, None, fs::Advice::DontNeed);
     }
+
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.0.as_fd())
+    }
 }
 
 impl WriteFile for PosixFile {
@@ -46,6 +50,11 @@ impl WriteFile for PosixFile {
 
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
         self.0.write_all_at(buf, offset)
+    }
+
+    fn share(&self, from: &dyn ReadFile) -> bool {
+        // Whatever hinders it (another file system, one that cannot, no room for what it notes), it can be copied.
+        from.fd().is_some_and(|from| fs::ioctl_ficlone(&self.0, from).is_ok())
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
