@@ -1,4 +1,4 @@
-//! Killed by the kernel for want of memory, again and again, with a tree that does not fit.
+//! Memory: killed by the kernel for want of it, again and again, and how much of it a large directory takes.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
@@ -123,6 +123,40 @@ fn out_of_memory_is_a_kill_like_any_other() {
     assert_eq!(count(&b.dir), files);
     say(&format!("{files} files: killed {kills} times for want of memory, {lives} lives"));
     assert!(fixed.is_some() || kills > 0, "it was never killed");
+    a.stop();
+    b.stop();
+}
+
+/// Bytes of memory that a process had at most, page cache not counted.
+fn peak(node: &Node) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", node.pid())).unwrap();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).unwrap();
+    line.split_whitespace().next().unwrap().parse::<u64>().unwrap() << 10
+}
+
+/// `MANY_ENTRIES=100000` for more.
+#[test]
+fn a_large_directory_takes_memory_in_proportion_on_both_sides() {
+    // Of a debug build: what a node of few files has, and 3 KiB an entry.
+    const FEW: u64 = 128 << 20;
+    const ENTRY: u64 = 3 << 10;
+    let (_temp, mut a, mut b) = pair();
+    a.stop();
+    let entries = number("MANY_ENTRIES").unwrap_or(10_000);
+    fs::create_dir(a.path("d")).unwrap();
+    for i in 0..entries {
+        write(a.path(format!("d/entry {i}")), format!("file {i}"));
+    }
+    let begun = std::time::Instant::now();
+    let patience = Duration::from_secs(60 + entries / 100);
+    a.run_until_it_answers();
+    a.until_connected(1, PATIENCE);
+    settle_within("all is there", &[&a, &b], patience);
+    let took = begun.elapsed();
+    let peaks = [peak(&a), peak(&b)];
+    say(&format!("{entries} entries in one directory: {took:.1?}, at most {peaks:?} bytes of memory"));
+    assert_eq!(count(&b.dir), entries);
+    assert!(peaks.iter().all(|bytes| *bytes < FEW + ENTRY * entries), "{peaks:?}");
     a.stop();
     b.stop();
 }
