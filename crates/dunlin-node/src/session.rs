@@ -3,6 +3,7 @@
 
 mod bulk;
 mod riding;
+mod telling;
 
 pub(crate) use bulk::serve_lane;
 
@@ -14,9 +15,11 @@ use crate::net::lane::Lane;
 use crate::node::Shared;
 use crate::transfer::{StreamError, read_frame, send_frame};
 use dunlin_core::ids::{DeviceId, FolderId, Incarnation};
+use dunlin_core::kv::Read;
 use dunlin_core::life::Heard;
 use dunlin_core::message::{DeviceAddress, FEATURE_BLOCKS, FEATURE_PAGES, Message, VERSION, read_message};
-use dunlin_core::session::{Link, Outgoing, Speaker, Standing, old_stays, opening};
+use dunlin_core::rows::Rows;
+use dunlin_core::session::{Link, Speaker, Standing, old_stays, opening};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -312,6 +315,7 @@ impl Session {
                 }
                 lock(&folder.peers).insert(self.peer.device, peer.clone());
             }
+            self.is_still(&folder, told)?;
             folder.raise();
             folder.tell(Input::Peers).await;
             let id = folder.id;
@@ -322,6 +326,17 @@ impl Session {
             self.say(opening).await?;
         }
         Ok(())
+    }
+
+    /// Where the index was renewed before this connection was among those that are ended for that, the peer would be told
+    /// of one that is none any more, and what it says for that one is not taken.
+    fn is_still(&self, folder: &Folder, told: Incarnation) -> Result<(), StreamError> {
+        let now = block_in_place(|| Read::Ok(folder.site.store.snapshot()?.totals()?.of_index().0));
+        if now == Ok(told) {
+            return Ok(());
+        }
+        self.peer.conn.close(CODE_RENEWED, b"");
+        Err(StreamError::Gone("the index was renewed".into()))
     }
 
     async fn handle(&mut self, body: &[u8]) -> Result<(), StreamError> {
@@ -358,7 +373,8 @@ impl Session {
                 if let (true, Some(old)) = (again, exchange.sender.take()) {
                     old.abort();
                 }
-                let sender = send_rows(self.shared.clone(), folder, exchange.peer.clone(), from, heard);
+                let sender =
+                    telling::send_rows(self.shared.clone(), folder, exchange.peer.clone(), from, heard);
                 exchange.sender = Some(tokio::spawn(sender));
             }
             Message::Rows { upto, last, rows, .. } => {
@@ -414,81 +430,6 @@ impl Session {
             }
             drop(peers);
             exchange.folder.raise();
-        }
-    }
-}
-
-/// Sends rows as they change, and how the folder stands, until the connection ends.
-async fn send_rows(
-    shared: Arc<Shared>,
-    folder: Arc<Folder>,
-    peer: Arc<PeerFolder>,
-    to: Speaker,
-    heard: Heard,
-) {
-    let mut pulse = folder.pulse.subscribe();
-    let mut members = folder.members.subscribe();
-    let mut peers = folder.peers_changed.subscribe();
-    let start = || Outgoing::new(&folder.site.store.snapshot()?, folder.id, to, &heard);
-    let Ok(mut outgoing) = block_in_place(start) else { return };
-    lock(&peer.known).acked = outgoing.acked();
-    let mut told = Vec::new();
-    loop {
-        pulse.mark_unchanged();
-        let mut ok = say_all(&folder, &peer, &mut outgoing).await;
-        // Before addresses: those of devices that the peer does not know as members are lost on it.
-        if ok && members.has_changed().unwrap_or(false) {
-            members.mark_unchanged();
-            for message in folder.statements() {
-                ok = ok && peer.out.send(message).await.is_ok();
-            }
-        }
-        let known = addresses(&shared, &folder, peer.device);
-        if ok && known != told {
-            told.clone_from(&known);
-            ok = peer.out.send(Message::Addresses { folder: folder.id, devices: known }).await.is_ok();
-        }
-        if !ok {
-            return;
-        }
-        tokio::select! {
-            done = pulse.changed() => if done.is_err() { return },
-            done = members.changed() => {
-                if done.is_err() {
-                    return;
-                }
-                members.mark_changed();
-            }
-            done = peers.changed() => if done.is_err() { return },
-        }
-    }
-}
-
-/// Where the other members of the folder are connected.
-fn addresses(shared: &Shared, folder: &Folder, except: DeviceId) -> Vec<DeviceAddress> {
-    let peers = lock(&shared.peers);
-    let others = peers.values().filter(|p| p.device != except && folder.is_member(&p.device));
-    others
-        .filter_map(|p| Some(DeviceAddress { device: p.device, address: p.conn.remote_addr()?.to_string() }))
-        .collect()
-}
-
-/// Sends everything there is to say of the folder; `false` if the connection or the index ended.
-async fn say_all(folder: &Folder, peer: &PeerFolder, outgoing: &mut Outgoing) -> bool {
-    loop {
-        let standing = folder.pulse.borrow().standing();
-        let next = || outgoing.next(&folder.site.store.snapshot()?, standing);
-        match block_in_place(next) {
-            Ok(Some(message)) => {
-                let rows = if let Message::Rows { rows, .. } = &message { &rows[..] } else { &[] };
-                for message in riding::with(folder, rows).into_iter().chain([message]) {
-                    if peer.out.send(message).await.is_err() {
-                        return false;
-                    }
-                }
-            }
-            Ok(None) => return true,
-            Err(_) => return false,
         }
     }
 }

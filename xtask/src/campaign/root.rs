@@ -110,9 +110,11 @@ fn break_root(node: &Node, trouble: Trouble, disk: Option<&Mount>) -> Option<Mou
             fs::create_dir(root).expect("an empty root");
         }
         Trouble::OtherDirectory => {
+            fs::create_dir(&other).expect("another directory");
+            write(other.join("other"), OTHER);
             vacate();
-            fs::create_dir(root).expect("another root");
-            write(root.join("other"), OTHER);
+            // Whole as it comes: what shows is looked at all the time.
+            fs::rename(&other, root).expect("another root");
         }
         Trouble::LinkToOther => {
             vacate();
