@@ -24,6 +24,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
+use telling::send_rows;
 use tokio::sync::mpsc;
 use tokio::task::block_in_place;
 
@@ -373,8 +374,7 @@ impl Session {
                 if let (true, Some(old)) = (again, exchange.sender.take()) {
                     old.abort();
                 }
-                let sender =
-                    telling::send_rows(self.shared.clone(), folder, exchange.peer.clone(), from, heard);
+                let sender = send_rows(self.shared.clone(), folder, exchange.peer.clone(), from, heard);
                 exchange.sender = Some(tokio::spawn(sender));
             }
             Message::Rows { upto, last, rows, .. } => {
