@@ -2,40 +2,16 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+#[path = "common/known.rs"]
+mod known;
 
-use common::{Body, Device};
+use common::Device;
 use dunlin_core::ids::ContentId;
-use dunlin_core::journal::{Kind, Moment};
-use dunlin_core::path::RelPath;
+use dunlin_core::journal::Kind;
 use dunlin_core::revert::{Unmet, Version, Which, choose, last_burst, number_at, select, versions};
 use dunlin_core::rows::Rows;
 use dunlin_core::state::Content;
-use dunlin_core::tree::Work;
-
-fn p(path: &str) -> RelPath {
-    RelPath::parse(path.as_bytes()).unwrap()
-}
-
-fn file(d: &mut Device, path: &str, bytes: &str) {
-    if d.disk.lookup(&p(path)).is_some() {
-        d.disk.write(&p(path), bytes.as_bytes());
-    } else {
-        d.disk.create(&p(path), Body::File(bytes.as_bytes().to_vec()));
-    }
-}
-
-fn dir(d: &mut Device, path: &str) {
-    d.disk.create(&p(path), Body::Dir(std::collections::BTreeMap::new()));
-}
-
-fn known_at(d: &mut Device, seconds: u64) {
-    d.scan();
-    let mut work = Work::new(&d.index);
-    let moment = Moment { wall: 1000 + i64::try_from(seconds).unwrap(), running: seconds };
-    work.record_moment(moment, None).unwrap();
-    let changes = work.finish().unwrap();
-    d.index.apply(changes);
-}
+use known::{dir, file, known_at, p};
 
 fn text(v: &Version) -> String {
     let all = ["one", "two", "three", "x", "y", "in the new one"];

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+#[path = "common/known.rs"]
+mod known;
 
 use common::{Body, Contents, Device, name};
 use dunlin_core::ids::{ContentId, Incarnation, ROOT};
@@ -15,32 +17,7 @@ use dunlin_core::revert::{
 use dunlin_core::rows::{Position, Rows};
 use dunlin_core::state::Content;
 use dunlin_core::tree::Work;
-
-fn p(path: &str) -> RelPath {
-    RelPath::parse(path.as_bytes()).unwrap()
-}
-
-fn file(d: &mut Device, path: &str, bytes: &str) {
-    if d.disk.lookup(&p(path)).is_some() {
-        d.disk.write(&p(path), bytes.as_bytes());
-    } else {
-        d.disk.create(&p(path), Body::File(bytes.as_bytes().to_vec()));
-    }
-}
-
-fn dir(d: &mut Device, path: &str) {
-    d.disk.create(&p(path), Body::Dir(std::collections::BTreeMap::new()));
-}
-
-/// What there is on the disk now is known, and that it was so at this time.
-fn known_at(d: &mut Device, seconds: u64) {
-    d.scan();
-    let mut work = Work::new(&d.index);
-    let moment = Moment { wall: 1000 + i64::try_from(seconds).unwrap(), running: seconds };
-    work.record_moment(moment, None).unwrap();
-    let changes = work.finish().unwrap();
-    d.index.apply(changes);
-}
+use known::{dir, file, known_at, p};
 
 fn listed(d: &Device, under: &str) -> Vec<(String, Kind, String)> {
     let mut out = Vec::new();
