@@ -61,14 +61,21 @@ fn three() -> (tempfile::TempDir, Node, Node, Node) {
     (temp, a, b, c)
 }
 
+/// Whole as it comes: what is written in place may be seen before anything is, and is a version more then.
+fn save(node: &Node, name: &str, text: &str) {
+    let beside = node.dir.with_extension("saved");
+    write(&beside, text);
+    fs::rename(beside, node.path(name)).unwrap();
+}
+
 #[test]
 fn versions_are_listed_with_who_and_who_has_them_and_each_can_be_had_again() {
     let (_temp, a, b, c) = three();
-    write(a.path("note"), "one");
+    save(&a, "note", "one");
     settle("the first", &[&a, &b, &c]);
-    write(b.path("note"), "two, by b");
+    save(&b, "note", "two, by b");
     settle("the second", &[&a, &b, &c]);
-    write(a.path("note"), "three");
+    save(&a, "note", "three");
     settle("the third", &[&a, &b, &c]);
     let listed = json(&a, &["history", "note"]);
     let versions = listed["versions"].as_array().unwrap();
