@@ -7,6 +7,7 @@
 
 mod bounds;
 mod braked;
+mod by_link;
 pub mod chance;
 mod crossings;
 pub mod device;

@@ -92,6 +92,7 @@ pub fn script_with(seed: u64, devices: usize) -> Script {
     if !calm {
         crate::troubles::add(seed, devices, &mut writer.acts);
     }
+    crate::by_link::add(seed, devices, &mut writer.acts);
     Script {
         setup: Setup { seed, devices, tick_ns, errors, skew_s, disks: crate::odd::disks(seed, devices) },
         acts: writer.acts,
