@@ -4,7 +4,7 @@
 
 use dunlin_testkit::*;
 use std::fs;
-use std::io::{Seek, SeekFrom, Write};
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -106,19 +106,14 @@ fn somebody_fills_the_disk_in_mid_transfer() {
     write(a.path("big"), noise(1, SIZE));
     until("the transfer is under way", PATIENCE, || staged_kb(&b) > 2_000);
     // Not in the tree, and yet on the disk: so much at once that the rest has no room, however quick the transfer is.
-    let (theirs, block) = (b.path(".dunlin/theirs"), vec![7; 1 << 20]);
-    let mut file = fs::File::create(&theirs).unwrap();
-    let taken = Command::new("fallocate").args(["-l", "40M"]).arg(&theirs).status().unwrap();
-    assert!(taken.success(), "there was no room for theirs");
-    file.seek(SeekFrom::End(0)).unwrap();
-    while file.write_all(&block).is_ok() {}
+    let theirs = b.path(".dunlin/theirs");
+    take_almost_all(&theirs);
     until("the disk is full", PATIENCE, || problem(&b, "big").starts_with("the disk is full"));
     assert!(!b.path("big").exists());
     write(a.path("small"), noise(2, 200_000));
     until("what is small arrives", PATIENCE, || b.path("small").exists());
     assert!(!b.path("big").exists());
     fs::remove_file(theirs).unwrap();
-    drop(file);
     settle("with room", &[&a, &b]);
     all_hold(&[&a, &b], "big", &noise(1, SIZE));
     all_hold(&[&a, &b], "small", &noise(2, 200_000));
@@ -148,6 +143,19 @@ fn no_inodes_is_said_and_heals() {
     until("more room", Duration::from_secs(40), || tree(&b.dir).len() == 101);
     settle("with room", &[&a, &b]);
     assert_eq!(b.folder()["problems"].as_array().unwrap().len(), 0);
+}
+
+/// Takes all that is free but for less than a MiB, in one call: what is given up after it is not taken too.
+fn take_almost_all(path: &Path) {
+    let file = fs::File::create(path).unwrap();
+    until("room is taken", PATIENCE, || {
+        let disk = rustix::fs::fstatvfs(&file).unwrap();
+        let free = disk.f_bavail * disk.f_frsize;
+        assert!(free > 20 << 20, "the transfer was too quick: {free} bytes are free");
+        // Somebody else may take some of it in between.
+        let flags = rustix::fs::FallocateFlags::empty();
+        rustix::fs::fallocate(&file, flags, 0, free - (1 << 19)).is_ok()
+    });
 }
 
 /// Takes all that is free.
