@@ -24,6 +24,7 @@ pub mod links;
 pub mod masses;
 pub mod odd;
 pub mod outbox;
+pub mod pace;
 mod patterns;
 pub mod rest;
 mod restores;

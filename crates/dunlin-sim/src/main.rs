@@ -1,13 +1,13 @@
 //! `cargo run -p dunlin-sim`: many seeds, or one with everything that happens in it.
 
 use clap::Parser;
+use dunlin_sim::pace::Pace;
 use dunlin_sim::script::Script;
 use dunlin_sim::{flock, masses, rolled, run_caught, run_hostile, shrink, workload};
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
 
 /// Runs simulated flocks.
 #[derive(Parser)]
@@ -117,7 +117,7 @@ fn many(arguments: &Arguments, make: &(dyn Fn(u64) -> Script + Sync)) -> ExitCod
     std::panic::set_hook(Box::new(|_| {}));
     let threads =
         arguments.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-    let begun = Instant::now();
+    let pace = Pace::begin();
     let (next, events, effects) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
     let hopeless = AtomicU64::new(0);
     let stop = AtomicBool::new(false);
@@ -126,7 +126,7 @@ fn many(arguments: &Arguments, make: &(dyn Fn(u64) -> Script + Sync)) -> ExitCod
         while !stop.load(Ordering::Relaxed) {
             let i = next.fetch_add(1, Ordering::Relaxed);
             if i >= arguments.seeds {
-                return;
+                break;
             }
             let seed = arguments.from + i;
             let outcome = if arguments.hostile { run_hostile(&make(seed)) } else { run_caught(&make(seed)) };
@@ -144,6 +144,7 @@ fn many(arguments: &Arguments, make: &(dyn Fn(u64) -> Script + Sync)) -> ExitCod
                 all.entry(broken.invariant.to_owned()).or_default().push((seed, broken.what));
             }
         }
+        pace.thread_ends();
     };
     std::thread::scope(|s| {
         for _ in 0..threads {
@@ -155,13 +156,8 @@ fn many(arguments: &Arguments, make: &(dyn Fn(u64) -> Script + Sync)) -> ExitCod
         return first(&failures);
     }
     let done = next.into_inner().min(arguments.seeds);
-    let seconds = begun.elapsed().as_secs_f64();
-    println!(
-        "{done} seeds, {} events, {} effects in {seconds:.1} s: {:.0} seeds a second a core",
-        events.into_inner(),
-        effects.into_inner(),
-        done as f64 / seconds / threads as f64
-    );
+    let (events, effects) = (events.into_inner(), effects.into_inner());
+    println!("{done} seeds, {events} events, {effects} effects in {}", pace.of(done));
     println!("{} ended with something wanted that no device holds any more", hopeless.into_inner());
     for (invariant, found) in &failures {
         let seeds: Vec<String> = found.iter().take(8).map(|(s, _)| s.to_string()).collect();

@@ -2,12 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+use dunlin_sim::pace::Pace;
 use dunlin_sim::script::Script;
 use dunlin_sim::{run_caught, shrink, workload};
 use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
 /// Seeds that break something and are not mended yet, and what they break (docs/reliability.md, "Open"). The list
 /// may only shrink: a seed on it that breaks nothing any more has to go.
@@ -16,9 +16,9 @@ const OPEN: &[(u64, &str)] = &[];
 /// The first seed of flocks whose number of devices is drawn.
 const ANY_SIZE: u64 = 500_000;
 
-/// `FLOCK_SEEDS=1000000` for more; `cargo run -p dunlin-sim -- --help` for other ways to run them.
+/// `.ci/run` takes 20,000; `FLOCK_SEEDS=1000000` for more; `cargo run -p dunlin-sim -- --help` for other ways to run them.
 fn seeds() -> u64 {
-    std::env::var("FLOCK_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(20_000)
+    std::env::var("FLOCK_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(4_000)
 }
 
 #[test]
@@ -36,13 +36,13 @@ fn flocks_of_two_to_seven_hold_all_invariants() {
 fn all_hold(seeds: Range<u64>, script: impl Fn(u64) -> Script + Sync) {
     let (next, events) = (AtomicU64::new(seeds.start), AtomicU64::new(0));
     let failed = Mutex::new(None);
-    let begun = Instant::now();
+    let pace = Pace::begin();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let work = || {
         while failed.lock().unwrap().is_none() {
             let seed = next.fetch_add(1, Ordering::Relaxed);
             if seed >= seeds.end {
-                return;
+                break;
             }
             let outcome = run_caught(&script(seed));
             events.fetch_add(outcome.events, Ordering::Relaxed);
@@ -56,19 +56,15 @@ fn all_hold(seeds: Range<u64>, script: impl Fn(u64) -> Script + Sync) {
                 (None, None) => {}
             }
         }
+        pace.thread_ends();
     };
     std::thread::scope(|s| {
         for _ in 0..threads {
             s.spawn(work);
         }
     });
-    let seconds = begun.elapsed().as_secs_f64();
     let count = seeds.end - seeds.start;
-    let rate = count as f64 / seconds / threads as f64;
-    dunlin_testkit::say(&format!(
-        "{count} seeds, {} events in {seconds:.0} s: {rate:.0} seeds a second a core",
-        events.into_inner()
-    ));
+    dunlin_testkit::say(&format!("{count} seeds, {} events in {}", events.into_inner(), pace.of(count)));
     if let Some((seed, broken)) = failed.into_inner().unwrap() {
         let short = shrink::shrink(&script(seed), broken.invariant);
         panic!("seed {seed} breaks \"{}\": {}\n{short}", broken.invariant, broken.what);
