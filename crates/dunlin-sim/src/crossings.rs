@@ -7,6 +7,8 @@ use crate::script::{Act, What};
 const FILES: &[&str] = &["a", "b", "c.txt"];
 /// Contents from here on are written in crossings alone.
 const FIRST_CONTENT: u32 = 1000;
+/// Contents from here on are written in new directories alone.
+const FIRST_IN_NEW: u32 = 6000;
 
 /// Adds crossings to the end of the scripts of some seeds, with kills if they have such. They draw from a stream of their own: other seeds stay as they
 /// were.
@@ -64,6 +66,28 @@ pub fn add(seed: u64, devices: usize, kills: bool, acts: &mut Vec<Act>) {
                 inside: 8 + chance.below(14) as u32,
                 what: What::Kill,
             });
+        }
+    }
+}
+
+/// Adds to the end of the scripts of some seeds directories into which a user goes on writing as they are looked at for
+/// the first time, and nobody after that. They draw from a stream of their own.
+pub fn add_new_directories(seed: u64, devices: usize, acts: &mut Vec<Act>) {
+    let mut chance = Chance::new(seed, "new-directories");
+    if !chance.one_in(8) {
+        return;
+    }
+    let mut now = acts.iter().map(|act| act.at_ms).max().unwrap_or(0);
+    let mut content = FIRST_IN_NEW;
+    for round in 0..1 + chance.below(4) {
+        let device = chance.below(devices as u64) as usize;
+        let dir = format!("new{round}");
+        now += 600 + chance.below(900);
+        let mut act = |at_ms, inside, what| acts.push(Act { at_ms, device, inside, what });
+        act(now, 0, What::Mkdir { path: dir.clone() });
+        for name in ["a", "b"] {
+            content += 1;
+            act(now, 1 + chance.below(16) as u32, What::Write { path: format!("{dir}/{name}"), content });
         }
     }
 }

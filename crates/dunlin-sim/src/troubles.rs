@@ -26,7 +26,11 @@ pub(crate) fn add(seed: u64, devices: usize, acts: &mut Vec<Act>) {
             }
             1 => push(at_ms, 0, What::Cross { with }),
             2 => push(at_ms, inside, What::FailCommit { made: chance.one_in(2) }),
-            3 => push(at_ms, inside, What::ShortList { lists: 1 + chance.below(4) as u32 }),
+            3 => {
+                push(at_ms, inside, What::ShortList { lists: 1 + chance.below(4) as u32 });
+                // So that something is listed.
+                push(at_ms + 1, 0, What::Overflow);
+            }
             _ => {
                 push(at_ms, inside, What::KeepAll);
                 at_ms += 50 + chance.below(4_000);

@@ -93,6 +93,7 @@ pub fn script_with(seed: u64, devices: usize) -> Script {
         crate::troubles::add(seed, devices, &mut writer.acts);
     }
     crate::by_link::add(seed, devices, &mut writer.acts);
+    crossings::add_new_directories(seed, devices, &mut writer.acts);
     Script {
         setup: Setup { seed, devices, tick_ns, errors, skew_s, disks: crate::odd::disks(seed, devices) },
         acts: writer.acts,
