@@ -158,6 +158,28 @@ fn what_is_meant_is_the_newest_that_differs_or_what_was_named() {
 }
 
 #[test]
+fn a_clock_that_was_set_back_does_not_hide_the_history() {
+    let mut d = Device::new("a");
+    let mut numbers = Vec::new();
+    // Seven thousand seconds ahead for the first two; what the clock said, and for how long the program had run.
+    for (content, wall, running) in [("1", 9000, 10), ("2", 9050, 60), ("3", 2000, 70), ("4", 2100, 170)] {
+        file(&mut d, "f", content);
+        d.scan();
+        let mut work = Work::new(&d.index);
+        work.record_moment(Moment { wall, running }, None).unwrap();
+        let changes = work.finish().unwrap();
+        d.index.apply(changes);
+        numbers.push(d.index.totals().unwrap().seq + 1);
+    }
+    let number = |wall| number_at(&d.index, wall).unwrap();
+    assert_eq!(number(2100), Some(numbers[3]));
+    assert_eq!(number(2050), Some(numbers[2]));
+    assert_eq!(number(1995), Some(numbers[1]), "ten seconds before the third at least");
+    assert_eq!(number(1985), Some(numbers[0]));
+    assert_eq!(number(1900), None);
+}
+
+#[test]
 fn something_made_again_is_there_or_in_the_place_of_what_is() {
     let mut d = Device::new("a");
     let contents: Contents =

@@ -6,11 +6,13 @@
 //! .dunlin/stage/     contents by their hash; NAME.part while bytes are missing, NAME.lent if they are the history's
 //! .dunlin/swap/      what is changing places; anything found here at rest goes to the history
 //! .dunlin/history/   what was replaced or deleted
+//! .dunlin/reserve    room for the next start
 //! ```
 
 mod history;
 mod lent;
 mod marker;
+mod reserve;
 mod room;
 mod settle;
 mod stranded;
@@ -24,6 +26,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use marker::{Noted, note, noted, root_trouble, write_marker};
+pub use reserve::{give_up_reserve, hold_reserve};
 pub use room::{Claim, Lacks, Left, NoRoom, Room};
 pub use stranded::{Stranded, takes_out};
 

@@ -72,7 +72,7 @@ impl From<ClientError> for Failure {
             ),
             ClientError::Gone => Failure::failed(
                 "the node ended before it answered",
-                "start it again with dunlin run; dunlin status shows how its folders are",
+                "start it again with dunlin run; what was asked of it may be done all the same: see dunlin status and dunlin history before you ask again",
             ),
             ClientError::Silent => Failure::failed(
                 "the node does not answer",

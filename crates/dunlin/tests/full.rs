@@ -103,11 +103,24 @@ fn somebody_fills_the_disk_in_mid_transfer() {
     let Some(_disk) = Tmpfs::new(&b.dir, "size=80m") else { return };
     b.join(&a.share());
     settle("joined", &[&a, &b]);
-    write(a.path("big"), noise(1, SIZE));
-    until("the transfer is under way", PATIENCE, || staged_kb(&b) > 2_000);
-    // Not in the tree, and yet on the disk: so much at once that the rest has no room, however quick the transfer is.
+    // Not in the tree, and yet on the disk: so much at once that the rest has no room.
     let theirs = b.path(".dunlin/theirs");
-    take_almost_all(&theirs);
+    let mut tries = 1..10;
+    let big = loop {
+        let big = noise(tries.next().unwrap(), SIZE);
+        write(a.path("big"), &big);
+        until("the transfer is under way", PATIENCE, || staged_kb(&b) > 2_000 || b.path("big").exists());
+        if take_half_of_what_is_to_come(&theirs, SIZE as u64) {
+            break big;
+        }
+        settle("it was too quick", &[&a, &b]);
+        fs::remove_file(a.path("big")).unwrap();
+        settle("once more", &[&a, &b]);
+        // Else that would yield its room.
+        for kept in fs::read_dir(b.path(".dunlin/history")).unwrap() {
+            fs::remove_file(kept.unwrap().path()).unwrap();
+        }
+    };
     until("the disk is full", PATIENCE, || problem(&b, "big").starts_with("the disk is full"));
     assert!(!b.path("big").exists());
     write(a.path("small"), noise(2, 200_000));
@@ -115,10 +128,48 @@ fn somebody_fills_the_disk_in_mid_transfer() {
     assert!(!b.path("big").exists());
     fs::remove_file(theirs).unwrap();
     settle("with room", &[&a, &b]);
-    all_hold(&[&a, &b], "big", &noise(1, SIZE));
+    all_hold(&[&a, &b], "big", &big);
     all_hold(&[&a, &b], "small", &noise(2, 200_000));
     assert_eq!(b.folder()["problems"].as_array().unwrap().len(), 0);
     b.stop();
+}
+
+/// After a clean end and after a kill; what others delete goes there too, and what they write waits for room.
+#[test]
+fn a_folder_on_a_disk_without_any_room_opens_again() {
+    let temp = tempfile::tempdir().unwrap();
+    let base = temp.path().canonicalize().unwrap();
+    let [mut a, mut b] = ["a", "b"].map(|n| Node::new(&base, n));
+    let Some(_disk) = Tmpfs::new(&b.dir, "size=20m") else { return };
+    b.join(&a.share());
+    for i in 0..4 {
+        write(a.path(format!("file {i}")), noise(i, 100_000));
+    }
+    settle("joined", &[&a, &b]);
+    let theirs = b.path(".dunlin/theirs");
+    for killed in [false, true] {
+        fill(&theirs);
+        if killed {
+            b.kill()
+        } else {
+            b.stop()
+        }
+        fill(&theirs);
+        let gone = format!("file {}", u8::from(killed));
+        fs::remove_file(a.path(&gone)).unwrap();
+        b.run();
+        until("it opens, and what was deleted is", PATIENCE, || !b.path(&gone).exists());
+        write(a.path("big"), noise(9 + u64::from(killed), 2_000_000));
+        until("the disk is full", PATIENCE, || problem(&b, "big").starts_with("the disk is full"));
+        fs::remove_file(&theirs).unwrap();
+        settle("with room", &[&a, &b]);
+        // Held again at a start with room.
+        b.stop();
+        b.run();
+        settle("with room, and started anew", &[&a, &b]);
+    }
+    all_hold(&[&a, &b], "big", &noise(10, 2_000_000));
+    all_hold(&[&a, &b], "file 3", &noise(3, 100_000));
 }
 
 #[test]
@@ -145,22 +196,25 @@ fn no_inodes_is_said_and_heals() {
     assert_eq!(b.folder()["problems"].as_array().unwrap().len(), 0);
 }
 
-/// Takes all that is free but for less than a MiB, in one call: what is given up after it is not taken too.
-fn take_almost_all(path: &Path) {
+/// Takes so much of the disk, in one call, that half of what is to come of a file of `size` bytes has room: what is given
+/// up for want of it is not taken too. Tells whether that could be done: not if the transfer is nearly over.
+fn take_half_of_what_is_to_come(path: &Path, size: u64) -> bool {
     let file = fs::File::create(path).unwrap();
-    until("room is taken", PATIENCE, || {
-        let disk = rustix::fs::fstatvfs(&file).unwrap();
-        let free = disk.f_bavail * disk.f_frsize;
-        assert!(free > 20 << 20, "the transfer was too quick: {free} bytes are free");
-        // Somebody else may take some of it in between.
-        let flags = rustix::fs::FallocateFlags::empty();
-        rustix::fs::fallocate(&file, flags, 0, free - (1 << 19)).is_ok()
-    });
+    let disk = rustix::fs::fstatvfs(&file).unwrap();
+    let (free, all) = (disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize);
+    let to_come = free.saturating_sub(all - size);
+    let flags = rustix::fs::FallocateFlags::empty();
+    // Meanwhile some of it comes.
+    let taken = to_come > 16 << 20 && rustix::fs::fallocate(&file, flags, 0, free - to_come / 2).is_ok();
+    if !taken {
+        fs::remove_file(path).unwrap();
+    }
+    taken
 }
 
 /// Takes all that is free.
 fn fill(path: &Path) {
-    let mut file = fs::File::create(path).unwrap();
+    let mut file = fs::File::options().create(true).append(true).open(path).unwrap();
     let block = vec![7; 1 << 16];
     while file.write_all(&block).is_ok() {}
 }

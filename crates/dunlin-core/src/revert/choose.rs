@@ -2,7 +2,7 @@
 
 use super::then::Then;
 use super::{Version, shown_at, versions};
-use crate::journal::{Journal, Kind};
+use crate::journal::{Journal, Kind, Moment};
 use crate::kv::{Read, View};
 use crate::path::RelPath;
 use crate::state::Content;
@@ -34,15 +34,22 @@ pub enum Unmet {
     Ambiguous(Vec<String>),
 }
 
-/// The number of the first change after a time; `None` if the history of this index begins later.
+/// The number of the first change after a time; `None` if the history of this index begins later. A clock that was
+/// set back may have had the same time twice: the later one is meant. What was recorded before that counts as being as long
+/// before what came after it as the program ran between the two, at least.
 pub fn number_at(view: &dyn View, wall: i64) -> Read<Option<u64>> {
-    let moments = view.moments()?;
-    if moments.first().is_none_or(|(_, first)| first.wall > wall) {
-        return Ok(None);
+    let mut later: Option<Moment> = None;
+    for (seq, mut moment) in view.moments()?.into_iter().rev() {
+        if let Some(later) = later.filter(|later| moment.wall > later.wall) {
+            let between = later.running.saturating_sub(moment.running);
+            moment.wall = later.wall.saturating_sub_unsigned(between);
+        }
+        if moment.wall <= wall {
+            return Ok(Some(seq + 1));
+        }
+        later = Some(moment);
     }
-    // A clock that was set back may have had the same time twice: the later one is meant.
-    let last = moments.iter().rev().find(|(_, m)| m.wall <= wall);
-    Ok(last.map(|(seq, _)| seq + 1))
+    Ok(None)
 }
 
 /// The versions that are meant, by path: directories before what is in them. For a copy elsewhere what

@@ -10,7 +10,7 @@ use crate::engine::{Engine, Input, Pulse, Start, note_damage};
 use crate::folder::{Folder, advice, known, lock, ranges, verify};
 use crate::home::{random_bytes, write_atomic};
 use crate::site::Site;
-use crate::stage::{Stage, control, root_trouble, write_marker};
+use crate::stage::{Stage, control, give_up_reserve, hold_reserve, root_trouble, write_marker};
 use crate::store::{Index, OpenError, Store, begin};
 use crate::watch::{Watched, Watcher};
 use dunlin_core::ids::{DeviceId, FolderId, Incarnation, LifeId};
@@ -225,6 +225,7 @@ fn open(shared: &Arc<Shared>, config: Config, dir: PathBuf) -> Result<Arc<Folder
         return Err(ApiError::failed(format!("{}: {why}", shown(&path)), hint()));
     }
     let held = hold(&path)?;
+    give_up_reserve(disk.as_ref()).map_err(|e| cannot(&what, e))?;
     let stage = Stage::open(disk.clone()).map_err(|e| cannot(&what, e))?;
     // What it drops must never be taken for a change: nothing begins before that is known.
     let found = probe(disk.as_ref(), &control(&[])).map_err(|e| cannot(&what, e))?;
@@ -271,6 +272,8 @@ fn open(shared: &Arc<Shared>, config: Config, dir: PathBuf) -> Result<Arc<Folder
     })?;
     start(shared, &folder, engine, (received, wanted), watcher, held)
         .map_err(|e| cannot("start a thread", e))?;
+    // Without it all is as well, until the disk is full at a start.
+    let _ = hold_reserve(site.disk.as_ref());
     shared.event(Event::Ready {
         device: shared.device.to_string(),
         folder: folder.id.to_string(),
