@@ -2,9 +2,10 @@
 //! Time is told to it; it has no clock.
 //!
 //! A delete of a file or link counts while it is pending (found absent on this disk, or heard and not carried out
-//! here) and for a minute after it was carried out. Moves are no deletes, and neither is what a history
-//! could not keep: it keeps everything. What a person accepted does not count, and neither does a file that was made on
-//! this disk, or heard of for the first time, less than a minute before: programs make many and delete them.
+//! here) and for a minute after it was carried out. Moves are no deletes. An edit that replaces a file counts the same way
+//! where the history cannot keep what was there, and not where it can. What a person accepted does not count, and neither
+//! does a file that was made on this disk, or heard of for the first time, less than a minute before: programs make many
+//! and delete them.
 
 use crate::ids::DotRange;
 use alloc::collections::VecDeque;
@@ -12,10 +13,12 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 mod held;
+mod replaced;
 mod take_back;
 mod young;
 
-pub use held::{Absent, Held, absent_files, counts, held, pending, released};
+pub use held::{Absent, Held, absent_files, counts, held, overwriting, pending, released};
+pub use replaced::{History, Room};
 
 /// Deletes wait until none has come for so long.
 pub const QUIET: Duration = Duration::from_millis(300);
@@ -76,7 +79,7 @@ struct Done {
 }
 
 /// How many deletes of how many files tripped the brake.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Count {
     /// Deletes, pending and carried out.
     pub deletes: u64,
@@ -84,6 +87,10 @@ pub struct Count {
     pub of: u64,
     /// Those that were carried out.
     pub done: u64,
+    /// Files that are replaced, as far as that counts, pending and carried out.
+    pub replaced: u64,
+    /// Those that were.
+    pub replaced_done: u64,
 }
 
 /// What counts at the brake of one folder.
@@ -91,13 +98,15 @@ pub struct Count {
 pub struct Brake {
     limits: Limits,
     done: VecDeque<Done>,
+    replaced: replaced::Replaced,
     young: young::Young,
 }
 
 impl Brake {
     /// A brake that has seen nothing.
     pub fn new(limits: Limits) -> Brake {
-        Brake { limits, done: VecDeque::new(), young: young::Young::default() }
+        let (done, replaced, young) = Default::default();
+        Brake { limits, done, replaced, young }
     }
 
     /// Deletes of `files` files were carried out, by these changes.
@@ -119,20 +128,21 @@ impl Brake {
     /// How it stands with `pending` deletes, not carried out yet, of `files` files that are here.
     pub fn count(&self, now: Duration, pending: u64, files: u64) -> Count {
         let done = self.recent(now).map(|d| d.files).sum();
-        Count { deletes: pending + done, of: files.max(pending) + done, done }
+        Count { deletes: pending + done, of: files.max(pending) + done, done, ..Count::default() }
     }
 
     /// The same of deletes alone that were not carried out.
     pub fn alone(pending: u64, files: u64) -> Count {
-        Count { deletes: pending, of: files.max(pending), done: 0 }
+        Count { deletes: pending, of: files.max(pending), ..Count::default() }
     }
 
     /// Whether so many deletes are too many to be carried out unasked.
     pub fn trips(&self, count: &Count) -> bool {
         let Limits { percent, files, most } = self.limits;
-        let share = u128::from(count.deletes) * 100 > u128::from(count.of) * u128::from(percent);
-        let pending = count.deletes > count.done;
-        pending && ((share && count.deletes >= files) || most.is_some_and(|most| count.deletes > most))
+        let all = count.deletes.saturating_add(count.replaced);
+        let share = u128::from(all) * 100 > u128::from(count.of) * u128::from(percent);
+        let pending = count.deletes > count.done || count.replaced > count.replaced_done;
+        pending && ((share && all >= files) || most.is_some_and(|most| all > most))
     }
 
     /// Whether so many pending deletes may be the first of too many, so that more are waited for.
@@ -149,6 +159,12 @@ impl Brake {
     /// A person has decided on all there was.
     pub fn clear(&mut self) {
         self.done.clear();
+        self.forget_replaced();
+    }
+
+    /// What was replaced counts no more, and what the history has of it may yield.
+    pub fn forget_replaced(&mut self) {
+        self.replaced = replaced::Replaced::default();
     }
 
     fn recent(&self, now: Duration) -> impl Iterator<Item = &Done> {

@@ -136,7 +136,7 @@ pub(crate) fn refresh(tx: &mut Tx<'_>, node: NodeId, wanted: Vec<Wanted>) -> Rea
     let locals = locals_of(tx, node)?;
     if holds_unknown(tx, node, &wanted)? {
         // What stands here may be anything: that is not in sync.
-        return tx.put_need(node, Some(&NeedRow { phase: u8::MAX, waits: None, bytes: 0, removals: 0 }));
+        return tx.put_need(node, Some(&NeedRow { phase: u8::MAX, ..NeedRow::default() }));
     }
     if locals.is_empty() && wanted.is_empty() {
         return tx.put_need(node, None);
@@ -157,11 +157,16 @@ pub(crate) fn refresh(tx: &mut Tx<'_>, node: NodeId, wanted: Vec<Wanted>) -> Rea
 }
 
 fn need_of(view: &dyn View, node: NodeId, lacks: &[Lack]) -> Read<NeedRow> {
-    let mut need = NeedRow { phase: u8::MAX, waits: None, bytes: 0, removals: removals(view, node, lacks)? };
+    let removals = removals(view, node, lacks)?;
+    let mut need = NeedRow { phase: u8::MAX, removals, ..NeedRow::default() };
     let mut blocked = None;
     for lack in lacks {
         if let Lack::Create(w) | Lack::Replace(_, w) = lack {
             need.bytes = need.bytes.saturating_add(missing_bytes(view, &w.content)?);
+        }
+        if let Some(replaced) = overwrites(view, lack)? {
+            need.replaces += 1;
+            need.replaced = need.replaced.saturating_add(replaced);
         }
         match waits_for(view, node, lack)? {
             Some(dir) => blocked = blocked.or(Some(dir)),
@@ -172,6 +177,15 @@ fn need_of(view: &dyn View, node: NodeId, lacks: &[Lack]) -> Read<NeedRow> {
         need.waits = blocked;
     }
     Ok(need)
+}
+
+/// How many bytes of a file on this disk are replaced by an edit that nobody accepted, if any are.
+pub(crate) fn overwrites(view: &dyn View, lack: &Lack) -> Read<Option<u64>> {
+    let Lack::Replace(LocalRow { content: Content::File { size, .. }, damaged: None, .. }, w) = lack else {
+        return Ok(None);
+    };
+    let accepted = w.dot.map_or(Ok(false), |dot| is_released(view, dot))?;
+    Ok((*size > 0 && !accepted).then_some(*size))
 }
 
 /// How many files and links are to go because the node was deleted, and nobody accepted that yet. What goes

@@ -2,7 +2,7 @@
 //! parents before children, deletes last and the deepest first. A plan is a bounded window of the
 //! queue; what is not in it comes in the next one, and nothing of it is ever stored.
 
-use crate::decide::{Lack, holds_more, lacks_of, phase};
+use crate::decide::{Lack, holds_more, lacks_of, overwrites, phase};
 use crate::ids::{ContentId, Dot, NodeId, PARKED};
 use crate::keeps::Keeps;
 use crate::kv::{Read, View};
@@ -158,6 +158,8 @@ pub struct Window<'a> {
     pub idle: bool,
     /// Whether files and directories may go. Not while the brake holds.
     pub removals: bool,
+    /// Whether edits may replace what the history cannot keep. Not while the brake holds them.
+    pub replaces: bool,
     /// What the disk keeps.
     pub keeps: Keeps,
     /// Where the disk has what a path leads to, if that is under another name: it takes both for one. Not
@@ -181,6 +183,7 @@ impl<'a> Window<'a> {
             untangle: true,
             idle: true,
             removals: true,
+            replaces: true,
             keeps: Keeps::default(),
             twin: None,
         }
@@ -308,7 +311,7 @@ impl Planner<'_> {
         if matches!(w.content, Content::Link(_)) && !self.window.keeps.links {
             return self.unshown(node, w, Why::NoLinks);
         }
-        if !self.is_here(node, w)? {
+        if self.is_held(w, old)? || !self.is_here(node, w)? {
             return Ok(());
         }
         let action = Action::Place {
@@ -319,6 +322,12 @@ impl Planner<'_> {
             was: old.and_then(LocalRow::holds),
         };
         self.push(node, w.dot, &w.at, action)
+    }
+
+    /// Whether the brake holds what would replace something.
+    fn is_held(&self, w: &Wanted, old: Option<&LocalRow>) -> Read<bool> {
+        let Some(old) = old.filter(|_| !self.window.replaces) else { return Ok(false) };
+        Ok(overwrites(self.view, &Lack::Replace(old.clone(), w.clone()))?.is_some())
     }
 
     /// Whether the bytes of a version are staged; plans their fetch if not.

@@ -2,7 +2,7 @@
 //! any other, and which can be taken back in turn.
 
 use crate::change::Attributes;
-use crate::ids::{ContentId, Dot, Incarnation, NodeId, ROOT};
+use crate::ids::{ContentId, Dot, DotRange, Incarnation, NodeId, ROOT};
 use crate::journal::{ChangeRow, Journal, Kind};
 use crate::kv::{Read, View};
 use crate::names::{self, Wanted};
@@ -153,6 +153,33 @@ pub fn select(view: &dyn View, selection: &Selection) -> Read<Undo> {
     }
     out.back.sort_by(|a, b| a.path.cmp(&b.path));
     out.changed_since.sort();
+    Ok(out)
+}
+
+/// Nodes as they were before the first of these changes gave them another content, unless something else was made of them
+/// since; where that does not matter, `anyway`.
+pub(crate) fn before_edits(
+    view: &dyn View,
+    changes: &[DotRange],
+    anyway: &dyn Fn(&NodeId) -> bool,
+) -> Read<Vec<Back>> {
+    let mut first: BTreeMap<NodeId, (u64, State)> = BTreeMap::new();
+    let mut out = Vec::new();
+    if changes.is_empty() {
+        return Ok(out);
+    }
+    then::each_change(view, 0, |seq, row| {
+        if row.kind == Kind::Changed && changes.iter().any(|range| range.covers(row.by)) {
+            first.entry(row.node).or_insert((seq, row.before));
+        } else if !anyway(&row.node) {
+            first.remove(&row.node);
+        }
+        Ok(())
+    })?;
+    for (node, (seq, before)) in first {
+        let Some(now) = view.node(node)? else { continue };
+        out.extend(back_to(view, node, &now, seq, &before)?);
+    }
     Ok(out)
 }
 

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 mod common;
+#[path = "brake/overwritten.rs"]
+mod overwritten;
 
 use common::*;
 use dunlin_core::brake::{Absent, Brake, Held, Limits, absent_files, counts, held, pending};
@@ -45,10 +47,14 @@ fn file(i: usize) -> String {
 
 /// Plans and carries out until nothing more can be done.
 fn settle(d: &mut Device, contents: &Contents, removals: bool) {
+    settle_with(d, contents, removals, true);
+}
+
+fn settle_with(d: &mut Device, contents: &Contents, removals: bool, replaces: bool) {
     loop {
         let skip = BTreeSet::new();
         let staged = |c: &_| contents.contains_key(c);
-        let window = Window { removals, ..Window::new(&staged, &skip, 7) };
+        let window = Window { removals, replaces, ..Window::new(&staged, &skip, 7) };
         let steps = plan(&d.index, &window).unwrap().steps;
         if steps.is_empty() {
             return;
@@ -64,8 +70,13 @@ fn check(d: &Device) {
     d.check_totals();
     let needs = d.index.0.keys().filter(|k| k[0] == b'd');
     let nodes = needs.map(|k| dunlin_core::ids::NodeId::from_slice(&k[1..]).unwrap());
-    let sum: u64 = nodes.map(|n| u64::from(d.index.need(n).unwrap().unwrap().removals)).sum();
-    assert_eq!(d.index.totals().unwrap().removals, sum);
+    let needs: Vec<_> = nodes.map(|n| d.index.need(n).unwrap().unwrap()).collect();
+    let totals = d.index.totals().unwrap();
+    assert_eq!(totals.removals, needs.iter().map(|n| u64::from(n.removals)).sum::<u64>());
+    assert_eq!(totals.replaces, needs.iter().map(|n| u64::from(n.replaces)).sum::<u64>());
+    assert_eq!(totals.replaced, needs.iter().map(|n| n.replaced).sum::<u64>());
+    let replacing = needs.iter().filter(|n| n.replaces > 0).map(|n| n.bytes);
+    assert_eq!(totals.replacing, replacing.sum::<u64>());
 }
 
 fn remove_all(d: &mut Device) {
@@ -273,8 +284,20 @@ fn what_is_held_is_remembered() {
     let ([_, mut b], _) = pair(1);
     assert_eq!(held(&b.index).unwrap(), None);
     let range = DotRange { inc: incarnation("a"), first: 3, last: 9 };
-    let all =
-        Held { by: None, here: true, deletes: 7, of: 9, done: 2, changes: vec![range], accepted: vec![] };
+    let all = Held {
+        here: true,
+        deletes: 7,
+        of: 9,
+        done: 2,
+        changes: vec![range],
+        replaced: 8,
+        replaced_done: 1,
+        replacing: vec![range],
+        bytes: 11,
+        from: Some(12),
+        several: true,
+        ..Held::default()
+    };
     work(&mut b, |w| w.hold(Some(&all)));
     assert_eq!(held(&b.index).unwrap(), Some(all));
     work(&mut b, |w| w.hold(None));

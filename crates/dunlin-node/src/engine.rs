@@ -17,12 +17,13 @@ mod host;
 mod left_alone;
 mod looking;
 mod nowhere;
+mod overwriting;
 mod planning;
 mod size;
 mod thread;
 mod unshown;
 
-pub use brake::{Decided, Undecided};
+pub use brake::{Decided, Settled, Undecided};
 pub(crate) use damage::ASKED;
 pub use history::{Again, Remade, Thing};
 pub use host::{Fetched, Host, Input, Passed, Pulse, Start};
@@ -218,6 +219,7 @@ impl Engine {
             clock,
         };
         engine.push_dir(ROOT, true);
+        engine.spare(&totals);
         engine.released(released)?;
         Ok(engine)
     }

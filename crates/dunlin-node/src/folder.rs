@@ -164,7 +164,9 @@ impl Host for Folder {
             }
             None => {
                 let path = Escaped(self.path.as_os_str().as_bytes());
-                self.event(Event::Note { text: format!("no deletes are held in {path} any more") });
+                self.event(Event::Note {
+                    text: format!("no deletes are held in {path} any more, and no edits"),
+                });
             }
         }
     }

@@ -150,6 +150,22 @@ impl Site {
         self.stage.make_room(&|| self.lacked())
     }
 
+    /// Bytes that contents may take; see [`Stage::room`].
+    ///
+    /// # Errors
+    /// As [`Site::claim`].
+    pub fn room(&self, all: bool) -> io::Result<u64> {
+        self.stage.room(all, &|| self.lacked())
+    }
+
+    /// This share of the file system, in bytes.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub fn share(&self, percent: u8) -> io::Result<u64> {
+        Ok(self.disk.space()?.total / 100 * u64::from(percent))
+    }
+
     /// Removes what the history is to keep no longer; see [`Stage::age`].
     ///
     /// # Errors

@@ -44,6 +44,8 @@ pub struct Stage {
     strands: AtomicBool,
     counter: AtomicU64,
     history: Mutex<history::Known>,
+    /// The number from which on nothing in the history yields.
+    spared: AtomicU64,
 }
 
 /// A path below `.dunlin`; the parts are ours and always names.
@@ -77,7 +79,8 @@ impl Stage {
         let counter = AtomicU64::new(start_number(disk.as_ref()));
         let (used, strands) = (AtomicBool::new(true), AtomicBool::new(true));
         let (whole, lent, claims, history) = Default::default();
-        let stage = Stage { disk, whole, lent, claims, used, strands, counter, history };
+        let spared = AtomicU64::new(u64::MAX);
+        let stage = Stage { disk, whole, lent, claims, used, strands, counter, history, spared };
         stage.recover()?;
         stage.look_for_stranded()?;
         Ok(stage)

@@ -35,7 +35,7 @@ impl World {
             return Ok(());
         }
         let after = after(before, changes);
-        let holds = |view: &dyn View| held(view).map(|h| h.is_some_and(|h| h.holds()));
+        let holds = |view: &dyn View| held(view).map(|h| h.is_some_and(|h| h.holds_deletes()));
         let (held_before, held_after) = (holds(before)?, holds(&after)?);
         if held_before && !held_after {
             self.machines[device].deletes.clear();
@@ -109,7 +109,7 @@ impl World {
             Ok(is_deleted(rows.as_ref(), row.node)?.then_some(row.node))
         };
         let Ok(Some(node)) = removed() else { return };
-        if held(rows.as_ref()).is_ok_and(|h| h.is_some_and(|h| h.holds())) {
+        if held(rows.as_ref()).is_ok_and(|h| h.is_some_and(|h| h.holds_deletes())) {
             self.breaks(INVARIANT, format!("device {device} removes {from} while it is halted"));
         }
         let files = rows.totals().map_or(0, |t| t.files.saturating_sub(1));

@@ -233,6 +233,18 @@ impl Node {
         self.status()["folders"][0].clone()
     }
 
+    /// Changes a setting of its only folder; it is started anew for that.
+    pub fn set(&mut self, what: &str, settings: &Value) {
+        self.stop();
+        let mut folders = std::fs::read_dir(self.home.join("folders")).expect("folders");
+        let path = folders.next().expect("one").expect("a folder").path().join("folder.json");
+        let read = std::fs::read(&path).expect("its configuration");
+        let mut config: Value = serde_json::from_slice(&read).expect("JSON");
+        config[what] = settings.clone();
+        std::fs::write(path, config.to_string()).expect("its configuration");
+        self.run();
+    }
+
     /// Its id, without asking it.
     pub fn id(&self) -> String {
         self.status()["device"].as_str().unwrap().to_owned()

@@ -102,19 +102,9 @@ fn resume(node: &Node, how: &str) -> Value {
     serde_json::from_str(&out).unwrap()
 }
 
-/// Stops the brake of a device from tripping, or has it trip for few files already.
-fn set_brake(node: &mut Node, settings: Value) {
-    node.stop();
-    let id = fs::read_dir(node.home.join("folders")).unwrap().next().unwrap().unwrap().path();
-    let path = id.join("folder.json");
-    let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-    config["brake"] = settings;
-    fs::write(path, config.to_string()).unwrap();
-    node.run();
-}
-
+/// Stops the brake of a device from tripping.
 fn without_brake(node: &mut Node) {
-    set_brake(node, serde_json::json!({"percent": 100}));
+    node.set("brake", &serde_json::json!({"percent": 100}));
 }
 
 #[test]
@@ -410,7 +400,7 @@ fn what_is_in_the_place_of_a_directory_comes_with_the_one_decision() {
 #[test]
 fn an_absolute_number_trips_it_too_and_a_wrong_root_is_no_mass_delete() {
     let mut f = Flock::new();
-    set_brake(&mut f.a, serde_json::json!({"most": 20}));
+    f.a.set("brake", &serde_json::json!({"most": 20}));
     f.a.until_connected(2, PATIENCE);
     (0..20).for_each(|i| fs::remove_file(f.a.path(file(i))).unwrap());
     settle("as many as may be", &f.all());

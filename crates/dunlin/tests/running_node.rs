@@ -129,7 +129,7 @@ impl Api for Fake {
             return Err(ApiError::failed("no deletes are held", "dunlin status shows how the folder is"));
         }
         let (folder, path) = (self.folders[i].id.clone(), self.folders[i].path.clone());
-        Ok(Resumed { folder, path, accepted: accept, files: 5000 })
+        Ok(Resumed { folder, path, accepted: accept, files: 5000, overwritten: 0 })
     }
     async fn unite(&self, folder: FolderSpec) -> Result<United, ApiError> {
         let i = self.pick(&folder)?;

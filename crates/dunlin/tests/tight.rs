@@ -29,8 +29,15 @@ struct Flock {
     nodes: Vec<Node>,
     files: u64,
     before: Tree,
-    _disks: Vec<Mount>,
+    disks: Vec<Mount>,
     _temp: tempfile::TempDir,
+}
+
+/// As editors do it: a version that is caught half written would be one more.
+fn replace(path: &Path, bytes: Vec<u8>) {
+    let beside = path.parent().unwrap().with_extension("new");
+    write(&beside, bytes);
+    fs::rename(beside, path).unwrap();
 }
 
 /// A command that was given; it is not waited for.
@@ -55,21 +62,27 @@ fn base() -> Option<(tempfile::TempDir, PathBuf)> {
 }
 
 fn flock(names: &[&str], files: u64) -> Option<Flock> {
+    flock_on(DISK, names, files, BYTES / files)
+}
+
+fn flock_on(disk: &str, names: &[&str], files: u64, size: u64) -> Option<Flock> {
     let (temp, base) = base()?;
     let mut nodes: Vec<Node> = names.iter().map(|name| Node::new(&base, name)).collect();
-    let disks = nodes[1..].iter().map(|node| Mount::memory(&node.dir, DISK)).collect();
+    let disks = nodes[1..].iter().map(|node| Mount::memory(&node.dir, disk)).collect();
     fs::create_dir(&nodes[0].dir).unwrap();
     for i in 0..files {
-        write(nodes[0].path(name(i)), noise(i, (BYTES / files) as usize));
+        write(nodes[0].path(name(i)), noise(i, size as usize));
     }
     let mut ticket = nodes[0].share();
+    // What is heard of later than the first of it would be young for a minute.
+    nodes[0].wait();
     for keeper in nodes.iter_mut().skip(1) {
         keeper.join(&ticket);
         ticket = keeper.invite();
     }
     settle("joined", &nodes.iter().collect::<Vec<_>>());
     let before = tree(&nodes[0].dir);
-    Some(Flock { nodes, files, before, _disks: disks, _temp: temp })
+    Some(Flock { nodes, files, before, disks, _temp: temp })
 }
 
 impl Flock {
@@ -128,12 +141,7 @@ fn what_was_deleted_comes_back_where_there_is_no_room_for_copies() {
 #[test]
 fn what_was_overwritten_comes_back_where_there_is_no_room_for_copies() {
     let Some(flock) = flock(&["a", "b", "c"], FILES) else { return };
-    flock.everywhere(|path, i| {
-        // As editors do it: a version that is caught half written would be one more.
-        let beside = path.parent().unwrap().with_extension("new");
-        write(&beside, noise(1000 + i, 1000));
-        fs::rename(beside, path).unwrap();
-    });
+    flock.everywhere(|path, i| replace(path, noise(1000 + i, 1000)));
     flock.undo_on(0);
     flock.is_back();
 }
@@ -179,5 +187,162 @@ fn an_undo_that_is_taken_back_halfway_destroys_nothing() {
     flock.nodes[1].run_until_it_answers();
     settle("started again", &flock.all());
     flock.undo_on(1);
+    flock.is_back();
+}
+
+/// More than half of the files are overwritten at once, on disks on which there is no room for what they were beside
+/// them.
+const OVERWRITTEN: u64 = 150;
+const SIZE: u64 = 150_000;
+/// So many of them there is room for.
+const FIT: u64 = 70;
+
+/// At once, or in two rounds, of which the first is carried out and has so many files.
+fn overwritten(first: Option<u64>) -> Option<Flock> {
+    let mut flock = flock_on("size=34m", &["a", "b", "c"], OVERWRITTEN, SIZE)?;
+    if let Some(first) = first {
+        // What there is room for is kept for longer than the test takes.
+        for keeper in &mut flock.nodes[1..] {
+            keeper.set("history", &serde_json::json!({"days": 30, "percent": 100}));
+        }
+        flock.nodes[0].until_connected(2, PATIENCE);
+        (0..first).for_each(|i| flock.overwrite(i));
+        settle("a part of the mistake", &flock.all());
+    }
+    (first.unwrap_or(0)..OVERWRITTEN).for_each(|i| flock.overwrite(i));
+    for keeper in &flock.nodes[1..] {
+        until("held", BACK, || {
+            why_held(keeper).starts_with("150 of 150 files were overwritten by \"a\" within")
+        });
+    }
+    Some(flock)
+}
+
+/// What is said of what the brake holds.
+fn why_held(node: &Node) -> String {
+    let folder = node.folder();
+    let why =
+        folder["problems"].as_array().unwrap().iter().find(|p| p["path"] == "").map(|p| p["why"].clone());
+    why.filter(|_| folder["state"] == "halted").map_or(String::new(), |why| why.as_str().unwrap().into())
+}
+
+impl Flock {
+    /// Every old version is on this device, in its place or in the history.
+    fn has_all_old(&self, node: &Node) {
+        let (old, mut has) = (contents(&self.before), contents(&tree(&node.dir)));
+        has.extend(history(&node.dir));
+        let gone = old.difference(&has).count();
+        assert_eq!(gone, 0, "of {} on {}", old.len(), node.name);
+    }
+
+    fn overwrite(&self, i: u64) {
+        replace(&self.nodes[0].path(name(i)), noise(1000 + i, SIZE as usize));
+    }
+
+    fn resume_on(&self, device: usize, how: &str) {
+        let (code, out, err) = self.nodes[device].asks(&["resume", how]);
+        assert_eq!(code, 0, "{out}{err}");
+    }
+}
+
+#[test]
+fn overwriting_more_than_the_history_has_room_for_is_held_and_rejecting_brings_all_back() {
+    let Some(mut flock) = overwritten(Some(FIT)) else { return };
+    assert!(why_held(&flock.nodes[1]).contains(" of them went to .dunlin/history"));
+    // Additions arrive, and edits leave that nobody holds.
+    write(flock.nodes[0].path("new"), b"by a");
+    until("an addition arrives", PATIENCE, || {
+        flock.nodes[1..].iter().all(|keeper| keeper.path("new").exists())
+    });
+    fs::remove_file(flock.nodes[1].path("new")).unwrap();
+    until("a delete leaves", PATIENCE, || flock.all().iter().all(|node| !node.path("new").exists()));
+    // A restart changes nothing, nor does what comes after a minute.
+    flock.nodes[1].kill();
+    flock.nodes[1].run_until_it_answers();
+    until("held again", PATIENCE, || why_held(&flock.nodes[1]).contains("overwritten"));
+    std::thread::sleep(Duration::from_secs(65));
+    for keeper in &flock.nodes[1..] {
+        assert!(why_held(keeper).contains("--reject brings back everywhere"), "{}", why_held(keeper));
+        flock.has_all_old(keeper);
+    }
+    flock.resume_on(1, "--reject");
+    flock.is_back();
+    assert!(flock.nodes.iter().all(|node| why_held(node).is_empty()));
+}
+
+#[test]
+fn overwriting_that_is_accepted_goes_on_everywhere() {
+    let Some(flock) = overwritten(None) else { return };
+    flock.resume_on(2, "--accept");
+    settle_within("accepted", &flock.all(), BACK);
+    let now = tree(&flock.nodes[2].dir);
+    assert!(now == tree(&flock.nodes[0].dir) && now.len() == flock.before.len());
+    assert!(contents(&now).is_disjoint(&contents(&flock.before)));
+}
+
+#[test]
+fn overwriting_goes_on_by_itself_once_there_is_room_and_is_not_held_where_there_is() {
+    let Some(mut flock) = overwritten(None) else { return };
+    for disk in &flock.disks {
+        disk.remount("size=400m");
+    }
+    settle_within("room was made", &flock.all(), BACK);
+    for keeper in &flock.nodes[1..] {
+        flock.has_all_old(keeper);
+    }
+    // Again, with room.
+    flock.before = tree(&flock.nodes[0].dir);
+    let problems = flock.nodes[1].events("problem").len();
+    for i in 0..OVERWRITTEN {
+        replace(&flock.nodes[0].path(name(i)), noise(2000 + i, 1000));
+    }
+    settle_within("overwritten with room", &flock.all(), BACK);
+    for keeper in &flock.nodes[1..] {
+        flock.has_all_old(keeper);
+    }
+    assert_eq!(flock.nodes[1].events("problem").len(), problems);
+}
+
+/// Small versions, of which the history can keep all, were overwritten by larger ones, of which it cannot.
+#[test]
+fn what_an_undo_overwrites_is_not_held() {
+    let Some(flock) = flock_on("size=34m", &["a", "b", "c"], 120, 5_000) else { return };
+    for i in 0..120 {
+        replace(&flock.nodes[0].path(name(i)), noise(1000 + i, 80_000));
+    }
+    settle("overwritten", &flock.all());
+    flock.undo_on(1);
+    flock.is_back();
+    assert!(flock.nodes[1..].iter().all(|keeper| keeper.events("problem").is_empty()));
+}
+
+#[test]
+fn what_was_deleted_before_the_brake_halts_does_not_yield_until_that_is_decided() {
+    let Some(mut flock) = flock_on("size=34m", &["a", "b", "c"], OVERWRITTEN, SIZE) else { return };
+    flock.nodes[0].set("brake", &serde_json::json!({"percent": 100}));
+    flock.nodes[0].until_connected(2, PATIENCE);
+    for i in 0..FIT {
+        fs::remove_file(flock.nodes[0].path(name(i))).unwrap();
+    }
+    settle("a part of the mistake", &flock.all());
+    for i in FIT..OVERWRITTEN {
+        fs::remove_file(flock.nodes[0].path(name(i))).unwrap();
+    }
+    for keeper in &flock.nodes[1..] {
+        until("held", BACK, || why_held(keeper).contains(" of them went to .dunlin/history"));
+    }
+    // More than there is room for: some of it waits, now and later than a minute after.
+    for i in 0..20 {
+        write(flock.nodes[0].path(format!("new {i}")), noise(5000 + i, 1_000_000));
+    }
+    std::thread::sleep(Duration::from_secs(65));
+    for keeper in &flock.nodes[1..] {
+        assert!(keeper.path("new 0").exists() || keeper.path("new 19").exists());
+        flock.has_all_old(keeper);
+    }
+    for i in 0..20 {
+        fs::remove_file(flock.nodes[0].path(format!("new {i}"))).unwrap();
+    }
+    flock.resume_on(1, "--reject");
     flock.is_back();
 }

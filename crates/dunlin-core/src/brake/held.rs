@@ -1,9 +1,11 @@
-//! What the index knows of deletes that are held, and of those that were accepted.
+//! What the index knows of deletes and replacements that are held, and of those that were accepted.
 
-use super::Brake;
+use super::{Brake, Count};
+use crate::decide::{Lack, lacks_of, overwrites};
 use crate::ids::{DeviceId, DotRange, NodeId};
 use crate::kv::{Read, View};
-use crate::rows::{Position, Rows, Table, after, all_released, decode, encode};
+use crate::names::Wanted;
+use crate::rows::{LocalRow, Position, Rows, Table, after, all_released, decode, encode};
 use crate::state::Content;
 use crate::tree::Work;
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -14,7 +16,7 @@ use minicbor::{Decode, Encode};
 /// Nodes looked at together.
 const PAGE: usize = 256;
 
-/// Deletes that the brake holds until a person decides.
+/// Deletes, and replacements that count like them, that the brake holds until a person decides.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct Held {
     /// Whose deletes they are, as far as that is known; most of them, if they are of several devices.
@@ -38,9 +40,59 @@ pub struct Held {
     /// A person accepted them, by these changes, and the others are still to be told.
     #[n(6)]
     pub accepted: Vec<DotRange>,
+    /// How many files are replaced though the history cannot keep what they were, those included that were replaced
+    /// within the minute before.
+    #[cbor(n(7), default)]
+    pub replaced: u64,
+    /// Those that were.
+    #[cbor(n(8), default)]
+    pub replaced_done: u64,
+    /// The changes by which they were.
+    #[cbor(n(9), default)]
+    pub replacing: Vec<DotRange>,
+    /// What these held, in bytes.
+    #[cbor(n(10), default)]
+    pub bytes: u64,
+    /// The number from which on nothing in the history yields meanwhile.
+    #[cbor(n(11), default)]
+    pub from: Option<u64>,
+    /// They are of more than one device.
+    #[cbor(n(12), default)]
+    pub several: bool,
 }
 
 impl Held {
+    /// Whether deletes are held: not if only replacements are.
+    pub fn holds_deletes(&self) -> bool {
+        self.holds() && self.deletes > 0
+    }
+
+    /// So many are pending by now; what was carried out stays as it was. Tells whether that changes what was known.
+    pub fn pends(&mut self, deletes: u64, replaced: u64) -> bool {
+        let before = (self.deletes, self.replaced);
+        if self.deletes > 0 {
+            self.deletes = self.deletes.max(deletes + self.done);
+        }
+        if replaced == 0 {
+            (self.replaced, self.replaced_done, self.bytes, self.replacing) = (0, 0, 0, Vec::new());
+        } else {
+            self.replaced = self.replaced.max(replaced + self.replaced_done);
+        }
+        self.of = self.of.max(self.deletes);
+        before != (self.deletes, self.replaced)
+    }
+
+    /// This counted when it tripped. What was held before is held still.
+    #[must_use]
+    pub fn counted(self, count: &Count) -> Held {
+        let Count { deletes, of, done, replaced, replaced_done } = *count;
+        let (of, held) = (of.max(self.of), self.holds_deletes());
+        let (deletes, done) = if held { (self.deletes.max(deletes), self.done) } else { (deletes, done) };
+        let edits =
+            if replaced > 0 { (replaced, replaced_done) } else { (self.replaced, self.replaced_done) };
+        Held { deletes, of, done, replaced: edits.0, replaced_done: edits.1, ..self }
+    }
+
     /// Whether anything is still held: not if all that is left is to tell the others.
     pub fn holds(&self) -> bool {
         self.accepted.is_empty()
@@ -113,6 +165,39 @@ pub fn pending(view: &dyn View) -> Read<Vec<(DotRange, u64)>> {
     Ok(out.into_values().collect())
 }
 
+/// The edits that are heard, not accepted, and would replace what is here: by whom, and how many files.
+pub fn overwriting(view: &dyn View) -> Read<Vec<(DotRange, u64)>> {
+    let mut out = BTreeMap::new();
+    each_overwrite(view, |_, _, new| {
+        let Some(dot) = new.dot else { return Ok(()) };
+        let (range, count) = out.entry(dot.inc).or_insert((DotRange::of(dot), 0));
+        (range.first, range.last) = (range.first.min(dot.counter), range.last.max(dot.counter));
+        *count += 1;
+        Ok(())
+    })?;
+    Ok(out.into_values().collect())
+}
+
+/// Visits each file on this disk that an edit is to replace which nobody accepted, with what that is.
+pub(super) fn each_overwrite(
+    view: &dyn View,
+    mut f: impl FnMut(NodeId, &LocalRow, &Wanted) -> Read<()>,
+) -> Read<()> {
+    each_need(view, |node| {
+        if view.need(node)?.is_none_or(|need| need.replaces == 0) {
+            return Ok(());
+        }
+        for lack in lacks_of(view, node)? {
+            if overwrites(view, &lack)?.is_some()
+                && let Lack::Replace(old, new) = &lack
+            {
+                f(node, old, new)?;
+            }
+        }
+        Ok(())
+    })
+}
+
 /// The changes that deleted a node which is to go for that and counts; none if it does not count.
 pub fn counts(view: &dyn View, node: NodeId) -> Read<Vec<DotRange>> {
     let counts = view.need(node)?.is_some_and(|n| n.removals > 0);
@@ -160,7 +245,8 @@ impl Work<'_> {
             Ok(())
         })?;
         for node in due {
-            if self.tx.node(node)?.is_some_and(|r| !r.state.alive()) {
+            let replaces = self.tx.need(node)?.is_some_and(|need| need.replaces > 0);
+            if replaces || self.tx.node(node)?.is_some_and(|r| !r.state.alive()) {
                 self.touch(node);
             }
         }

@@ -1,12 +1,15 @@
-//! Deletes that a person rejects: what was deleted is wanted again.
+//! Deletes and replacements that a person rejects: what was there is wanted again.
 
-use crate::change::replace_all;
+use super::held::each_overwrite;
+use crate::change::{Attributes, replace_all};
 use crate::decide::is_accepted;
 use crate::ids::{Dot, DotRange, NodeId};
 use crate::kv::{Read, View};
+use crate::revert::before_edits;
 use crate::rows::{NodeRow, Position, Rows, Table, after};
 use crate::state::{Content, DotStore, Place, Ranked};
 use crate::tree::Work;
+use alloc::collections::BTreeMap;
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -46,6 +49,34 @@ impl Work<'_> {
             for node in page.iter().filter_map(|(key, _)| key.get(1..).and_then(NodeId::from_slice)) {
                 let Some(row) = self.tx.node(node)? else { continue };
                 files += u64::from(self.revive(node, &row, changes)?);
+            }
+        }
+        Ok(files)
+    }
+
+    /// Takes back edits, as changes of this device: where they were not carried out here the file becomes again what is
+    /// here, and what these `changes` replaced is wanted again. What something else was made of since stays as it is.
+    /// Returns how many files that were.
+    pub fn take_edits_back(&mut self, changes: &[DotRange]) -> Read<u64> {
+        let (mut pending, mut files) = (BTreeMap::<NodeId, Vec<_>>::new(), 0);
+        each_overwrite(&self.tx, |node, old, new| {
+            pending.entry(node).or_default().push((old.clone(), new.clone()));
+            Ok(())
+        })?;
+        for back in before_edits(&self.tx, changes, &|node| pending.contains_key(node))? {
+            if self.take_back(&back)? {
+                pending.remove(&back.node);
+                files += 1;
+            }
+        }
+        for (node, all) in pending {
+            let Some(row) = self.tx.node(node)? else { continue };
+            self.applied_until_now(node, &row.state)?;
+            for (old, new) in all {
+                let attributes = Attributes { mode: Some(old.mode), mtime: Some(old.mtime) };
+                let made = self.edit(node, &new.content, None, old.content, attributes)?;
+                self.tx.put_again(made);
+                files += 1;
             }
         }
         Ok(files)

@@ -40,9 +40,9 @@ fn what_was_carried_out_counts_for_a_minute() {
     // 90 of 200 are gone; 110 are left.
     b.done(MS(0), 90, [change(7)]);
     let at = |b: &Brake, ms| b.count(MS(ms), 20, 110);
-    assert_eq!(at(&b, 59_000), Count { deletes: 110, of: 200, done: 90 });
+    assert_eq!(at(&b, 59_000), Count { deletes: 110, of: 200, done: 90, ..Count::default() });
     assert!(b.trips(&at(&b, 59_000)));
-    assert_eq!(at(&b, 61_000), Count { deletes: 20, of: 110, done: 0 });
+    assert_eq!(at(&b, 61_000), Count { deletes: 20, of: 110, ..Count::default() });
     assert!(!b.trips(&at(&b, 61_000)));
     assert_eq!((b.changes(MS(59_000)), b.changes(MS(61_000))), (vec![change(7)], vec![]));
     // Nothing is left to be held.

@@ -86,23 +86,31 @@ impl Brake {
         now: Duration,
         here: u64,
     ) -> Read<Option<Count>> {
-        let count = |young: u64, going: u64| {
-            let files = totals.files.saturating_sub(young);
-            self.count(now, here + totals.removals.saturating_sub(going), files)
-        };
-        let since = &self.young.since;
-        // As if all of them were there and stayed: mostly this is enough to know.
-        if !self.trips(&count(since.len() as u64, 0)) {
+        if !self.trips(&self.at_most(totals, now, here)) {
             return Ok(None);
         }
+        let count = self.exactly(view, totals, now, here)?;
+        Ok(self.trips(&count).then_some(count))
+    }
+
+    /// How it stands as if all that is young were there and stayed: mostly that is enough to know.
+    pub(super) fn at_most(&self, totals: &Totals, now: Duration, here: u64) -> Count {
+        self.but_for(totals, now, here, self.young.since.len() as u64, 0)
+    }
+
+    pub(super) fn exactly(&self, view: &dyn View, totals: &Totals, now: Duration, here: u64) -> Read<Count> {
         let (mut young, mut going) = (0, 0);
-        for node in since.keys() {
+        for node in self.young.since.keys() {
             // What was heard of and is not on this disk yet is none of the files here.
             let here = locals_of(view, *node)?;
             young += here.iter().filter(|(_, row)| row.content != Content::Dir).count() as u64;
             going += view.need(*node)?.map_or(0, |need| need.removals.into());
         }
-        let count = count(young, going);
-        Ok(self.trips(&count).then_some(count))
+        Ok(self.but_for(totals, now, here, young, going))
+    }
+
+    fn but_for(&self, totals: &Totals, now: Duration, here: u64, young: u64, going: u64) -> Count {
+        let files = totals.files.saturating_sub(young);
+        self.count(now, here + totals.removals.saturating_sub(going), files)
     }
 }

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use minicbor::{Decode, Encode};
 
 /// What a node still lacks on this disk.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct NeedRow {
     /// In which round of a plan it comes.
     #[n(0)]
@@ -21,6 +21,19 @@ pub struct NeedRow {
     /// Files and links that are to be removed because they were deleted, and nobody accepted that yet.
     #[cbor(n(3), default)]
     pub removals: u32,
+    /// Files here whose content is to be replaced by an edit, which nobody accepted.
+    #[cbor(n(4), default)]
+    pub replaces: u32,
+    /// What those hold, in bytes.
+    #[cbor(n(5), default)]
+    pub replaced: u64,
+}
+
+impl NeedRow {
+    /// Bytes to be fetched for what replaces something.
+    fn replacing(&self) -> u64 {
+        if self.replaces > 0 { self.bytes } else { 0 }
+    }
 }
 
 /// Counters of the index. Sums wrap; they are taken apart only in differences.
@@ -66,6 +79,15 @@ pub struct Totals {
     /// The last counter that was given under that one.
     #[cbor(n(12), default)]
     pub index_counter: u64,
+    /// The sum of the files that are to be replaced (`NeedRow::replaces`).
+    #[cbor(n(13), default)]
+    pub replaces: u64,
+    /// What those hold, in bytes.
+    #[cbor(n(14), default)]
+    pub replaced: u64,
+    /// What is to be fetched for nodes with such files, in bytes.
+    #[cbor(n(15), default)]
+    pub replacing: u64,
 }
 
 impl Totals {
@@ -97,6 +119,9 @@ impl Tx<'_> {
             totals.need_files -= 1;
             totals.need_bytes = totals.need_bytes.wrapping_sub(old.bytes);
             totals.removals = totals.removals.wrapping_sub(old.removals.into());
+            totals.replaces = totals.replaces.wrapping_sub(old.replaces.into());
+            totals.replaced = totals.replaced.wrapping_sub(old.replaced);
+            totals.replacing = totals.replacing.wrapping_sub(old.replacing());
         }
         match row {
             Some(row) => {
@@ -105,6 +130,9 @@ impl Tx<'_> {
                 totals.need_files += 1;
                 totals.need_bytes = totals.need_bytes.wrapping_add(row.bytes);
                 totals.removals = totals.removals.wrapping_add(row.removals.into());
+                totals.replaces = totals.replaces.wrapping_add(row.replaces.into());
+                totals.replaced = totals.replaced.wrapping_add(row.replaced);
+                totals.replacing = totals.replacing.wrapping_add(row.replacing());
             }
             None => self.remove(key(Table::Need, &[&node.0])),
         }
@@ -126,11 +154,11 @@ mod tests {
     fn rows_of_before_removals_were_counted_are_read() {
         // [phase, waits, bytes]
         let need: NeedRow = super::super::decode(&[0x83, 3, 0xf6, 7], "need").unwrap();
-        assert_eq!(need, NeedRow { phase: 3, waits: None, bytes: 7, removals: 0 });
+        assert_eq!(need, NeedRow { phase: 3, bytes: 7, ..NeedRow::default() });
         let mut old = encode(&Totals { files: 5, uniting: true, ..Totals::default() });
-        assert_eq!(old[0], 0x80 | 13);
-        // [… removals, an incarnation of 16 bytes, its counter]
-        old.truncate(old.len() - 1 - 17 - 1);
+        assert_eq!(old[0], 0x80 | 16);
+        // [… removals, an incarnation of 16 bytes, its counter, and three of what is replaced]
+        old.truncate(old.len() - 1 - 17 - 1 - 3);
         old[0] = 0x80 | 10;
         let totals: Totals = super::super::decode(&old, "totals").unwrap();
         assert_eq!((totals.files, totals.uniting, totals.removals), (5, true, 0));

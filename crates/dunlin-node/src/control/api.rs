@@ -297,7 +297,7 @@ pub struct United {
     pub path: AnyPath,
 }
 
-/// What became of deletes that were held.
+/// What became of deletes and edits that were held.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resumed {
     /// The folder's id.
@@ -309,6 +309,9 @@ pub struct Resumed {
     pub accepted: bool,
     /// How many files that is about.
     pub files: u64,
+    /// Those of them that were not deleted but overwritten.
+    #[serde(default)]
+    pub overwritten: u64,
 }
 
 /// The state of a node.

@@ -55,7 +55,7 @@ impl Engine {
             return Ok(());
         }
         self.braking.absences = None;
-        if self.braking.holds() {
+        if self.braking.holds_deletes() {
             self.braking.recount = true;
             return Ok(());
         }
@@ -106,7 +106,7 @@ impl Engine {
         for o in std::mem::take(seen) {
             let other = replaces_dir(snapshot, &o)?;
             let files = if other { absent_files(snapshot, &self.braking.brake, [&o.at])?.living } else { 0 };
-            if files > 0 && (self.braking.holds() || self.braking.brake.waits(files)) {
+            if files > 0 && (self.braking.holds_deletes() || self.braking.brake.waits(files)) {
                 self.vanished(o.at);
             } else {
                 out.push(o);

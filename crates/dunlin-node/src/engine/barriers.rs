@@ -29,7 +29,7 @@ impl Engine {
             self.dirty.values_mut().for_each(|d| d.due = now);
         }
         // What the brake holds is known of, and waits for a person.
-        let absent = !self.absent.is_empty() && !self.braking.holds();
+        let absent = !self.absent.is_empty() && !self.braking.holds_deletes();
         let clean = self.dirty.is_empty() && self.dirs.is_empty() && !absent;
         // Of a root that is lost no event comes any more.
         let halted = self.halted.is_some();

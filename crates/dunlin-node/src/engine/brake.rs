@@ -1,16 +1,18 @@
-//! Deletes: how long they wait, and the brake that holds too many of them until a person decides.
+//! Deletes: how long they wait, and the brake that holds too many of them, and replacements that count like them, until a
+//! person decides.
 //!
 //! What counts and when it trips is decided in `dunlin_core::brake`.
 
 use super::Engine;
 use super::history::NOTE_AGAIN;
-use dunlin_core::brake::{Brake, Count, Held, Limits, Patience, absent_files, held, pending};
-use dunlin_core::ids::DotRange;
+use crate::store::Snapshot;
+use dunlin_core::brake::{Brake, Count, Held, Limits, Patience, absent_files, held, overwriting, pending};
+use dunlin_core::ids::{DeviceId, DotRange};
 use dunlin_core::journal::Journal;
 use dunlin_core::kv::{Read, View};
 use dunlin_core::rows::{Position, Rows, Totals};
 use dunlin_core::tree::Work;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 /// Why a decision cannot be carried out.
@@ -24,8 +26,17 @@ pub enum Undecided {
     Untold(String),
 }
 
-/// Called with the number of files concerned once a decision was carried out.
-pub type Decided = Box<dyn FnOnce(Result<u64, Undecided>) + Send>;
+/// How many files a decision concerned.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settled {
+    /// Those that were deleted.
+    pub deleted: u64,
+    /// Those that were replaced.
+    pub replaced: u64,
+}
+
+/// Called once a decision was carried out.
+pub type Decided = Box<dyn FnOnce(Result<Settled, Undecided>) + Send>;
 
 /// Deletes that wait and deletes that are held.
 pub(super) struct Braking {
@@ -37,6 +48,10 @@ pub(super) struct Braking {
     /// Since when removals that were heard wait to be carried out, and how many there were.
     removals: Option<Patience>,
     heard: u64,
+    /// How many removals and replacements there were when what is held was counted.
+    counted: (u64, u64),
+    /// When it is looked for room for what held replacements would put into the history.
+    pub(super) look_again: Option<Instant>,
     pub(super) held: Option<Held>,
     /// What is held is to be counted anew.
     pub(super) recount: bool,
@@ -56,6 +71,8 @@ impl Braking {
             absences: None,
             removals: None,
             heard: 0,
+            counted: (0, 0),
+            look_again: None,
             held: held(view)?,
             recount: true,
             relieved: false,
@@ -64,15 +81,20 @@ impl Braking {
         })
     }
 
-    /// Whether deletes are held.
+    /// Whether anything is held.
     pub(super) fn holds(&self) -> bool {
         self.held.as_ref().is_some_and(Held::holds)
+    }
+
+    /// Whether deletes are: not if only replacements are.
+    pub(super) fn holds_deletes(&self) -> bool {
+        self.held.as_ref().is_some_and(Held::holds_deletes)
     }
 
     /// When something is due.
     pub(super) fn due(&self) -> impl Iterator<Item = Instant> {
         let waits = self.absences.iter().chain(&self.removals).map(|p| self.begun + p.due());
-        waits.chain(self.untold.iter().map(|(_, at)| *at))
+        waits.chain(self.untold.iter().map(|(_, at)| *at)).chain(self.looks_again())
     }
 
     pub(super) fn time(&self, now: Instant) -> Duration {
@@ -90,7 +112,7 @@ impl Engine {
             braking.removals = Some(Patience::since(braking.removals, now));
         }
         braking.heard = totals.removals;
-        if braking.holds() {
+        if braking.holds_deletes() {
             braking.removals = None;
             return Ok(false);
         }
@@ -122,26 +144,56 @@ impl Engine {
     pub(super) fn trips(&mut self, totals: &Totals, here: u64) -> Read<bool> {
         let now = self.braking.time(self.now);
         let snapshot = self.folder.store.snapshot()?;
-        let Some(Count { deletes, of, done }) = self.braking.brake.too_many(&snapshot, totals, now, here)?
-        else {
-            return Ok(false);
+        match self.braking.brake.too_many(&snapshot, totals, now, here)? {
+            Some(count) => self.halt(&snapshot, totals, here, &count).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// So many deletes and replacements are too many: the brake holds them.
+    pub(super) fn halt(
+        &mut self,
+        snapshot: &Snapshot,
+        totals: &Totals,
+        here: u64,
+        count: &Count,
+    ) -> Read<()> {
+        let (now, brake) = (self.braking.time(self.now), &self.braking.brake);
+        let edits = if count.replaced > 0 { overwriting(snapshot)? } else { Vec::new() };
+        let mut who = BTreeMap::<Option<DeviceId>, u64>::new();
+        for (range, files) in pending(snapshot)?.into_iter().chain(edits) {
+            let own = range.inc == totals.inc;
+            let device = if own { Some(self.fresh.0) } else { snapshot.device_of(range.inc)? };
+            *who.entry(device).or_default() += files;
+        }
+        if here > 0 {
+            *who.entry(Some(self.fresh.0)).or_default() += here;
+        }
+        let own = Some(self.fresh.0);
+        let most = who.iter().max_by_key(|(device, files)| (**files, **device == own));
+        let most = most.and_then(|(device, _)| *device);
+        let before = self.braking.held.take().filter(Held::holds).unwrap_or_default();
+        let mut held = Held {
+            by: most.filter(|_| most != own),
+            here: most == own,
+            several: who.len() > 1,
+            from: before.from.or(brake.begins(now)),
+            ..before
         };
-        let most = pending(&snapshot)?.into_iter().max_by_key(|(_, files)| *files);
-        let by = match most.filter(|(_, files)| *files > here) {
-            Some((range, _)) if range.inc != totals.inc => Some(snapshot.device_of(range.inc)?),
-            _ => None,
-        };
-        let by = by.filter(|device| *device != Some(self.fresh.0));
-        let device = by.flatten();
-        let changes = self.braking.brake.changes(now);
-        let held = Held { by: device, here: by.is_none(), deletes, of, done, changes, accepted: Vec::new() };
-        let mut work = Work::new(&snapshot);
+        if !held.holds_deletes() {
+            held.changes = brake.changes(now);
+        }
+        if count.replaced > 0 {
+            (held.replacing, held.bytes) = (brake.replacing(now), brake.replaced_bytes(now));
+        }
+        let held = held.counted(count);
+        let mut work = Work::new(snapshot);
         work.hold(Some(&held));
         self.commit(work)?;
         self.host.braked(Some(&held));
         self.braking.held = Some(held);
         self.braking.recount = true;
-        Ok(true)
+        Ok(())
     }
 
     /// Just these deletes were accepted by members.
@@ -193,13 +245,13 @@ impl Engine {
                 decided(Err(Undecided::NotHeld));
                 continue;
             }
-            let files = if accept { self.accept()? } else { self.reject()? };
+            let settled = if accept { self.accept()? } else { self.reject()? };
             // Whoever asked reads how things stand right after.
             self.recount()?;
             self.publish()?;
             match &self.braking.untold {
                 Some((why, _)) => decided(Err(Undecided::Untold(why.clone()))),
-                None => decided(Ok(files)),
+                None => decided(Ok(settled)),
             }
         }
         self.recount()
@@ -209,9 +261,14 @@ impl Engine {
     fn recount(&mut self) -> Read<()> {
         let snapshot = self.folder.store.snapshot()?;
         let totals = snapshot.totals()?;
-        let changed = std::mem::replace(&mut self.braking.heard, totals.removals) != totals.removals;
+        let pending = (totals.removals, totals.replaces);
+        let changed = std::mem::replace(&mut self.braking.counted, pending) != pending;
+        let looks = self.braking.looks_again().is_some_and(|at| self.now >= at);
+        if looks {
+            self.braking.look_again = None;
+        }
         let waits = self.braking.absences.is_some() && !self.absent.is_empty();
-        if !(self.braking.recount || changed) || waits || !self.braking.holds() {
+        if !(self.braking.recount || changed || looks) || waits || !self.braking.holds() {
             return Ok(());
         }
         self.braking.recount = false;
@@ -222,16 +279,27 @@ impl Engine {
             }
         }
         self.absent.retain(|at, _| !stale.contains(at));
-        let left = absent_files(&snapshot, &self.braking.brake, self.absent.keys())?.living + totals.removals;
+        let left = if self.braking.holds_deletes() {
+            absent_files(&snapshot, &self.braking.brake, self.absent.keys())?.living + totals.removals
+        } else {
+            0
+        };
+        let held_edits = self.braking.held.as_ref().is_some_and(|held| held.replaced > 0);
+        let waits = held_edits && totals.replaces > 0 && !self.has_room_again(&snapshot)?;
+        let edits = if waits { totals.replaces } else { 0 };
         let relieved = std::mem::take(&mut self.braking.relieved);
-        let few = relieved && !self.braking.brake.trips(&Brake::alone(left, totals.files));
-        if left == 0 || few {
+        let few = relieved && !self.braking.brake.trips(&Brake::alone(left + edits, totals.files));
+        if left + edits == 0 || few {
+            if held_edits && totals.replaces == 0 {
+                // What was accepted, or is taken back, may have the room of what it replaced.
+                self.braking.brake.forget_replaced();
+            }
             return self.let_go();
         }
         let Some(held) = &mut self.braking.held else { return Ok(()) };
-        if left + held.done > held.deletes {
-            held.deletes = left + held.done;
-            held.of = held.of.max(held.deletes);
+        if held.pends(left, edits) {
+            // What is not held any more can be planned.
+            self.replan = true;
             let mut work = Work::new(&snapshot);
             work.hold(Some(held));
             self.commit(work)?;
@@ -251,7 +319,7 @@ impl Engine {
 
     fn went(&mut self) {
         // What was asked for was never held, and nobody was told that it is.
-        let was_held = self.braking.held.take().is_some_and(|held| held.deletes > 0);
+        let was_held = self.braking.held.take().is_some_and(|held| held.deletes + held.replaced > 0);
         self.braking.untold = None;
         if !self.absent.is_empty() {
             let now = self.braking.time(self.now);
@@ -264,13 +332,21 @@ impl Engine {
     }
 
     /// What is held happens: what vanished is deleted, what was heard may go, and the others need not ask.
-    fn accept(&mut self) -> Read<u64> {
+    fn accept(&mut self) -> Read<Settled> {
         let snapshot = self.folder.store.snapshot()?;
-        let Some(mut held) = self.braking.held.clone() else { return Ok(0) };
-        let gone = self.still_absent(self.absent.keys().cloned().collect())?;
-        let removals = snapshot.totals()?.removals;
-        let mut accepted: Vec<DotRange> = held.changes.clone();
-        accepted.extend(pending(&snapshot)?.into_iter().map(|(range, _)| range));
+        let Some(mut held) = self.braking.held.clone() else { return Ok(Settled::default()) };
+        let (mut gone, mut deletes, mut edits) = Default::default();
+        if held.holds_deletes() {
+            gone = self.still_absent(self.absent.keys().cloned().collect())?;
+            deletes = pending(&snapshot)?;
+        }
+        if held.replaced > 0 {
+            edits = overwriting(&snapshot)?;
+        }
+        let removals = if held.holds_deletes() { snapshot.totals()?.removals } else { 0 };
+        let replaced = edits.iter().map(|(_, files)| files).sum();
+        let mut accepted: Vec<DotRange> = held.changes.iter().chain(&held.replacing).copied().collect();
+        accepted.extend(deletes.into_iter().chain(edits).map(|(range, _)| range));
         let known = dunlin_core::brake::released(&snapshot)?;
         let (_, vanished) = self.commit_deletes(gone, |work, changes| {
             accepted.extend(changes);
@@ -286,7 +362,7 @@ impl Engine {
             Some(_) => self.tell_release()?,
             None => self.went(),
         }
-        Ok(vanished.living + removals)
+        Ok(Settled { deleted: vanished.living + removals, replaced })
     }
 
     /// Commits a batch whose deletes a person asked for by name: they are accepted as those are that were held and let
@@ -320,21 +396,36 @@ impl Engine {
     }
 
     /// What is held is not to happen: what vanished is wanted again, and what was heard is taken back.
-    fn reject(&mut self) -> Read<u64> {
-        let Some(held) = self.braking.held.clone() else { return Ok(0) };
-        let gone = self.still_absent(self.absent.keys().cloned().collect())?;
+    fn reject(&mut self) -> Read<Settled> {
+        let Some(held) = self.braking.held.clone() else { return Ok(Settled::default()) };
+        let (mut gone, mut edits, mut settled) = (Vec::new(), None, Settled::default());
+        if held.holds_deletes() {
+            gone = self.still_absent(self.absent.keys().cloned().collect())?;
+        }
         let gone: Vec<Position> = gone.into_iter().map(|o| o.at).collect();
         let snapshot = self.folder.store.snapshot()?;
         let here = absent_files(&snapshot, &self.braking.brake, &gone)?.living;
         let mut work = Work::new(&snapshot);
-        work.forget(&gone)?;
-        let files = here + work.take_deletes_back(&held.changes)?;
         work.hold(None);
-        self.commit(work)?;
+        if held.holds_deletes() {
+            work.forget(&gone)?;
+            settled.deleted = here + work.take_deletes_back(&held.changes)?;
+        }
+        if held.replaced > 0 {
+            let before = work.tx.totals()?;
+            settled.replaced = work.take_edits_back(&held.replacing)?;
+            let last = work.tx.totals()?.counter;
+            let first = before.counter + 1;
+            edits = (last >= first).then_some(DotRange { inc: before.inc, first, last });
+        }
+        self.commit_decided(work, edits)?;
         // What is in the place of a directory stands beside it.
         gone.into_iter().for_each(|at| self.mark(at, Duration::ZERO, false));
         self.braking.brake.clear();
         self.went();
-        Ok(files)
+        // Where the history is as short of room, what comes back would be held like what it replaces.
+        self.braking.held = dunlin_core::brake::held(&self.folder.store.snapshot()?)?;
+        self.tell_release()?;
+        Ok(settled)
     }
 }

@@ -6,7 +6,7 @@ use dunlin_core::ids::DotRange;
 use dunlin_core::journal::{Journal, Kept, Mark, Moment};
 use dunlin_core::kv::{Read, View};
 use dunlin_core::path::RelPath;
-use dunlin_core::revert::Back;
+use dunlin_core::revert::{Back, MASS};
 use dunlin_core::rows::Rows;
 use dunlin_core::state::{Content, Mtime};
 use dunlin_core::tree::Work;
@@ -72,6 +72,12 @@ impl Clock {
 }
 
 impl Engine {
+    /// The share of the disk that the history is given, in percent.
+    pub(super) fn history_share(&self) -> u8 {
+        let Kept { days, percent } = self.clock.limits;
+        if days == 0 { 0 } else { percent }
+    }
+
     /// Notes now and then beside the index how far it came: so it is known should it be rolled back.
     pub(super) fn note_progress(&mut self) -> Read<()> {
         if self.note_at.is_none_or(|at| self.now < at) {
@@ -156,18 +162,12 @@ impl Engine {
             let snapshot = self.folder.store.snapshot()?;
             let mut work = Work::new(&snapshot);
             let some = changed.len()..count.min(changed.len() + AGAIN_MAX);
-            let mut deletes = None;
+            let (before, begun, mut deletes) = (work.tx.totals()?, changed.len(), false);
             match what {
                 Again::Back(all) => {
-                    let before = work.tx.totals()?;
                     for back in &all[some] {
                         changed.push(work.take_back(back)?);
-                        let is_gone = work.tx.node(back.node)?.is_some_and(|row| !row.state.alive());
-                        let last = work.tx.totals()?.counter;
-                        if is_gone && last > before.counter {
-                            let first = before.counter + 1;
-                            deletes = Some(DotRange { inc: before.inc, first, last });
-                        }
+                        deletes |= work.tx.node(back.node)?.is_some_and(|row| !row.state.alive());
                     }
                 }
                 Again::Make(all) => {
@@ -176,10 +176,14 @@ impl Engine {
                     }
                 }
             }
-            match deletes {
-                // Who asked for it has decided; other deletes count as ever.
-                Some(range) => self.commit_asked(work, range)?,
-                None => self.commit(work)?,
+            let (first, last) = (before.counter + 1, work.tx.totals()?.counter);
+            // Few changes trip no brake, and what is accepted is told to everybody.
+            let may_halt = deletes || changed[begun..].iter().filter(|changed| **changed).count() >= MASS;
+            if may_halt && first <= last {
+                // Who asked for it has decided; what others delete or replace counts as ever.
+                self.commit_asked(work, DotRange { inc: before.inc, first, last })?;
+            } else {
+                self.commit(work)?;
             }
         }
         self.replan = true;

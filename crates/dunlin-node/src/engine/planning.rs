@@ -64,11 +64,14 @@ impl Engine {
         self.skip_absent(&snapshot, &mut skip)?;
         let folder = self.folder.clone();
         let staged = |id: &ContentId| is_empty(id) || folder.stage.has(id);
+        let replaces = self.may_replace(&totals)?;
         let removals = self.may_remove(&totals)?;
+        self.spare(&totals);
         let twin = |at: &Position, path: &RelPath| twin(folder.disk.as_ref(), &snapshot, at, path);
         let room = FETCHES_MAX.saturating_sub(self.fetching.len());
         let window = Window {
             removals,
+            replaces,
             untangle: self.flow.may_untangle(now),
             idle: self.fetching.is_empty(),
             // To find what else can be asked for, the queue is walked past all that was: not for a few.
@@ -108,7 +111,7 @@ impl Engine {
     /// What was found gone, and is not believed yet, counts as there in the index: what is planned with it would be wrong,
     /// and so would be what is planned with where it was moved to.
     fn skip_absent(&self, snapshot: &crate::store::Snapshot, skip: &mut BTreeSet<NodeId>) -> Read<()> {
-        if !self.braking.holds() {
+        if !self.braking.holds_deletes() {
             for at in self.absent.keys() {
                 let Some(row) = snapshot.local(at)? else { continue };
                 skip.insert(row.node);
@@ -179,8 +182,9 @@ impl Engine {
         if steps.is_empty() || !self.check_root() {
             return Ok(false);
         }
+        let racy_ms = racy_ms(self.folder.disk.as_ref());
+        self.note_number();
         let disk = self.folder.disk.as_ref();
-        let racy_ms = racy_ms(disk);
         let applied = apply(disk, &self.folder.stage, &steps);
         let snapshot = self.folder.store.snapshot()?;
         let mut work = Work::new(&snapshot);
@@ -196,6 +200,7 @@ impl Engine {
                         let deleted = deleted_by(&snapshot, &self.braking.brake, step)?;
                         removed += u64::from(!deleted.is_empty());
                         changes.extend(deleted);
+                        self.note_replaced(&snapshot, step)?;
                         self.tell(step);
                     }
                     if let Some(stamp) = may_hide_a_write(step, &outcome, racy_ms) {

@@ -314,12 +314,13 @@ impl Api for Node {
         let decided_by = Box::new(move |how| done.send(how).unwrap_or_default());
         folder.tell(Input::Resume { accept, decided: decided_by }).await;
         let ended = |_| ApiError::failed("the folder has stopped", "dunlin status says why");
-        let files = decided.await.map_err(ended)?.map_err(|e| undecided(&folder, e))?;
+        let settled = decided.await.map_err(ended)?.map_err(|e| undecided(&folder, e))?;
         Ok(Resumed {
             folder: folder.id.to_string(),
             path: folder.path.clone().into(),
             accepted: accept,
-            files,
+            files: settled.deleted + settled.replaced,
+            overwritten: settled.replaced,
         })
     }
 

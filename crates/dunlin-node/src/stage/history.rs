@@ -62,7 +62,7 @@ fn digits_in(name: &Name) -> Option<String> {
 }
 
 /// Whether an entry says that it holds something that is lacked: it may be all that is left of it, and does not yield.
-pub(super) fn is_lacked(name: &Name, lacked: &Lacked) -> bool {
+fn is_lacked(name: &Name, lacked: &Lacked) -> bool {
     let beginning = digits_in(name).and_then(|digits| u64::from_str_radix(&digits, 16).ok());
     beginning.is_some_and(|beginning| lacked.has(beginning.to_be_bytes()))
 }
@@ -158,8 +158,19 @@ impl Stage {
         self.counter.fetch_max(given.saturating_add(1), Ordering::Relaxed);
     }
 
+    /// What is kept under this number or a higher one does not yield, until another one is said; none: all may.
+    pub fn spare_from(&self, number: Option<u64>) {
+        self.spared.store(number.unwrap_or(u64::MAX), Ordering::Release);
+    }
+
+    /// Whether an entry may go when something has to: it is not lacked, nor one of those that stay for now.
+    pub(super) fn may_go(&self, name: &Name, lacked: &Lacked) -> bool {
+        let spared = self.spared.load(Ordering::Acquire);
+        !is_lacked(name, lacked) && number_in(name).is_none_or(|number| number < spared)
+    }
+
     /// Removes what was kept under numbers below `before`, then the oldest until the rest takes no more than this
-    /// share of the file system. What is lacked stays.
+    /// share of the file system. What is lacked stays, and what is spared.
     pub fn age(&self, before: u64, percent: u8, lacked: &Lacked) -> io::Result<()> {
         let dir = control(&["history"]);
         let most = self.disk.space()?.total / 100 * u64::from(percent);
@@ -172,7 +183,7 @@ impl Stage {
             if number >= before && bytes <= most {
                 break;
             }
-            if is_lacked(&entry.name, lacked) {
+            if !self.may_go(&entry.name, lacked) {
                 continue;
             }
             self.disk.unlink(&dir.join(&entry.name))?;
@@ -240,6 +251,28 @@ mod tests {
         // Numbers go on above what was given before, though the clock was set back.
         stage.number_from(u64::MAX / 2);
         assert!(stage.number() > u64::MAX / 2);
+    }
+
+    #[test]
+    fn what_is_spared_stays_whatever_is_to_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk: Arc<dyn Disk> = Arc::new(PosixDisk::open(dir.path()).unwrap());
+        let stage = Stage::open(disk).unwrap();
+        let keep = |name: &str| {
+            std::fs::write(dir.path().join(name), name).unwrap();
+            let name = Name::new(name.as_bytes()).unwrap();
+            stage.keep(&RelPath::root().join(&name), &name, None).unwrap();
+        };
+        let count = || std::fs::read_dir(dir.path().join(".dunlin/history")).unwrap().count();
+        keep("before");
+        let from = stage.number();
+        ["one", "two"].iter().for_each(|name| keep(name));
+        stage.spare_from(Some(from));
+        stage.age(u64::MAX, 0, &Lacked::default()).unwrap();
+        assert_eq!(count(), 2);
+        stage.spare_from(None);
+        stage.age(u64::MAX, 0, &Lacked::default()).unwrap();
+        assert_eq!(count(), 0);
     }
 
     #[test]

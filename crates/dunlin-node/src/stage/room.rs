@@ -1,7 +1,6 @@
 //! Room on the disk: what a content needs is set aside before it is fetched, so that what does not fit
 //! is refused at once, and does not take the room of what would.
 
-use super::history::is_lacked;
 use super::{Stage, control};
 use crate::disk::{DISK_FULL, Entry, FileTime, NO_INODES, Space};
 use dunlin_core::ids::ContentId;
@@ -156,7 +155,7 @@ impl Stage {
             fits = self.fits(&claims, content, size)?;
         }
         if let Err(NoRoom::Bytes { needs, free }) = fits
-            && free.saturating_add(self.yields(&mut claims, content, lacks)?) >= needs
+            && free.saturating_add(self.yields(&mut claims, Some(content), lacks)?) >= needs
         {
             let enough = |space: &Space| claims.usable(space) >= needs;
             self.cut_parts(&claims, Some(content), enough)?;
@@ -208,6 +207,20 @@ impl Stage {
         Ok(if free < needs { Err(NoRoom::Bytes { needs, free }) } else { Ok(()) })
     }
 
+    /// Bytes that contents may take, those included that are being fetched; with `all` also what yields to them.
+    pub fn room(&self, all: bool, lacks: Lacks<'_>) -> io::Result<u64> {
+        let mut claims = self.claims();
+        let space = self.disk.space()?;
+        let mut bytes = space.free.saturating_sub(reserve(&space));
+        if all {
+            for content in claims.left.keys() {
+                bytes = bytes.saturating_add(self.allocated(content)?.unwrap_or(0));
+            }
+            bytes = bytes.saturating_add(self.yields(&mut claims, None, lacks)?);
+        }
+        Ok(bytes)
+    }
+
     /// Makes room after a change failed for want of it: parts that nothing fills now are cut back, then
     /// the oldest of the history goes, but for what is lacked, until there is some or nothing is left.
     pub fn make_room(&self, lacks: Lacks<'_>) -> io::Result<()> {
@@ -226,13 +239,13 @@ impl Stage {
     }
 
     /// Bytes that idle parts and the history hold; about, since it is not summed up each time.
-    fn yields(&self, claims: &mut Claims, but: &ContentId, lacks: Lacks<'_>) -> io::Result<u64> {
+    fn yields(&self, claims: &mut Claims, but: Option<&ContentId>, lacks: Lacks<'_>) -> io::Result<u64> {
         let now = self.disk.now();
         if let Some((_, bytes)) = claims.yields.filter(|(at, _)| is_just_after(now, *at)) {
             return Ok(bytes);
         }
         let mut bytes = 0u64;
-        for path in self.idle_parts(claims, Some(but))? {
+        for path in self.idle_parts(claims, but)? {
             bytes = bytes.saturating_add(self.disk.open_write(&path)?.allocated()?);
         }
         for entry in self.may_yield(lacks)? {
@@ -297,12 +310,12 @@ impl Stage {
         Ok(())
     }
 
-    /// What of the history is not lacked.
+    /// What of the history may go: what is lacked may not, nor what is spared.
     fn may_yield(&self, lacks: Lacks<'_>) -> io::Result<Vec<Entry>> {
         let mut entries = self.disk.list(&control(&["history"]))?;
         if !entries.is_empty() {
             let lacked = lacks()?;
-            entries.retain(|entry| !is_lacked(&entry.name, &lacked));
+            entries.retain(|entry| self.may_go(&entry.name, &lacked));
         }
         Ok(entries)
     }

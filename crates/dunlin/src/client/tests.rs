@@ -50,7 +50,7 @@ impl Api for Fake {
     }
     async fn resume(&self, folder: FolderSpec, accepted: bool) -> Result<Resumed, ApiError> {
         let path = AnyPath("/f".into());
-        folder.pick([]).map(|_| Resumed { folder: "f".into(), path, accepted, files: 1 })
+        folder.pick([]).map(|_| Resumed { folder: "f".into(), path, accepted, files: 1, overwritten: 0 })
     }
     async fn unite(&self, folder: FolderSpec) -> Result<United, ApiError> {
         folder.pick([]).map(|_| United { folder: "f".into(), path: AnyPath("/f".into()) })

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 /// When more than half of a folder's files (and at least 100) are deleted within a minute, the folder halts
 /// before that spreads, and dunlin status tells who deleted how many. Accepting counts for all devices: those
 /// that are halted for the same deletes go on, too. Rejecting brings the files back on all of them.
+/// The same goes for files that are overwritten, on a device that has no room to keep what they were.
 ///
 /// A folder is halted, too, while the directory at its path is not the one it was: not mounted, moved away,
 /// restored without .dunlin. It goes on by itself when the right one is back. If that is gone for good, --unite
@@ -25,10 +26,10 @@ pub struct Resume {
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = false)]
 struct Decision {
-    /// Let the deletes happen, on every device
+    /// Let what is held happen, on every device
     #[arg(long)]
     accept: bool,
-    /// Bring the files back, on every device
+    /// Bring back what was there, on every device
     #[arg(long)]
     reject: bool,
     /// The folder's directory is another one now: take it, and unite it with what the others have

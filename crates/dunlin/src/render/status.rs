@@ -114,20 +114,23 @@ pub fn verified(found: &Verified, style: &Style) -> String {
     out
 }
 
-/// What became of deletes that were held, as one line.
+/// What became of deletes and edits that were held, as one line.
 pub fn resumed(done: &Resumed, style: &Style) -> String {
-    let (path, files) = (style.path(&done.path), count(done.files, "file", "files"));
-    if done.accepted {
-        format!(
-            "{path} goes on: {files} {} deleted on every device",
-            if done.files == 1 { "is" } else { "are" }
-        )
-    } else {
-        format!(
-            "{path} goes on: {files} {} back on every device",
-            if done.files == 1 { "comes" } else { "come" }
-        )
-    }
+    let some = |n: u64, one: &str, more: &str| {
+        format!("{} {}", count(n, "file", "files"), if n == 1 { one } else { more })
+    };
+    let (deleted, overwritten) = (done.files.saturating_sub(done.overwritten), done.overwritten);
+    let what = match (done.accepted, deleted, overwritten) {
+        (false, ..) => some(done.files, "comes back", "come back"),
+        (true, _, 0) => some(deleted, "is deleted", "are deleted"),
+        (true, 0, _) => some(overwritten, "is overwritten", "are overwritten"),
+        (true, ..) => {
+            let (deleted, edits) =
+                (some(deleted, "is deleted", "are deleted"), some(overwritten, "is", "are"));
+            format!("{deleted} and {edits} overwritten")
+        }
+    };
+    format!("{} goes on: {what} on every device", style.path(&done.path))
 }
 
 /// What keeps a folder from being in sync, as one line; `None` if nothing does.
@@ -240,12 +243,16 @@ mod tests {
 
     #[test]
     fn what_was_decided_is_one_line() {
-        let done = |accepted, files| {
-            let done = Resumed { folder: "f".into(), path: AnyPath("/f".into()), accepted, files };
+        let done = |accepted, files, overwritten| {
+            let (folder, path) = ("f".into(), AnyPath("/f".into()));
+            let done = Resumed { folder, path, accepted, files, overwritten };
             resumed(&done, &Style::plain("/h"))
         };
-        assert_eq!(done(true, 5000), "/f goes on: 5,000 files are deleted on every device");
-        assert_eq!(done(false, 1), "/f goes on: 1 file comes back on every device");
+        assert_eq!(done(true, 5000, 0), "/f goes on: 5,000 files are deleted on every device");
+        assert_eq!(done(true, 1, 1), "/f goes on: 1 file is overwritten on every device");
+        let both = "/f goes on: 2 files are deleted and 1 file is overwritten on every device";
+        assert_eq!(done(true, 3, 1), both);
+        assert_eq!(done(false, 1, 0), "/f goes on: 1 file comes back on every device");
     }
 
     #[test]
