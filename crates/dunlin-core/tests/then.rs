@@ -179,6 +179,75 @@ fn a_file_that_is_written_all_the_time_joins_nothing() {
 }
 
 #[test]
+fn many_files_that_are_written_all_the_time_hide_no_mistake() {
+    let mut d = Device::new("a");
+    for i in 0..40 {
+        file(&mut d, &format!("f{i}"), "at first");
+    }
+    let mut now = 1000;
+    let log = |d: &mut Device, now: &mut u64, times: usize| {
+        for _ in 0..times {
+            *now += 15;
+            for i in 0..12 {
+                file(d, &format!("log{i}"), &now.to_string());
+            }
+            known_at(d, *now);
+        }
+    };
+    log(&mut d, &mut now, 1);
+    now += 1000;
+    log(&mut d, &mut now, 40);
+    let undo = |d: &Device| {
+        let burst = last_burst(&d.index, 10, 60, None).unwrap().unwrap().selection;
+        let back = select(&d.index, &burst).unwrap().back;
+        let mut paths: Vec<_> = back.iter().map(|b| b.path.to_string()).collect();
+        paths.sort();
+        paths
+    };
+    let some = |name: &str, some: std::ops::Range<usize>| {
+        let mut paths: Vec<_> = some.map(|i| format!("{name}{i}")).collect();
+        paths.sort();
+        paths
+    };
+    assert_eq!(undo(&d), some("log", 0..12), "nothing else was done");
+    // They go on for long after it; so they do before.
+    for i in 0..15 {
+        file(&mut d, &format!("f{i}"), "a mistake");
+    }
+    known_at(&mut d, now);
+    log(&mut d, &mut now, 40);
+    assert_eq!(undo(&d), some("f", 0..15));
+    for i in 15..30 {
+        d.disk.remove(&p(&format!("f{i}")));
+    }
+    now += 2;
+    known_at(&mut d, now);
+    log(&mut d, &mut now, 40);
+    assert_eq!(undo(&d), some("f", 15..30));
+    // What was done before they began is older than they are.
+    now += 1000;
+    log(&mut d, &mut now, 40);
+    assert_eq!(undo(&d), some("log", 0..12));
+}
+
+#[test]
+fn a_mass_change_in_many_rounds_is_one() {
+    let mut d = Device::new("a");
+    for i in 0..30 {
+        file(&mut d, &format!("f{i}"), "at first");
+    }
+    known_at(&mut d, 1);
+    for round in 0..6 {
+        // Half of them are gone over again and again.
+        for i in 0..if round == 2 { 30 } else { 15 } {
+            file(&mut d, &format!("f{i}"), &format!("round {round}"));
+        }
+        known_at(&mut d, 1000 + 10 * round);
+    }
+    assert_eq!(count(&d), Some((30, 30)));
+}
+
+#[test]
 fn a_slow_mass_change_is_one() {
     // A delete of 2,000 files takes a minute; a busy file beside it is none of it.
     let mut d = Device::new("a");

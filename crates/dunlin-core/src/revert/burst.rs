@@ -39,6 +39,8 @@ struct Run {
     reaches: Moment,
     /// When its newest was.
     ends: Moment,
+    /// Nothing but things that are written to all the time.
+    steady: bool,
 }
 
 /// One change.
@@ -50,10 +52,20 @@ struct One {
 
 impl Run {
     /// Whether the two were one go. Edits and deletes of one are recorded apart: a delete is believed only after a while.
+    /// What is written to all the time is part of that only if it was not before, nor after.
     fn goes_with(&self, its: Kind, other: &Run, kind: Kind, gap: u64) -> bool {
+        if self.steady && !other.steady && !self.is_within(other, gap) {
+            return false;
+        }
         let mass = |kind: Kind| matches!(kind, Kind::Changed | Kind::Deleted);
         let at_once = self.from < other.to && other.from < self.to;
         at_once || (mass(its) && mass(kind) && self.is_near(other, gap))
+    }
+
+    /// Whether it began and ended no more than `gap` seconds before and after the other.
+    fn is_within(&self, other: &Run, gap: u64) -> bool {
+        self.reaches.running.saturating_add(gap) >= other.reaches.running
+            && self.ends.running <= other.ends.running.saturating_add(gap)
     }
 
     /// Whether no more than `gap` seconds lie between the two.
@@ -69,7 +81,8 @@ type Sort = (Result<DeviceId, Incarnation>, Kind);
 /// The newest run of changes of one kind by one device, with at most `gap` seconds between one and the next, that
 /// took away, brought back or altered at least `least` things; with the runs of other kinds, as large, that are no
 /// further from it: edits are found at once, and deletes a moment later. Whoever is not in `by` is left out. What was
-/// merely added does not count, and is no part of it. Nor does a file that is written all the time join what else was done.
+/// merely added does not count, and is no part of it. Nor does a file that is written all the time join what else was done;
+/// many such files are what is meant only if nothing else was since they began.
 pub fn last_burst(
     view: &dyn View,
     least: usize,
@@ -105,18 +118,22 @@ pub fn last_burst(
         }
         end = start;
         // Whoever came later counts; one that still grows may yet become large enough.
-        let best = newest(&done, least).map(|(_, run)| run.to);
-        let older = |all: &Vec<One>, best: u64| all.first().is_none_or(|one| one.seq < best);
-        if best.is_some_and(|best| going.values().all(|all| older(all, best))) {
+        let best = newest(&done, least, gap).map(|(_, run)| run);
+        let older = |all: &Vec<One>, best: &Run| all.first().is_none_or(|one| one.seq < best.to);
+        let far = |best: &Run| moment(start).running.saturating_add(gap) < best.reaches.running;
+        let is_last = |best: &Run| !best.steady || far(best);
+        if best.is_some_and(|best| is_last(best) && going.values().all(|all| older(all, best))) {
             break;
         }
     }
     let left =
         going.into_iter().flat_map(|(sort, all)| parts(all, gap).into_iter().map(move |run| (sort, run)));
     done.extend(left);
-    let Some(((who, kind), first)) = newest(&done, least).cloned() else { return Ok(None) };
+    let Some(((who, kind), first)) = newest(&done, least, gap).cloned() else { return Ok(None) };
     let among = |((whose, its), run): &&(Sort, Run)| {
-        *whose == who && run.count >= least && run.goes_with(*its, &first, kind, gap)
+        // Few that are of the same kind are not written to all the time, and were at it, too.
+        let many = run.count >= least || (*its == kind && first.steady && run.is_near(&first, gap));
+        *whose == who && many && run.goes_with(*its, &first, kind, gap)
     };
     let mut burst = Burst {
         selection: Selection {
@@ -171,37 +188,32 @@ pub fn last_of_each(
     Ok(out)
 }
 
-/// The runs that changes make, of which no two are further apart than `gap`, given the newest first. They are cut where
-/// for longer than that only things were changed that are written to all the time, and few of them.
+/// The runs that changes make, of which no two are further apart than `gap`, given the newest first: those of things that
+/// are not written to all the time, and those of so many others within a pause that they are a mass change themselves.
 fn parts(all: Vec<One>, gap: u64) -> Vec<Run> {
-    let links = links(&all, gap);
-    let run = |some: &[One]| {
-        let (newest, oldest) = (some.first()?, some.last()?);
-        let things: BTreeSet<NodeId> = some.iter().map(|o| o.node).collect();
-        let (from, to) = (oldest.seq, newest.seq + 1);
-        Some(Run { from, to, count: things.len(), reaches: oldest.at, ends: newest.at })
-    };
-    let mut out = Vec::new();
-    let mut begun: Option<(usize, usize)> = None;
-    for i in links.iter().enumerate().filter(|(_, links)| **links).map(|(i, _)| i) {
-        begun = match begun {
-            Some((first, last)) if all[last].at.running.saturating_sub(all[i].at.running) <= gap => {
-                Some((first, i))
-            }
-            before => {
-                out.extend(before.and_then(|(first, last)| run(&all[first..=last])));
-                Some((i, i))
-            }
-        };
-    }
-    out.extend(begun.and_then(|(first, last)| run(&all[first..=last])));
-    // Nothing but that: then this is all there is.
-    if out.is_empty() { run(&all).into_iter().collect() } else { out }
+    let busy = busy(&all, gap);
+    let many = many(&all, &busy, gap);
+    let mut out = runs(&all, gap, false, |i| !busy[i]);
+    out.extend(runs(&all, gap, true, |i| many[i]));
+    // Nothing but few such: then this is all there is.
+    if out.is_empty() { runs(&all, u64::MAX, true, |_| true) } else { out }
 }
 
-/// Which of the changes say that something went on: those of things that are not written to all the time, and
-/// those of so many things within a pause that they are a mass change themselves.
-fn links(all: &[One], gap: u64) -> Vec<bool> {
+/// The runs of those that are meant, cut where for longer than `gap` there was none.
+fn runs(all: &[One], gap: u64, steady: bool, meant: impl Fn(usize) -> bool) -> Vec<Run> {
+    let run = |some: &[One], meant: &[usize]| {
+        let (newest, oldest) = (some.first()?, some.last()?);
+        let things: BTreeSet<NodeId> = meant.iter().map(|i| all[*i].node).collect();
+        let (from, to) = (oldest.seq, newest.seq + 1);
+        Some(Run { from, to, count: things.len(), reaches: oldest.at, ends: newest.at, steady })
+    };
+    let meant: Vec<usize> = (0..all.len()).filter(|i| meant(*i)).collect();
+    let parts = meant.chunk_by(|a, b| all[*a].at.running.saturating_sub(all[*b].at.running) <= gap);
+    parts.filter_map(|part| run(&all[*part.first()?..=*part.last()?], part)).collect()
+}
+
+/// Which of the changes are of things that are written to all the time.
+fn busy(all: &[One], gap: u64) -> Vec<bool> {
     let mut times: BTreeMap<NodeId, Vec<u64>> = BTreeMap::new();
     for one in all.iter().rev() {
         let of = times.entry(one.node).or_default();
@@ -216,12 +228,16 @@ fn links(all: &[One], gap: u64) -> Vec<bool> {
         let from = of.partition_point(near);
         of.len() - from >= BUSY && of[from + BUSY - 1] <= now.saturating_add(span)
     };
-    let mut out: Vec<bool> = all.iter().map(|one| !busy(one)).collect();
-    // Those that are: how often each is among those of one pause, which begins ever further back.
+    all.iter().map(busy).collect()
+}
+
+/// Which of those are of so many things within a pause that they are a mass change themselves.
+fn many(all: &[One], busy: &[bool], gap: u64) -> Vec<bool> {
+    let mut out = alloc::vec![false; all.len()];
+    // How often each is among those of one pause, which begins ever further back.
     let (mut among, mut pause) = (BTreeMap::<NodeId, usize>::new(), VecDeque::<usize>::new());
     let mut marked = 0;
-    let all_busy: Vec<usize> = (0..all.len()).filter(|i| !out[*i]).collect();
-    for i in all_busy {
+    for i in (0..all.len()).filter(|i| busy[*i]) {
         let begins = all[i].at.running.saturating_add(gap);
         while let Some(newest) = pause.front().copied().filter(|newest| all[*newest].at.running > begins) {
             pause.pop_front();
@@ -236,13 +252,22 @@ fn links(all: &[One], gap: u64) -> Vec<bool> {
         *among.entry(all[i].node).or_default() += 1;
         if among.len() >= MASS {
             let first = pause.front().map_or(i, |first| *first);
-            out[first.max(marked)..=i].fill(true);
+            (first.max(marked)..=i).filter(|i| busy[*i]).for_each(|i| out[i] = true);
             marked = i + 1;
         }
     }
     out
 }
 
-fn newest(runs: &[(Sort, Run)], least: usize) -> Option<&(Sort, Run)> {
-    runs.iter().filter(|(_, run)| run.count >= least).max_by_key(|(_, run)| run.to)
+/// The newest of the runs that are large enough. One of things that are written to all the time is not, if another one ended
+/// since it began, or no more than `gap` seconds before that.
+fn newest(runs: &[(Sort, Run)], least: usize, gap: u64) -> Option<&(Sort, Run)> {
+    let last = |steady: bool| {
+        let some = runs.iter().filter(move |(_, run)| run.count >= least && run.steady == steady);
+        some.max_by_key(|(_, run)| run.to)
+    };
+    let (Some(steady), Some(other)) = (last(true), last(false)) else { return last(true).or(last(false)) };
+    let since = steady.1.reaches.running;
+    let yields = other.1.to > steady.1.to || other.1.ends.running.saturating_add(gap) >= since;
+    Some(if yields { other } else { steady })
 }
