@@ -156,6 +156,9 @@ pub enum Message {
         /// Whether it is scanning, or knows of changes on its disk that are not in the index yet.
         #[n(3)]
         busy: bool,
+        /// Whether it holds deletes or edits until a person decides.
+        #[cbor(n(4), default)]
+        held: bool,
     },
     /// The sender does not share this folder (any more).
     #[n(6)]

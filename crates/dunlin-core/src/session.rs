@@ -26,6 +26,8 @@ pub struct Standing {
     pub need: u64,
     /// Whether it is still looking at its disk, or halted.
     pub busy: bool,
+    /// Whether it holds deletes or edits until a person decides.
+    pub held: bool,
 }
 
 /// What is known of a peer of a folder.
@@ -103,8 +105,8 @@ impl Outgoing {
             return Ok(None);
         }
         self.said = Some(standing);
-        let Standing { digest, need, busy } = standing;
-        Ok(Some(Message::Status { folder: self.folder, digest, need, busy }))
+        let Standing { digest, need, busy, held } = standing;
+        Ok(Some(Message::Status { folder: self.folder, digest, need, busy, held }))
     }
 
     /// The rows changed since that the peer does not have from itself; how far they reach; whether
@@ -267,7 +269,7 @@ mod tests {
     }
 
     fn standing(view: &dyn View) -> Standing {
-        Standing { digest: view.totals().unwrap().digest, need: 0, busy: false }
+        Standing { digest: view.totals().unwrap().digest, need: 0, busy: false, held: false }
     }
 
     /// Tells `to` everything; returns how many messages with rows, and rows, it took.
@@ -352,10 +354,13 @@ mod tests {
 
     #[test]
     fn in_sync_takes_equal_digests_no_need_rest_and_an_acknowledgement() {
-        let known = Known { standing: Some(Standing { digest: [1; 4], need: 0, busy: false }), acked: 7 };
+        let known = Known {
+            standing: Some(Standing { digest: [1; 4], need: 0, busy: false, held: false }),
+            acked: 7,
+        };
         assert!(known.in_sync([1; 4], 7));
         let but = |s: Standing| Known { standing: Some(s), ..known }.in_sync([1; 4], 7);
-        let s = Standing { digest: [1; 4], need: 0, busy: false };
+        let s = Standing { digest: [1; 4], need: 0, busy: false, held: false };
         assert!(!but(Standing { digest: [2; 4], ..s }) && !but(Standing { need: 1, ..s }));
         assert!(!but(Standing { busy: true, ..s }) && !known.in_sync([1; 4], 8));
         assert!(!Known { standing: None, ..known }.in_sync([1; 4], 7));

@@ -296,6 +296,7 @@ fn what_is_held_is_remembered() {
         bytes: 11,
         from: Some(12),
         several: true,
+        upto: 13,
         ..Held::default()
     };
     work(&mut b, |w| w.hold(Some(&all)));

@@ -157,6 +157,10 @@ impl Host for Folder {
         self.end_exchanges();
     }
 
+    fn is_held_elsewhere(&self) -> bool {
+        !self.holding().is_empty()
+    }
+
     fn braked(&self, held: Option<&Held>) {
         match held {
             Some(held) => {
@@ -290,6 +294,25 @@ impl Folder {
             "dunlin resume {called} --accept lets them happen, --reject takes them back; dunlin status says more"
         );
         Some(ApiError::failed(format!("the folder is halted: {why}"), hint))
+    }
+
+    /// The connected members that hold deletes or edits until a person decides, by their names.
+    pub(crate) fn holding(&self) -> Vec<String> {
+        let members = self.members.borrow().clone();
+        let peers = lock(&self.peers);
+        let holds = |peer: &PeerFolder| lock(&peer.known).standing.is_some_and(|standing| standing.held);
+        let holding = peers.iter().filter(|(_, peer)| holds(peer));
+        holding.filter_map(|(device, _)| members.get(device).cloned()).collect()
+    }
+
+    /// Why what was changed last cannot be told: a connected member holds what is newer.
+    pub(crate) fn undecided_elsewhere(&self) -> Option<ApiError> {
+        let holding = self.holding();
+        let all: Vec<String> = holding.iter().map(|name| format!("\"{name}\"")).collect();
+        let what = format!("what was changed last is held on {} until a person decides", all.join(" and "));
+        let hint = "dunlin resume --accept or --reject there decides about that; dunlin undo --since TIME says \
+                    what is meant beside it";
+        (!all.is_empty()).then(|| ApiError::failed(what, hint))
     }
 
     /// The other members that are not connected, by their names.

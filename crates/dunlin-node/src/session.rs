@@ -387,8 +387,8 @@ impl Session {
                 lock(&exchange.peer.known).acked = received;
                 folder.raise();
             }
-            Message::Status { digest, need, busy, .. } => {
-                lock(&exchange.peer.known).standing = Some(Standing { digest, need, busy });
+            Message::Status { digest, need, busy, held, .. } => {
+                lock(&exchange.peer.known).standing = Some(Standing { digest, need, busy, held });
                 folder.raise();
             }
             Message::Statements { statements, .. } => {

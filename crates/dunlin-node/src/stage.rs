@@ -22,6 +22,7 @@ use dunlin_core::ids::ContentId;
 use dunlin_core::path::{CONTROL_DIR, Name, RelPath};
 use std::collections::BTreeSet;
 use std::io;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -44,8 +45,8 @@ pub struct Stage {
     strands: AtomicBool,
     counter: AtomicU64,
     history: Mutex<history::Known>,
-    /// The number from which on nothing in the history yields.
-    spared: AtomicU64,
+    /// The numbers under which nothing in the history yields.
+    spared: Mutex<Range<u64>>,
 }
 
 /// A path below `.dunlin`; the parts are ours and always names.
@@ -79,7 +80,7 @@ impl Stage {
         let counter = AtomicU64::new(start_number(disk.as_ref()));
         let (used, strands) = (AtomicBool::new(true), AtomicBool::new(true));
         let (whole, lent, claims, history) = Default::default();
-        let spared = AtomicU64::new(u64::MAX);
+        let spared = Mutex::new(0..0);
         let stage = Stage { disk, whole, lent, claims, used, strands, counter, history, spared };
         stage.recover()?;
         stage.look_for_stranded()?;

@@ -56,15 +56,14 @@ fn none_are_held(nodes: &[&Node]) {
     }
 }
 
+/// Seconds since 1970.
+fn seconds() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()
+}
+
 /// From now on a brake trips for 20 files already.
 fn with_a_tight_brake(node: &mut Node) {
-    node.stop();
-    let id = fs::read_dir(node.home.join("folders")).unwrap().next().unwrap().unwrap().path();
-    let path = id.join("folder.json");
-    let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-    config["brake"] = serde_json::json!({"files": 20});
-    fs::write(path, config.to_string()).unwrap();
-    node.run();
+    node.set("brake", &serde_json::json!({"files": 20}));
 }
 
 #[test]
@@ -102,6 +101,9 @@ fn what_is_asked_while_deletes_are_held_names_them() {
     }
     // An earlier mass change, which nobody means.
     let before = settle("before", &[&a, &b, &c]);
+    // The journal knows seconds.
+    let since = format!("@{}", seconds());
+    std::thread::sleep(std::time::Duration::from_millis(1100));
     (0..15).for_each(|i| write(a.path(file(i)), format!("edited {i}")));
     let edited = settle("edited", &[&a, &b, &c]);
     fs::remove_dir_all(a.path("d")).unwrap();
@@ -121,6 +123,13 @@ fn what_is_asked_while_deletes_are_held_names_them() {
         assert!(!err.contains("nothing to undo") && !err.contains("as it was"), "{err}");
     }
     assert_eq!(differences(&tree(&b.dir), &edited), Vec::<String>::new(), "nothing came of it");
+    // Nor does another device take for the last change what is older than what is held.
+    for node in [&b, &c] {
+        for args in [&["undo"][..], &["undo", "--dry-run"], &["undo", "--by", "a"]] {
+            refused(node, args, &["what was changed last is held on \"a\"", "resume", "--since"]);
+        }
+        assert_eq!(json(node, &["undo", "--since", &since, "--dry-run"])["count"], 15);
+    }
     assert_eq!(a.asks(&["resume", "--reject"]).0, 0);
     assert_eq!(differences(&settle("rejected", &[&a, &b, &c]), &edited), Vec::<String>::new());
     let undone = json(&a, &["undo"]);
@@ -261,7 +270,7 @@ fn a_restore_ends_when_the_last_holder_goes_and_what_is_missing_comes_with_it() 
 #[test]
 fn what_had_a_path_then_is_had_by_it_again() {
     let (_temp, a, b, c) = three();
-    let at = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let at = seconds();
     // The journal knows seconds.
     std::thread::sleep(std::time::Duration::from_millis(1100));
     let before = tree(&a.dir);
@@ -295,7 +304,7 @@ fn what_had_a_path_then_is_had_by_it_again() {
 #[test]
 fn what_an_undo_would_do_is_said_of_each_thing_with_whose_it_was() {
     let (_temp, a, b, c) = three();
-    let at = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let at = seconds();
     // The journal knows seconds.
     std::thread::sleep(std::time::Duration::from_millis(1100));
     let before = tree(&a.dir);

@@ -53,12 +53,15 @@ pub struct Held {
     /// What these held, in bytes.
     #[cbor(n(10), default)]
     pub bytes: u64,
-    /// The number from which on nothing in the history yields meanwhile.
+    /// The number from which on nothing in the history yields meanwhile …
     #[cbor(n(11), default)]
     pub from: Option<u64>,
     /// They are of more than one device.
     #[cbor(n(12), default)]
     pub several: bool,
+    /// … up to this one, which it was when they were held.
+    #[cbor(n(13), default)]
+    pub upto: u64,
 }
 
 impl Held {

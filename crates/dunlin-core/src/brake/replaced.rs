@@ -10,6 +10,7 @@ use crate::rows::{Rows, Totals};
 use crate::state::Content;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
+use core::ops::Range;
 use core::time::Duration;
 
 /// So many files that were replaced are known; the others count as long as they are pending.
@@ -79,6 +80,14 @@ struct Pending {
     new: u64,
 }
 
+/// From the first number of both to the last.
+pub fn hull(a: Option<Range<u64>>, b: Option<Range<u64>>) -> Option<Range<u64>> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.start.min(b.start)..a.end.max(b.end)),
+        (a, b) => a.or(b),
+    }
+}
+
 impl Brake {
     /// What is put into the history from now on gets this number, or a higher one.
     pub fn numbers(&mut self, now: Duration, number: u64) {
@@ -124,17 +133,17 @@ impl Brake {
         numbers.iter().take_while(old).last().or(numbers.front()).map(|(_, number)| *number)
     }
 
-    /// The number from which on nothing in the history yields: while deletes or replacements are held, what was put there
-    /// since a minute before; and as soon as there are so many that they may be the first of too many, that of the last minute.
-    pub fn spares(&self, now: Duration, totals: &Totals, held: Option<&Held>) -> Option<u64> {
-        if let Some(held) = held.filter(|held| held.holds()) {
-            return held.from;
-        }
+    /// The numbers under which nothing in the history yields: while deletes or replacements are held, what was put there in the
+    /// minute before that; and as soon as there are so many that they may be the first of too many, what was in the last one.
+    pub fn spares(&self, now: Duration, totals: &Totals, held: Option<&Held>) -> Option<Range<u64>> {
         let pending = totals.removals.saturating_add(totals.replaces);
         let deleted = self.recent(now).map(|d| d.files).sum::<u64>();
         let done = deleted.saturating_add(self.replaced.recent(now).count() as u64);
         let may_trip = self.limits.percent < 100 || self.limits.most.is_some();
-        if may_trip && self.waits(pending.saturating_add(done)) { self.begins(now) } else { None }
+        let waits = may_trip && self.waits(pending.saturating_add(done));
+        let last = self.begins(now).filter(|_| waits).map(|from| from..u64::MAX);
+        let held = held.filter(|held| held.holds());
+        hull(last, held.and_then(|held| Some(held.from?..held.upto)))
     }
 
     /// Whether too many files go in the sense of [`Brake::trips`] if those count that are to be replaced and cannot be

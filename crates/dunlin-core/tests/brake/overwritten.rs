@@ -105,13 +105,13 @@ fn what_was_replaced_within_the_minute_counts_with_what_is_still_to_be() {
     assert!(brake.replacing(ms(60_500)).is_empty());
     // What the history got meanwhile does not yield, if there may be too much of it.
     let few = Totals::default();
-    assert_eq!(brake.spares(ms(1000), &few, None), Some(70));
+    assert_eq!(brake.spares(ms(1000), &few, None), Some(70..u64::MAX));
     let usual = Brake::new(Limits::default());
     assert_eq!(usual.spares(ms(1000), &totals, None), None, "few");
-    assert_eq!(brake.spares(ms(60_200), &few, None), Some(70));
+    assert_eq!(brake.spares(ms(60_200), &few, None), Some(70..u64::MAX));
     assert_eq!(brake.spares(ms(60_600), &few, None), None);
-    let held = Held { deletes: 5, from: Some(7), ..Held::default() };
-    assert_eq!(brake.spares(ms(90_000), &few, Some(&held)), Some(7));
+    let held = Held { deletes: 5, from: Some(7), upto: 9, ..Held::default() };
+    assert_eq!(brake.spares(ms(90_000), &few, Some(&held)), Some(7..9));
     brake.clear();
     assert_eq!(brake.spares(ms(1000), &totals, None), None);
 }

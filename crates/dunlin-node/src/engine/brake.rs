@@ -13,6 +13,7 @@ use dunlin_core::kv::{Read, View};
 use dunlin_core::rows::{Position, Rows, Totals};
 use dunlin_core::tree::Work;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 /// Why a decision cannot be carried out.
@@ -52,6 +53,8 @@ pub(super) struct Braking {
     counted: (u64, u64),
     /// When it is looked for room for what held replacements would put into the history.
     pub(super) look_again: Option<Instant>,
+    /// While a member holds something: since when that is known, and under which numbers nothing in the history yields for it.
+    pub(super) elsewhere: Option<(Duration, Range<u64>)>,
     pub(super) held: Option<Held>,
     /// What is held is to be counted anew.
     pub(super) recount: bool,
@@ -73,6 +76,7 @@ impl Braking {
             heard: 0,
             counted: (0, 0),
             look_again: None,
+            elsewhere: None,
             held: held(view)?,
             recount: true,
             relieved: false,
@@ -178,6 +182,7 @@ impl Engine {
             here: most == own,
             several: who.len() > 1,
             from: before.from.or(brake.begins(now)),
+            upto: self.folder.stage.number(),
             ..before
         };
         if !held.holds_deletes() {

@@ -50,7 +50,8 @@ impl Pulse {
 
     /// The same, as peers are told.
     pub fn standing(&self) -> Standing {
-        Standing { digest: self.totals.digest, need: self.need(), busy: self.busy() }
+        let held = self.brake.as_ref().is_some_and(Held::holds);
+        Standing { digest: self.totals.digest, need: self.need(), busy: self.busy(), held }
     }
 }
 
@@ -150,6 +151,10 @@ pub trait Host: Send + Sync {
     fn is_everybody(&self, met: &BTreeSet<DeviceId>) -> bool;
     /// The tree of this disk and the members' are one now.
     fn united(&self);
+    /// Whether a member that is connected holds something until a person decides.
+    fn is_held_elsewhere(&self) -> bool {
+        false
+    }
     /// Deletes are held from now on; or none are any more.
     fn braked(&self, held: Option<&Held>);
     /// A person accepted these deletes: all members are to know. Durable when it returns; else why not.

@@ -6,7 +6,7 @@ use super::Engine;
 use crate::disk::is_full;
 use crate::site::Site;
 use crate::store::Snapshot;
-use dunlin_core::brake::{Held, History, Room, absent_files};
+use dunlin_core::brake::{Held, History, Room, WINDOW, absent_files, hull};
 use dunlin_core::ids::{ContentId, DotRange};
 use dunlin_core::kv::Read;
 use dunlin_core::plan::{Action, Step};
@@ -88,11 +88,22 @@ impl Engine {
         self.braking.brake.has_room(snapshot, held, &asked)
     }
 
-    /// Says from which number on nothing in the history yields to what comes in.
-    pub(super) fn spare(&self, totals: &Totals) {
-        let now = self.braking.time(self.now);
-        let from = self.braking.brake.spares(now, totals, self.braking.held.as_ref());
-        self.folder.stage.spare_from(from);
+    /// Says what of the history yields to nothing that comes in.
+    pub(super) fn spare(&mut self, totals: &Totals) {
+        let (now, number) = (self.braking.time(self.now), self.folder.stage.number());
+        let begins = self.braking.brake.begins(now).unwrap_or(number);
+        self.braking.elsewhere = match (self.host.is_held_elsewhere(), self.braking.elsewhere.take()) {
+            (false, _) => None,
+            // What it holds is about what came in lately, here too, or is on its way.
+            (true, None) => Some((now, begins..u64::MAX)),
+            (true, Some((since, some))) if some.end == u64::MAX && now.saturating_sub(since) >= WINDOW => {
+                Some((since, some.start..number))
+            }
+            (true, known) => known,
+        };
+        let elsewhere = self.braking.elsewhere.as_ref().map(|(_, numbers)| numbers.clone());
+        let here = self.braking.brake.spares(now, totals, self.braking.held.as_ref());
+        self.folder.stage.spare(hull(here, elsewhere).unwrap_or(0..0));
     }
 
     /// Steps are about to be carried out: what they replace or remove gets numbers from here on.

@@ -46,6 +46,10 @@ pub(super) async fn undo(
     if let Some(held) = folder.undecided() {
         return Err(held);
     }
+    // So it is where another device holds it, unless it is said what is meant.
+    if let Some(held) = folder.undecided_elsewhere().filter(|_| request.since.is_none()) {
+        return Err(held);
+    }
     let names = Names::new(shared, &folder);
     let Meant { by, between, back, left, blame, again: rest } =
         block_in_place(|| meant(&folder, &names, &request))?;

@@ -7,6 +7,7 @@ use dunlin_core::path::{Name, RelPath};
 use dunlin_core::plan::Lacked;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::ops::Range;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
@@ -158,15 +159,16 @@ impl Stage {
         self.counter.fetch_max(given.saturating_add(1), Ordering::Relaxed);
     }
 
-    /// What is kept under this number or a higher one does not yield, until another one is said; none: all may.
-    pub fn spare_from(&self, number: Option<u64>) {
-        self.spared.store(number.unwrap_or(u64::MAX), Ordering::Release);
+    /// What is kept under these numbers does not yield, until others are said.
+    pub fn spare(&self, numbers: Range<u64>) {
+        *self.spared.lock().unwrap_or_else(PoisonError::into_inner) = numbers;
     }
 
     /// Whether an entry may go when something has to: it is not lacked, nor one of those that stay for now.
     pub(super) fn may_go(&self, name: &Name, lacked: &Lacked) -> bool {
-        let spared = self.spared.load(Ordering::Acquire);
-        !is_lacked(name, lacked) && number_in(name).is_none_or(|number| number < spared)
+        // Replaced as a whole: a panic elsewhere leaves it right.
+        let spared = self.spared.lock().unwrap_or_else(PoisonError::into_inner);
+        !is_lacked(name, lacked) && number_in(name).is_none_or(|number| !spared.contains(&number))
     }
 
     /// Removes what was kept under numbers below `before`, then the oldest until the rest takes no more than this
@@ -267,10 +269,11 @@ mod tests {
         keep("before");
         let from = stage.number();
         ["one", "two"].iter().for_each(|name| keep(name));
-        stage.spare_from(Some(from));
+        stage.spare(from..stage.number());
+        keep("after");
         stage.age(u64::MAX, 0, &Lacked::default()).unwrap();
         assert_eq!(count(), 2);
-        stage.spare_from(None);
+        stage.spare(0..0);
         stage.age(u64::MAX, 0, &Lacked::default()).unwrap();
         assert_eq!(count(), 0);
     }

@@ -170,8 +170,8 @@ impl Flock {
             }
             Message::Statements { statements, .. } => self.hear_releases(to, &statements),
             Message::Ack { received, .. } => self.links.end(to, from).known.acked = received,
-            Message::Status { digest, need, busy, .. } => {
-                self.links.end(to, from).known.standing = Some(Standing { digest, need, busy });
+            Message::Status { digest, need, busy, held, .. } => {
+                self.links.end(to, from).known.standing = Some(Standing { digest, need, busy, held });
             }
             Message::Contents { contents, .. } => {
                 let Some(life) = &self.devices[to].life else { return };

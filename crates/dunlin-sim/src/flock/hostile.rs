@@ -139,7 +139,7 @@ impl Flock {
     fn tells_the_liar(&mut self, liar: usize, to: usize) -> Read<()> {
         let (Some(life), liar) = (&self.devices[to].life, &mut self.liars[liar]) else { return Ok(()) };
         let snapshot = life.site.store.snapshot()?;
-        let standing = Standing { digest: [0; 4], need: 0, busy: true };
+        let standing = Standing { digest: [0; 4], need: 0, busy: true, held: false };
         let mut heard = Vec::new();
         if let Some(ear) = &mut liar.ears[to] {
             while let Some(message) = ear.outgoing.next(&snapshot, standing)? {
