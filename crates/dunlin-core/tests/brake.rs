@@ -401,6 +401,21 @@ fn what_appears_on_the_disk_is_young_if_it_was_nowhere_before() {
 }
 
 #[test]
+fn what_is_met_again_before_it_is_removed_is_as_old_as_it_was() {
+    let ([mut a, mut b], _) = pair(6);
+    remove_all(&mut a);
+    b.hear(&a.rows());
+    let (before, mut brake) = (b.clone(), Brake::new(Limits::default()));
+    brake.knows(true);
+    // Its removal failed halfway: it was taken out and put back.
+    let seen = b.disk.seen(&path("1"));
+    let at = plan_position(&b, &path("1")).unwrap();
+    let met = [Observation { at: at.clone(), seen }];
+    brake.saw(Duration::ZERO, &before.index, &b.index, &met).unwrap();
+    assert!(!brake.is_young(b.index.local(&at).unwrap().unwrap().node));
+}
+
+#[test]
 fn what_is_heard_of_is_young_if_nothing_was_known_of_it() {
     let ([mut a, b], _) = pair(4);
     a.disk.create(&path("new"), Body::File(b"new".to_vec()));

@@ -40,7 +40,9 @@ impl Brake {
     ) -> Read<()> {
         for o in seen.iter().filter(|o| matches!(o.seen, Seen::File(..) | Seen::Link(..))) {
             let Some(row) = after.local(&o.at)?.filter(|_| self.young.known) else { continue };
-            if before.node(row.node)?.is_none_or(|was| !was.state.alive()) {
+            // One that is to be removed, and is met because that failed halfway, is as old as it was.
+            let was_there = before.local(&o.at)?.is_some_and(|was| was.node == row.node);
+            if !was_there && before.node(row.node)?.is_none_or(|was| !was.state.alive()) {
                 self.made(now, row.node);
             }
         }
