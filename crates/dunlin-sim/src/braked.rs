@@ -1,5 +1,6 @@
 //! The brake holds: no device carries out or tells a mass delete that nobody accepted.
 
+use crate::evidence::counted;
 use crate::kept::is_own;
 use crate::links::{MS, Time};
 use crate::world::{World, after};
@@ -41,6 +42,7 @@ impl World {
             self.machines[device].deletes.clear();
         }
         self.note_made(device, before, &after, changes)?;
+        self.note_rejected(device, before, &after, changes)?;
         let mut deleted = Vec::new();
         for key in changes.iter().filter(|(k, v)| k.first() == Some(&b'l') && v.is_none()).map(|(k, _)| k) {
             let Some(at) = crate::world::position(key) else { continue };
@@ -57,6 +59,33 @@ impl World {
         }
         let files = after.totals()?.files;
         self.count(device, deleted, files);
+        Ok(())
+    }
+
+    /// Edits that a person rejects are let go of by who saw them held, and what was there may show once more.
+    fn note_rejected(
+        &mut self,
+        device: usize,
+        before: &dyn View,
+        after: &dyn View,
+        changes: &Changes,
+    ) -> Read<()> {
+        let holds = |view: &dyn View| held(view).map(|h| h.is_some_and(|h| h.holds() && h.replaced > 0));
+        if !holds(before)? || holds(after)? {
+            return Ok(());
+        }
+        for key in changes.iter().filter(|(k, v)| k.first() == Some(&b'n') && v.is_some()).map(|(k, _)| k) {
+            let Some(node) = key.get(1..).and_then(NodeId::from_slice) else { continue };
+            let [was, is] = [before.node(node)?, after.node(node)?].map(|row| {
+                let state = row.map(|row| row.state).unwrap_or_default();
+                state.versions().into_iter().filter_map(|(_, content)| counted(content)).collect::<Vec<_>>()
+            });
+            is.iter().filter(|id| !was.contains(id)).for_each(|id| self.ledger.moved(*id));
+            for id in was.iter().filter(|id| !is.contains(id)) {
+                self.ledger.destroyed(*id);
+                self.ledger.let_go(device, *id);
+            }
+        }
         Ok(())
     }
 

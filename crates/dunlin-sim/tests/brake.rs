@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+use dunlin_sim::disk::Thing;
 use dunlin_sim::masses::script;
 use dunlin_sim::script::Script;
 use dunlin_sim::{rest, run_caught, shrink};
@@ -71,4 +72,37 @@ fn what_a_person_decides_holds_for_all() {
     // It was decided before the last had heard of it.
     ends_with("70000 2 cut 0\n70000 2 cut 1\n81000 1 accept\n91000 2 heal 0\n91000 2 heal 1", 0, &[0]);
     ends_with("70000 2 cut 0\n70000 2 cut 1\n81000 1 reject\n91000 2 heal 0\n91000 2 heal 1", 6, &[0]);
+}
+
+/// Six old files are overwritten on the first device while the disk of the second is full, and then something happens; in
+/// the end all devices show one of the versions, the one that is expected.
+fn overwritten(acts: &str, expected: u64) {
+    for seed in 0..50 {
+        let mut text = format!("flock {seed} 3 1 0 0\n0 1 brake 4\n");
+        (1..=6).for_each(|i| text += &format!("0 0 write m{i} {i}\n"));
+        (0..3).for_each(|device| text += &format!("0 {device} start\n"));
+        text += "65000 1 full\n";
+        (1..=6).for_each(|i| text += &format!("70000 0 write m{i} {}\n", 100 + i));
+        let script: Script = (text + acts + "\n99000 1 room").parse().unwrap();
+        let rest = rest::run(&script);
+        assert_eq!(rest.outcome.broken, None, "seed {seed}:\n{script}");
+        let expected: Vec<String> = (1..=6).map(|i| format!("content {}", expected + i)).collect();
+        for tree in &rest.trees {
+            let first = |thing: &Thing| match thing {
+                Thing::File { bytes, .. } => String::from_utf8_lossy(bytes).lines().next().map(str::to_owned),
+                _ => None,
+            };
+            let shown: Vec<String> = tree.values().filter_map(first).collect();
+            assert_eq!(shown, expected, "seed {seed}:\n{script}");
+        }
+    }
+}
+
+#[test]
+fn edits_that_a_history_has_no_room_for_are_decided_for_all() {
+    overwritten("81000 1 accept", 100);
+    overwritten("81000 1 reject", 0);
+    overwritten("75000 2 kill\n81000 1 reject", 0);
+    // Once there is room nothing has to be decided.
+    overwritten("", 100);
 }

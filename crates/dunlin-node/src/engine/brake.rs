@@ -336,11 +336,21 @@ impl Engine {
         }
     }
 
+    /// A person has decided on what was held: that counts no more.
+    fn decided(&mut self, held: &Held) {
+        if held.holds_deletes() {
+            self.braking.brake.clear();
+        } else {
+            // Deletes of that minute, which were too few, count with others still.
+            self.braking.brake.forget_replaced();
+        }
+    }
+
     /// What is held happens: what vanished is deleted, what was heard may go, and the others need not ask.
     fn accept(&mut self) -> Read<Settled> {
         let snapshot = self.folder.store.snapshot()?;
         let Some(mut held) = self.braking.held.clone() else { return Ok(Settled::default()) };
-        let (mut gone, mut deletes, mut edits) = Default::default();
+        let (before, mut gone, mut deletes, mut edits) = (held.clone(), Vec::new(), Vec::new(), Vec::new());
         if held.holds_deletes() {
             gone = self.still_absent(self.absent.keys().cloned().collect())?;
             deletes = pending(&snapshot)?;
@@ -362,7 +372,7 @@ impl Engine {
             Ok(())
         })?;
         self.braking.held = dunlin_core::brake::held(&self.folder.store.snapshot()?)?;
-        self.braking.brake.clear();
+        self.decided(&before);
         match self.braking.held {
             Some(_) => self.tell_release()?,
             None => self.went(),
@@ -426,7 +436,7 @@ impl Engine {
         self.commit_decided(work, edits)?;
         // What is in the place of a directory stands beside it.
         gone.into_iter().for_each(|at| self.mark(at, Duration::ZERO, false));
-        self.braking.brake.clear();
+        self.decided(&held);
         self.went();
         // Where the history is as short of room, what comes back would be held like what it replaces.
         self.braking.held = dunlin_core::brake::held(&self.folder.store.snapshot()?)?;

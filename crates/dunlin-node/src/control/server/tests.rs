@@ -134,7 +134,10 @@ async fn requests_are_answered() {
     assert!(status.starts_with("HTTP/1.1 200"), "{status}");
     assert!(status.ends_with(r#"{"device":"d","name":"n","folders":[]}"#), "{status}");
     let resumed = node.ask("POST", "/v1/resume", r#"{"accept":true}"#).await;
-    assert!(resumed.ends_with(r#"{"folder":"f","path":"/f","accepted":true,"files":7,"overwritten":0}"#), "{resumed}");
+    assert!(
+        resumed.ends_with(r#"{"folder":"f","path":"/f","accepted":true,"files":7,"overwritten":0}"#),
+        "{resumed}"
+    );
     assert!(node.ask("POST", "/v1/resume", "").await.starts_with("HTTP/1.1 400"));
     let shared = node.ask("POST", "/v1/share", r#"{"path":"/a","path_hex":"2f61ff"}"#).await;
     assert!(shared.contains(r#""path_hex":"2f61ff","ticket":"dunlin1""#), "{shared}");
