@@ -160,13 +160,13 @@ impl Brake {
             return Ok(None);
         }
         let (done, kept) = (self.replaced.recent(now).count() as u64, self.replaced_bytes(now));
-        let with = |count: Count, pending: u64| Count {
+        let with = |count: Count, pending: u64, done: u64| Count {
             replaced: pending.saturating_add(done),
             replaced_done: done,
             ..count
         };
         // Mostly that is enough to know.
-        if !self.trips(&with(self.at_most(totals, now, here), totals.replaces)) {
+        if !self.trips(&with(self.at_most(totals, now, here), totals.replaces, done)) {
             return Ok(None);
         }
         let new = totals.replacing.saturating_add(totals.replaces.saturating_mul(BLOCK));
@@ -175,7 +175,9 @@ impl Brake {
         }
         let met: BTreeSet<NodeId> = self.replaced.recent(now).map(|(node, _)| *node).collect();
         let pending = self.pending_replacements(view, &met, history)?;
-        let all = with(self.exactly(view, totals, now, here)?, pending.files - pending.again);
+        // What is to be replaced once more is one file, and pending.
+        let done = done.saturating_sub(pending.again);
+        let all = with(self.exactly(view, totals, now, here)?, pending.files, done);
         // A few deletes of the same minute are not held with them.
         let edits = Count { deletes: 0, done: 0, ..all };
         let trips = [edits, all].into_iter().find(|count| pending.files > 0 && self.trips(count));

@@ -99,10 +99,16 @@ fn what_was_replaced_within_the_minute_counts_with_what_is_still_to_be() {
     let count = |b: &Device, brake: &Brake, at| {
         brake.overwritten(&b.index, &totals, ms(at), 0, &none).unwrap().map(|c| (c.replaced, c.replaced_done))
     };
-    // Of the ten that are pending one was replaced before.
-    assert_eq!(count(&b, &brake, 1000), Some((10, 1)));
+    // Of the ten that are pending one was replaced before, and is to be once more.
+    assert_eq!(count(&b, &brake, 1000), Some((10, 0)));
     assert_eq!((brake.replacing(ms(1000)), brake.replaced_bytes(ms(1000))), (vec![DotRange::of(dot(3))], 11));
     assert!(brake.replacing(ms(60_500)).is_empty());
+    // So it is if all of them were; and one that is not pending any more counts beside them.
+    let mut again = brake.clone();
+    (0..10).for_each(|i| again.replaced(ms(900), nodes[i], 11, dot(i)));
+    assert_eq!(count(&b, &again, 1000), Some((10, 0)));
+    again.replaced(ms(900), dunlin_core::ids::ROOT, 11, dot(0));
+    assert_eq!(count(&b, &again, 1000), Some((11, 1)));
     // What the history got meanwhile does not yield, if there may be too much of it.
     let few = Totals::default();
     assert_eq!(brake.spares(ms(1000), &few, None), Some(70..u64::MAX));
