@@ -366,6 +366,7 @@ impl Engine {
             Input::Again(what, done) => self.again(&what, done)?,
             Input::Released(all) => self.released(all)?,
             Input::Resume { accept, decided } => self.resume(accept, decided),
+            Input::RootRemoved => self.root_was_removed()?,
             Input::Stop => {}
         }
         Ok(())

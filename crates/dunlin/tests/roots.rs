@@ -105,6 +105,32 @@ fn a_root_made_anew_by_hand_is_united_by_one_command() {
     }
 }
 
+/// `rm -rf` of the folder's own directory takes files first and the marker later: what was believed to be deleted before that
+/// was noticed comes back with the rest. What others deleted stays deleted.
+#[test]
+fn what_went_just_before_the_root_did_comes_back_with_it() {
+    let mut p = Pair::new();
+    // Not young any more: what is there at a start is not.
+    p.a.stop();
+    p.a.run();
+    p.settled("started anew");
+    for path in ["d/0", "d/2", "1", "3"] {
+        fs::remove_file(p.a.path(path)).unwrap();
+    }
+    fs::remove_file(p.b.path("5")).unwrap();
+    let whole = p.settled("told, and carried out by the other");
+    assert!(!p.b.path("d/0").exists() && !p.a.path("5").exists());
+    fs::remove_dir_all(&p.a.dir).unwrap();
+    fs::create_dir(&p.a.dir).unwrap();
+    until_halted(&p.a);
+    assert_eq!(differences(&tree(&p.b.dir), &whole), Vec::<String>::new());
+    unite(&p.a);
+    let all = p.settled("united");
+    let mut expected = p.whole.clone();
+    expected.remove(&b"5"[..]);
+    assert_eq!(differences(&all, &expected), Vec::<String>::new());
+}
+
 #[test]
 fn what_cannot_be_united_is_a_clear_line_and_changes_nothing() {
     let p = Pair::new();

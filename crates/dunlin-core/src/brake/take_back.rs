@@ -41,6 +41,15 @@ impl Work<'_> {
     /// those made by `changes`. Files, links and directories get the place, mode and time they had. What lives again
     /// already stays as it is. Returns how many files and links that were.
     pub fn take_deletes_back(&mut self, changes: &[DotRange]) -> Read<u64> {
+        self.revive_all(changes, true)
+    }
+
+    /// The same of those made by `changes` alone: what was heard and not carried out here happens.
+    pub fn take_deletes_of_back(&mut self, changes: &[DotRange]) -> Read<u64> {
+        self.revive_all(changes, false)
+    }
+
+    fn revive_all(&mut self, changes: &[DotRange], pending: bool) -> Read<u64> {
         let (mut from, mut files) = (vec![Table::Node as u8], 0);
         loop {
             let page = self.tx.range(&from, &after(&[Table::Node as u8]), PAGE)?;
@@ -48,7 +57,7 @@ impl Work<'_> {
             from = [&end[..], &[0]].concat();
             for node in page.iter().filter_map(|(key, _)| key.get(1..).and_then(NodeId::from_slice)) {
                 let Some(row) = self.tx.node(node)? else { continue };
-                files += u64::from(self.revive(node, &row, changes)?);
+                files += u64::from(self.revive(node, &row, changes, pending)?);
             }
         }
         Ok(files)
@@ -83,12 +92,12 @@ impl Work<'_> {
     }
 
     /// Returns whether a file or link lives again.
-    fn revive(&mut self, node: NodeId, row: &NodeRow, changes: &[DotRange]) -> Read<bool> {
+    fn revive(&mut self, node: NodeId, row: &NodeRow, changes: &[DotRange], pending: bool) -> Read<bool> {
         let state = &row.state;
         if state.alive() || state.gone.is_empty() {
             return Ok(false);
         }
-        let pending = self.tx.need(node)?.is_some() && !is_accepted(&self.tx, state)?;
+        let pending = pending && self.tx.need(node)?.is_some() && !is_accepted(&self.tx, state)?;
         let mine = |gone: Dot| pending || changes.iter().any(|r| r.covers(gone));
         let taken: Vec<(Dot, Content)> = state
             .content

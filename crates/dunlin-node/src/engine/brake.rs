@@ -60,6 +60,8 @@ pub(super) struct Braking {
     pub(super) recount: bool,
     /// Deletes were accepted elsewhere: what is left may be few.
     relieved: bool,
+    /// Deletes of the minute before the root was lost, while it is.
+    before_loss: Option<Vec<DotRange>>,
     /// What a person decided, to be carried out once the disk was looked at.
     asked: Vec<(bool, Decided)>,
     /// Why the others could not be told of a release, and when that is tried again.
@@ -80,6 +82,7 @@ impl Braking {
             held: held(view)?,
             recount: true,
             relieved: false,
+            before_loss: None,
             asked: Vec::new(),
             untold: None,
         })
@@ -231,8 +234,12 @@ impl Engine {
             for (_, decided) in std::mem::take(&mut self.braking.asked) {
                 decided(Err(Undecided::Root(why.clone())));
             }
+            if self.braking.before_loss.is_none() {
+                self.braking.before_loss = Some(self.braking.brake.changes(self.braking.time(self.now)));
+            }
             return Ok(());
         }
+        self.braking.before_loss = None;
         if self.braking.untold.as_ref().is_none_or(|(_, at)| self.now >= *at) {
             self.tell_release()?;
         }
@@ -408,6 +415,23 @@ impl Engine {
                 Ok(())
             }
         }
+    }
+
+    /// The root is gone for good, and another directory is taken for it. What was deleted here in the minute before that
+    /// was noticed went with it: whoever removes a directory with all that is in it removes the marker at some time, and
+    /// not first.
+    pub(super) fn root_was_removed(&mut self) -> Read<()> {
+        let Some(changes) = self.braking.before_loss.take() else { return Ok(()) };
+        let snapshot = self.folder.store.snapshot()?;
+        let mut mine = Vec::new();
+        for range in changes {
+            if snapshot.device_of(range.inc)? == Some(self.fresh.0) {
+                mine.push(range);
+            }
+        }
+        let mut work = Work::new(&snapshot);
+        work.take_deletes_of_back(&mine)?;
+        self.commit(work)
     }
 
     /// What is held is not to happen: what vanished is wanted again, and what was heard is taken back.

@@ -123,6 +123,8 @@ pub enum Input {
         /// Called once that is in the index.
         decided: Decided,
     },
+    /// A person says that the root, which is lost, will not come back.
+    RootRemoved,
     /// The end.
     Stop,
 }

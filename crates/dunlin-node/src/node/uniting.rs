@@ -35,6 +35,7 @@ pub(super) async fn unite(shared: &Arc<Shared>, id: FolderId, path: &Path) -> Re
     let mark = dir.join(MARK);
     block_in_place(|| write_atomic(&mark, b"")).map_err(|e| cannot("keep the folder's state", e))?;
     if let Some(folder) = &open {
+        folder.tell(crate::engine::Input::RootRemoved).await;
         folder.tell(crate::engine::Input::Stop).await;
         reopening::close(shared, folder.clone(), "another directory is taken for it".into()).await;
     }
