@@ -140,8 +140,12 @@ impl FolderSpec {
         match self {
             FolderSpec::Only => match (folders.next(), folders.next()) {
                 (Some(_), None) => Ok(0),
-                (Some(_), Some(_)) => {
-                    Err(ApiError::usage("this node has several folders, and none was named", SEE))
+                (Some((_, one)), Some(_)) => {
+                    let one = super::Escaped(one.as_os_str().as_encoded_bytes());
+                    Err(ApiError::usage(
+                        "this node has several folders, and none was named",
+                        format!("name the one that is meant by its path, such as {one}; {SEE}"),
+                    ))
                 }
                 (None, _) => Err(ApiError::failed(
                     "this node has no folder yet",

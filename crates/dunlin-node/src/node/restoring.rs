@@ -129,7 +129,7 @@ pub(super) fn number(folder: &Folder, at: i64) -> Result<u64, ApiError> {
     number_at(&snapshot, at).map_err(|e| unread(&e))?.ok_or_else(|| {
         ApiError::failed(
             "the history on this device does not reach back that far",
-            "dunlin history lists what is known, and since when",
+            "dunlin history lists what is known here; other devices may know more",
         )
     })
 }
