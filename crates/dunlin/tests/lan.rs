@@ -118,7 +118,8 @@ fn sent(lan: &Lan, names: &[&str]) -> u64 {
     names.iter().map(of).sum()
 }
 
-/// Starts a whole flock at the same moment; `DUNLIN_FLOCK=50` for more than a test should take.
+/// Starts a whole flock at the same moment; `DUNLIN_FLOCK=50` for more than a test should take. From 34 on the kernel has to
+/// know more neighbours than it usually does, of all namespaces together: `net.ipv4.neigh.default.gc_thresh3=16384`.
 #[test]
 fn a_whole_flock_that_starts_at_once_connects() {
     if !networks() {
