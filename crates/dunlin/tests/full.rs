@@ -108,7 +108,10 @@ fn somebody_fills_the_disk_in_mid_transfer() {
     let mut tries = 1..10;
     let big = loop {
         let big = noise(tries.next().unwrap(), SIZE);
-        write(a.path("big"), &big);
+        // Whole: an empty one would be placed first, if it is seen before its bytes come.
+        let outside = a.dir.with_extension("big");
+        write(&outside, &big);
+        fs::rename(outside, a.path("big")).unwrap();
         until("the transfer is under way", PATIENCE, || staged_kb(&b) > 2_000 || b.path("big").exists());
         if take_half_of_what_is_to_come(&theirs, SIZE as u64) {
             break big;
