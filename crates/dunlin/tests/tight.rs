@@ -313,7 +313,10 @@ fn what_an_undo_overwrites_is_not_held() {
     settle("overwritten", &flock.all());
     flock.undo_on(1);
     flock.is_back();
-    assert!(flock.nodes[1..].iter().all(|keeper| keeper.events("problem").is_empty()));
+    // Who hears of the edits before they were accepted may hold them for that moment (docs/decisions/0027); nobody had to decide.
+    for keeper in &flock.nodes[1..] {
+        assert_eq!(keeper.folder()["problems"], serde_json::json!([]));
+    }
 }
 
 /// The first of many deletes are carried out everywhere before the brake halts, on the device where they are made if it has
