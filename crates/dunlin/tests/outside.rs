@@ -117,12 +117,15 @@ fn a_directory_is_put_outside_with_what_any_device_kept() {
     let base = temp.path().canonicalize().unwrap();
     let out = base.join("out");
     fs::create_dir(&out).unwrap();
-    fs::create_dir_all(a.path("docs/sub/empty")).unwrap();
+    // Moved in whole: a file that is seen before its bytes came has a version more.
+    let made = base.join("made");
+    fs::create_dir_all(made.join("sub/empty")).unwrap();
     for i in 0..30u32 {
-        write(a.path(format!("docs/f{i}")), format!("file {i}"));
+        write(made.join(format!("f{i}")), format!("file {i}"));
     }
-    write(a.path("docs/sub/deep"), "deep");
-    std::os::unix::fs::symlink("/nowhere", a.path("docs/link")).unwrap();
+    write(made.join("sub/deep"), "deep");
+    std::os::unix::fs::symlink("/nowhere", made.join("link")).unwrap();
+    fs::rename(made, a.path("docs")).unwrap();
     settle("there", &[&a, &b]);
     set_mode(&a.path("docs/sub"), 0o555);
     set_mode(&a.path("docs"), 0o711);
