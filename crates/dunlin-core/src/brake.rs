@@ -2,21 +2,22 @@
 //! Time is told to it; it has no clock.
 //!
 //! A delete of a file or link counts while it is pending (found absent on this disk, or heard and not carried out
-//! here) and for a minute after it was carried out. Moves are no deletes. An edit that replaces a file counts the same way
+//! here) and for a minute after it was carried out, once for each file. Moves are no deletes. An edit that replaces a file counts the same way
 //! where the history cannot keep what was there, and not where it can. What a person accepted does not count, and neither
 //! does a file that was made on this disk, or heard of for the first time, less than a minute before: programs make many
 //! and delete them.
 
 use crate::ids::DotRange;
-use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+mod done;
 mod held;
 mod replaced;
 mod take_back;
 mod young;
 
+pub use done::Gone;
 pub use held::{Absent, Held, absent_files, counts, held, overwriting, pending, released};
 pub use replaced::{History, Room, hull};
 
@@ -70,14 +71,6 @@ impl Patience {
     }
 }
 
-/// Deletes that were carried out.
-#[derive(Clone, Debug)]
-struct Done {
-    at: Duration,
-    files: u64,
-    changes: Vec<DotRange>,
-}
-
 /// How many deletes of how many files tripped the brake.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Count {
@@ -97,7 +90,7 @@ pub struct Count {
 #[derive(Clone, Debug)]
 pub struct Brake {
     limits: Limits,
-    done: VecDeque<Done>,
+    done: done::Done,
     replaced: replaced::Replaced,
     young: young::Young,
 }
@@ -109,25 +102,14 @@ impl Brake {
         Brake { limits, done, replaced, young }
     }
 
-    /// Deletes of `files` files were carried out, by these changes.
-    pub fn done(&mut self, now: Duration, files: u64, changes: impl IntoIterator<Item = DotRange>) {
-        if files == 0 {
-            return;
-        }
-        self.forget(now);
-        let changes = DotRange::hull(changes);
-        match self.done.back_mut().filter(|d| now.saturating_sub(d.at) < STEP) {
-            Some(last) => {
-                last.files += files;
-                last.changes = DotRange::hull(last.changes.iter().copied().chain(changes));
-            }
-            None => self.done.push_back(Done { at: now, files, changes }),
-        }
+    /// Deletes of these files were carried out, by these changes.
+    pub fn done(&mut self, now: Duration, gone: &Gone, changes: impl IntoIterator<Item = DotRange>) {
+        self.done.add(now, gone, changes);
     }
 
     /// How it stands with `pending` deletes, not carried out yet, of `files` files that are here.
     pub fn count(&self, now: Duration, pending: u64, files: u64) -> Count {
-        let done = self.recent(now).map(|d| d.files).sum();
+        let done = self.done.files(now);
         Count { deletes: pending + done, of: files.max(pending) + done, done, ..Count::default() }
     }
 
@@ -153,29 +135,18 @@ impl Brake {
 
     /// The changes whose deletes were carried out in the last minute.
     pub fn changes(&self, now: Duration) -> Vec<DotRange> {
-        DotRange::hull(self.recent(now).flat_map(|d| d.changes.iter().copied()))
+        self.done.changes(now)
     }
 
     /// A person has decided on all there was.
     pub fn clear(&mut self) {
-        self.done.clear();
+        self.done = done::Done::default();
         self.forget_replaced();
     }
 
     /// What was replaced counts no more, and what the history has of it may yield.
     pub fn forget_replaced(&mut self) {
         self.replaced = replaced::Replaced::default();
-    }
-
-    fn recent(&self, now: Duration) -> impl Iterator<Item = &Done> {
-        // What is counted in one step is as old as its youngest.
-        self.done.iter().filter(move |d| now.saturating_sub(d.at) < WINDOW + STEP)
-    }
-
-    fn forget(&mut self, now: Duration) {
-        while self.done.front().is_some_and(|d| now.saturating_sub(d.at) >= WINDOW + STEP) {
-            self.done.pop_front();
-        }
     }
 }
 

@@ -157,8 +157,8 @@ pub(crate) fn refresh(tx: &mut Tx<'_>, node: NodeId, wanted: Vec<Wanted>) -> Rea
 }
 
 fn need_of(view: &dyn View, node: NodeId, lacks: &[Lack]) -> Read<NeedRow> {
-    let removals = removals(view, node, lacks)?;
-    let mut need = NeedRow { phase: u8::MAX, removals, ..NeedRow::default() };
+    let (removals, leaving) = removals(view, node, lacks)?;
+    let mut need = NeedRow { phase: u8::MAX, removals, leaving, ..NeedRow::default() };
     let mut blocked = None;
     for lack in lacks {
         if let Lack::Create(w) | Lack::Replace(_, w) = lack {
@@ -188,13 +188,15 @@ pub(crate) fn overwrites(view: &dyn View, lack: &Lack) -> Read<Option<u64>> {
     Ok((*size > 0 && !accepted).then_some(*size))
 }
 
-/// How many files and links are to go because the node was deleted, and nobody accepted that yet. What goes
-/// while the node lives (a conflict copy, something that is a node of its own by now) is no delete of it.
-fn removals(view: &dyn View, node: NodeId, lacks: &[Lack]) -> Read<u32> {
+/// How many files and links are to go because the node was deleted: those for which nobody accepted that yet, and those for
+/// which somebody did. What goes while the node lives (a conflict copy, something that is a node of its own by now) is no
+/// delete of it.
+fn removals(view: &dyn View, node: NodeId, lacks: &[Lack]) -> Read<(u32, u32)> {
     let is_file = |lack: &&Lack| matches!(lack, Lack::Remove(_, l) if l.content != Content::Dir);
     let count = lacks.iter().filter(is_file).count();
-    let Some(row) = view.node(node)?.filter(|r| count > 0 && !r.state.alive()) else { return Ok(0) };
-    Ok(if is_accepted(view, &row.state)? { 0 } else { u32::try_from(count).unwrap_or(u32::MAX) })
+    let Some(row) = view.node(node)?.filter(|r| count > 0 && !r.state.alive()) else { return Ok((0, 0)) };
+    let count = u32::try_from(count).unwrap_or(u32::MAX);
+    Ok(if is_accepted(view, &row.state)? { (0, count) } else { (count, 0) })
 }
 
 /// Whether the deletes that a person accepted are enough for a node to be gone.

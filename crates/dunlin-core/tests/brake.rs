@@ -7,7 +7,7 @@ mod common;
 mod overwritten;
 
 use common::*;
-use dunlin_core::brake::{Absent, Brake, Held, Limits, absent_files, counts, held, pending};
+use dunlin_core::brake::{Brake, Held, Limits, absent_files, counts, held, pending};
 use dunlin_core::ids::{DotRange, ROOT};
 use dunlin_core::observe::Observation;
 use dunlin_core::path::RelPath;
@@ -73,6 +73,7 @@ fn check(d: &Device) {
     let needs: Vec<_> = nodes.map(|n| d.index.need(n).unwrap().unwrap()).collect();
     let totals = d.index.totals().unwrap();
     assert_eq!(totals.removals, needs.iter().map(|n| u64::from(n.removals)).sum::<u64>());
+    assert_eq!(totals.leaving, needs.iter().map(|n| u64::from(n.leaving)).sum::<u64>());
     assert_eq!(totals.replaces, needs.iter().map(|n| u64::from(n.replaces)).sum::<u64>());
     assert_eq!(totals.replaced, needs.iter().map(|n| n.replaced).sum::<u64>());
     let replacing = needs.iter().filter(|n| n.replaces > 0).map(|n| n.bytes);
@@ -132,6 +133,36 @@ fn what_is_heard_deleted_counts_until_it_is_carried_out_or_accepted() {
     settle(&mut b, &contents, true);
     assert_eq!(b.listing(), a.listing());
     assert_eq!(b.disk.paths(), [path("new")]);
+}
+
+#[test]
+fn what_is_to_go_as_accepted_is_none_of_the_files_that_stay() {
+    let ([mut a, mut b], contents) = pair(10);
+    let brake = Brake::new(Limits { percent: 50, files: 2, most: None });
+    let too_many = |b: &Device, here| {
+        brake.too_many(&b.index, &b.index.totals().unwrap(), Duration::ZERO, here).unwrap()
+    };
+    for i in 0..6 {
+        a.disk.remove(&path(&file(i)));
+    }
+    a.scan();
+    b.hear(&a.rows());
+    let accepted = ranges(&b);
+    work(&mut b, |w| w.release(&accepted).unwrap());
+    let totals = b.index.totals().unwrap();
+    assert_eq!((totals.files, totals.removals, totals.leaving), (10, 0, 6));
+    // Three of the four others, whether they vanish here or are heard of.
+    assert_eq!(too_many(&b, 2), None);
+    assert_eq!(too_many(&b, 3).map(|c| (c.deletes, c.of)), Some((3, 4)));
+    for i in 6..9 {
+        a.disk.remove(&path(&file(i)));
+    }
+    a.scan();
+    b.hear(&a.rows());
+    check(&b);
+    assert_eq!(too_many(&b, 0).map(|c| (c.deletes, c.of)), Some((3, 4)));
+    settle(&mut b, &contents, true);
+    assert_eq!((b.listing(), b.index.totals().unwrap().leaving), (a.listing(), 0));
 }
 
 #[test]
@@ -240,10 +271,8 @@ fn what_vanished_is_counted_once_and_can_be_forgotten() {
     let mut held = Device::new("held");
     held.index = b.index.clone();
     held.hear(&c.rows());
-    assert_eq!(
-        absent_files(&held.index, &Brake::new(Limits::default()), &[at("d")]).unwrap(),
-        Absent { living: 0, pending: 5 }
-    );
+    let absent = absent_files(&held.index, &Brake::new(Limits::default()), &[at("d")]).unwrap();
+    assert_eq!((absent.living, absent.pending, absent.gone.files()), (0, 5, 5));
     let told = b.rows();
     work(&mut b, |w| w.forget(&[at("d"), inner, at("1")]).unwrap());
     assert_eq!(b.rows(), told, "nobody is told of it");

@@ -1,6 +1,6 @@
 //! What the index knows of deletes and replacements that are held, and of those that were accepted.
 
-use super::{Brake, Count};
+use super::{Brake, Count, Gone};
 use crate::decide::{Lack, lacks_of, overwrites};
 use crate::ids::{DeviceId, DotRange, NodeId};
 use crate::kv::{Read, View};
@@ -113,12 +113,14 @@ pub fn released(view: &dyn View) -> Read<Vec<DotRange>> {
 }
 
 /// Files and links that vanished from this disk.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Absent {
     /// They would be deleted, and count.
     pub living: u64,
     /// They were to be removed anyway, and count as such.
     pub pending: u64,
+    /// All of them.
+    pub gone: Gone,
 }
 
 /// What vanished with these positions and all below them, but for what does not count for its youth.
@@ -137,8 +139,11 @@ pub fn absent_files<'a>(
                 continue;
             }
             if content != Content::Dir {
-                out.living += u64::from(view.node(node)?.is_some_and(|r| r.state.alive()));
-                out.pending += u64::from(view.need(node)?.is_some_and(|n| n.removals > 0));
+                let living = view.node(node)?.is_some_and(|r| r.state.alive());
+                let pending = view.need(node)?.is_some_and(|n| n.removals > 0);
+                (out.living, out.pending) =
+                    (out.living + u64::from(living), out.pending + u64::from(pending));
+                out.gone.extend((living || pending).then_some(node));
                 continue;
             }
             for (name, inner) in view.locals(node)? {

@@ -137,7 +137,7 @@ impl Brake {
     /// minute before that; and as soon as there are so many that they may be the first of too many, what was in the last one.
     pub fn spares(&self, now: Duration, totals: &Totals, held: Option<&Held>) -> Option<Range<u64>> {
         let pending = totals.removals.saturating_add(totals.replaces);
-        let deleted = self.recent(now).map(|d| d.files).sum::<u64>();
+        let deleted = self.done.files(now);
         let done = deleted.saturating_add(self.replaced.recent(now).count() as u64);
         let may_trip = self.limits.percent < 100 || self.limits.most.is_some();
         let waits = may_trip && self.waits(pending.saturating_add(done));

@@ -9,6 +9,11 @@ fn change(counter: u64) -> DotRange {
     DotRange { inc: Incarnation([1; 16]), first: counter, last: counter }
 }
 
+/// Some files, each of its own number.
+fn some(first: u64, many: u64) -> Gone {
+    (first..first + many).map(|n| NodeId((u128::from(n) << 64).to_be_bytes())).collect()
+}
+
 fn brake(percent: u8, files: u64, most: Option<u64>) -> Brake {
     Brake::new(Limits { percent, files, most })
 }
@@ -38,7 +43,7 @@ fn half_of_the_files_trip_it_if_they_are_many() {
 fn what_was_carried_out_counts_for_a_minute() {
     let mut b = Brake::new(Limits::default());
     // 90 of 200 are gone; 110 are left.
-    b.done(MS(0), 90, [change(7)]);
+    b.done(MS(0), &some(0, 90), [change(7)]);
     let at = |b: &Brake, ms| b.count(MS(ms), 20, 110);
     assert_eq!(at(&b, 59_000), Count { deletes: 110, of: 200, done: 90, ..Count::default() });
     assert!(b.trips(&at(&b, 59_000)));
@@ -112,7 +117,7 @@ proptest! {
             if b.trips(&count) {
                 break;
             }
-            b.done(MS(now), deletes, []);
+            b.done(MS(now), &some(left - deletes, deletes), []);
             done.push((now, deletes));
             left -= deletes;
             let minute: u64 = done.iter().filter(|(at, _)| now - at < 60_000).map(|d| d.1).sum();

@@ -102,17 +102,21 @@ impl Brake {
 
     pub(super) fn exactly(&self, view: &dyn View, totals: &Totals, now: Duration, here: u64) -> Read<Count> {
         let (mut young, mut going) = (0, 0);
+        let mut totals = totals.clone();
         for node in self.young.since.keys() {
             // What was heard of and is not on this disk yet is none of the files here.
             let here = locals_of(view, *node)?;
             young += here.iter().filter(|(_, row)| row.content != Content::Dir).count() as u64;
-            going += view.need(*node)?.map_or(0, |need| need.removals.into());
+            let need = view.need(*node)?.unwrap_or_default();
+            going += u64::from(need.removals);
+            totals.leaving = totals.leaving.saturating_sub(need.leaving.into());
         }
-        Ok(self.but_for(totals, now, here, young, going))
+        Ok(self.but_for(&totals, now, here, young, going))
     }
 
     fn but_for(&self, totals: &Totals, now: Duration, here: u64, young: u64, going: u64) -> Count {
-        let files = totals.files.saturating_sub(young);
+        // What goes as a person accepted is none of those that stay if the others go.
+        let files = totals.files.saturating_sub(young).saturating_sub(totals.leaving);
         self.count(now, here + totals.removals.saturating_sub(going), files)
     }
 }

@@ -27,6 +27,9 @@ pub struct NeedRow {
     /// What those hold, in bytes.
     #[cbor(n(5), default)]
     pub replaced: u64,
+    /// Files and links that are to be removed because they were deleted, as a person accepted.
+    #[cbor(n(6), default)]
+    pub leaving: u32,
 }
 
 impl NeedRow {
@@ -88,6 +91,9 @@ pub struct Totals {
     /// What is to be fetched for nodes with such files, in bytes.
     #[cbor(n(15), default)]
     pub replacing: u64,
+    /// The sum of what is to be removed as a person accepted (`NeedRow::leaving`).
+    #[cbor(n(16), default)]
+    pub leaving: u64,
 }
 
 impl Totals {
@@ -119,6 +125,7 @@ impl Tx<'_> {
             totals.need_files -= 1;
             totals.need_bytes = totals.need_bytes.wrapping_sub(old.bytes);
             totals.removals = totals.removals.wrapping_sub(old.removals.into());
+            totals.leaving = totals.leaving.wrapping_sub(old.leaving.into());
             totals.replaces = totals.replaces.wrapping_sub(old.replaces.into());
             totals.replaced = totals.replaced.wrapping_sub(old.replaced);
             totals.replacing = totals.replacing.wrapping_sub(old.replacing());
@@ -130,6 +137,7 @@ impl Tx<'_> {
                 totals.need_files += 1;
                 totals.need_bytes = totals.need_bytes.wrapping_add(row.bytes);
                 totals.removals = totals.removals.wrapping_add(row.removals.into());
+                totals.leaving = totals.leaving.wrapping_add(row.leaving.into());
                 totals.replaces = totals.replaces.wrapping_add(row.replaces.into());
                 totals.replaced = totals.replaced.wrapping_add(row.replaced);
                 totals.replacing = totals.replacing.wrapping_add(row.replacing());
@@ -156,9 +164,9 @@ mod tests {
         let need: NeedRow = super::super::decode(&[0x83, 3, 0xf6, 7], "need").unwrap();
         assert_eq!(need, NeedRow { phase: 3, bytes: 7, ..NeedRow::default() });
         let mut old = encode(&Totals { files: 5, uniting: true, ..Totals::default() });
-        assert_eq!(old[0], 0x80 | 16);
-        // [… removals, an incarnation of 16 bytes, its counter, and three of what is replaced]
-        old.truncate(old.len() - 1 - 17 - 1 - 3);
+        assert_eq!(old[0], 0x80 | 17);
+        // [… removals, an incarnation of 16 bytes, its counter, three of what is replaced, and what is leaving]
+        old.truncate(old.len() - 1 - 17 - 1 - 3 - 1);
         old[0] = 0x80 | 10;
         let totals: Totals = super::super::decode(&old, "totals").unwrap();
         assert_eq!((totals.files, totals.uniting, totals.removals), (5, true, 0));

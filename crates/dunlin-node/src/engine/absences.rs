@@ -82,7 +82,7 @@ impl Engine {
         }
         let (changes, vanished) = self.commit_deletes(gone, |_, _| Ok(()))?;
         // A removal that failed half-way is seen like this, too.
-        self.removed(vanished.living + vanished.pending, changes.into_iter().collect());
+        self.removed(&vanished.gone, changes.into_iter().collect());
         Ok(())
     }
 

@@ -6,7 +6,9 @@
 use super::Engine;
 use super::history::NOTE_AGAIN;
 use crate::store::Snapshot;
-use dunlin_core::brake::{Brake, Count, Held, Limits, Patience, absent_files, held, overwriting, pending};
+use dunlin_core::brake::{
+    Brake, Count, Gone, Held, Limits, Patience, absent_files, held, overwriting, pending,
+};
 use dunlin_core::ids::{DeviceId, DotRange};
 use dunlin_core::journal::Journal;
 use dunlin_core::kv::{Read, View};
@@ -142,9 +144,9 @@ impl Engine {
     }
 
     /// Removals were carried out.
-    pub(super) fn removed(&mut self, files: u64, changes: Vec<DotRange>) {
+    pub(super) fn removed(&mut self, gone: &Gone, changes: Vec<DotRange>) {
         let now = self.braking.time(self.now);
-        self.braking.brake.done(now, files, changes);
+        self.braking.brake.done(now, gone, changes);
     }
 
     /// Whether the brake trips now that `here` files vanished from this disk and more are to be removed; then it holds.
@@ -300,7 +302,8 @@ impl Engine {
         let waits = held_edits && totals.replaces > 0 && !self.has_room_again(&snapshot)?;
         let edits = if waits { totals.replaces } else { 0 };
         let relieved = std::mem::take(&mut self.braking.relieved);
-        let few = relieved && !self.braking.brake.trips(&Brake::alone(left + edits, totals.files));
+        let stay = totals.files.saturating_sub(totals.leaving);
+        let few = relieved && !self.braking.brake.trips(&Brake::alone(left + edits, stay));
         if left + edits == 0 || few {
             if held_edits && totals.replaces == 0 {
                 // What was accepted, or is taken back, may have the room of what it replaced.

@@ -7,7 +7,7 @@ use crate::apply::{Applied, apply};
 use crate::control::Change;
 use crate::disk::{DISK_FULL, NO_INODES};
 use crate::scan::racy_ms;
-use dunlin_core::brake::{Brake, counts};
+use dunlin_core::brake::{Brake, Gone, counts};
 use dunlin_core::ids::{ContentId, DotRange, NodeId, ROOT};
 use dunlin_core::kv::{Read, View};
 use dunlin_core::path::RelPath;
@@ -188,7 +188,7 @@ impl Engine {
         let applied = apply(disk, &self.folder.stage, &steps);
         let snapshot = self.folder.store.snapshot()?;
         let mut work = Work::new(&snapshot);
-        let (mut done, mut removed, mut changes) = (false, 0, Vec::new());
+        let (mut done, mut removed, mut changes) = (false, Gone::default(), Vec::new());
         for (step, applied) in steps.iter().zip(applied) {
             match applied {
                 Applied::Ended(outcome) => {
@@ -198,7 +198,7 @@ impl Engine {
                     self.troubles.remove(&step.node);
                     if matches!(outcome, Outcome::Done(..)) {
                         let deleted = deleted_by(&snapshot, &self.braking.brake, step)?;
-                        removed += u64::from(!deleted.is_empty());
+                        removed.extend((!deleted.is_empty()).then_some(step.node));
                         changes.extend(deleted);
                         self.note_replaced(&snapshot, step)?;
                         self.tell(step);
@@ -227,7 +227,7 @@ impl Engine {
             }
         }
         self.commit(work)?;
-        self.removed(removed, changes);
+        self.removed(&removed, changes);
         let snapshot = self.folder.store.snapshot()?;
         for step in &steps {
             self.watch_new(&snapshot, step)?;
