@@ -101,49 +101,107 @@ impl Shared {
     }
 }
 
+/// What is done about one device.
+#[derive(Default)]
+enum Doing {
+    #[default]
+    Nothing,
+    /// It is dialled; this ends that (not the connection) for one that knows more addresses.
+    Dials(Arc<Notify>),
+    /// It was reached, and the connection lives.
+    Speaks,
+}
+
 struct Attempts {
     failed: u32,
     next: Instant,
     /// The addresses tried last: new ones are tried at once.
     tried: Vec<SocketAddr>,
-    under_way: bool,
-    /// Ends the dialling (not the connection) for one that knows more addresses.
-    restart: Arc<Notify>,
+    doing: Doing,
+}
+
+/// What is done about all of them.
+#[derive(Default)]
+struct Dialling(BTreeMap<DeviceId, Attempts>);
+
+/// What comes next for a device.
+enum Next {
+    /// It is dialled now, until this is notified.
+    Dial(Arc<Notify>),
+    /// It is dialled at this time.
+    At(Instant),
+    /// Something else comes first, of which is heard.
+    Wait,
+}
+
+impl Dialling {
+    /// What comes next for a device that is not connected and may be at these addresses.
+    fn next(&mut self, device: DeviceId, addresses: &[SocketAddr], now: Instant) -> Next {
+        let busy = self.0.values().filter(|a| matches!(a.doing, Doing::Dials(_))).count();
+        let a = self.0.entry(device).or_insert(Attempts {
+            failed: 0,
+            next: now,
+            tried: Vec::new(),
+            doing: Doing::Nothing,
+        });
+        let news = addresses.iter().any(|x| !a.tried.contains(x));
+        match &a.doing {
+            Doing::Dials(restart) if news => {
+                // It would try addresses that may be stale for seconds.
+                restart.notify_one();
+                Next::Wait
+            }
+            Doing::Dials(_) | Doing::Speaks => Next::Wait,
+            Doing::Nothing if addresses.is_empty() || busy >= DIALS_MAX => Next::Wait,
+            Doing::Nothing if now < a.next && !news => Next::At(a.next),
+            Doing::Nothing => {
+                let restart: Arc<Notify> = Arc::default();
+                (a.doing, a.tried) = (Doing::Dials(restart.clone()), addresses.to_vec());
+                Next::Dial(restart)
+            }
+        }
+    }
+
+    /// It was reached: others can be dialled while it speaks.
+    fn reached(&mut self, device: &DeviceId) {
+        if let Some(a) = self.0.get_mut(device) {
+            a.doing = Doing::Speaks;
+        }
+    }
+
+    /// Dialling ended for one that knows more addresses.
+    fn restarts(&mut self, device: &DeviceId) {
+        if let Some(a) = self.0.get_mut(device) {
+            a.doing = Doing::Nothing;
+        }
+    }
+
+    /// It was not reached, or the connection ended; one that did not last is no success.
+    fn ended(&mut self, device: &DeviceId, lasted: bool, now: Instant) {
+        if let Some(a) = self.0.get_mut(device) {
+            a.doing = Doing::Nothing;
+            a.failed = if lasted { 0 } else { a.failed.saturating_add(1) };
+            a.next = now + Duration::from_millis(retry_after_ms(a.failed));
+        }
+    }
 }
 
 /// Dials every member that is not connected, again and again, ever less often.
 pub(super) async fn dial(shared: Arc<Shared>) {
-    let attempts: Arc<Mutex<BTreeMap<DeviceId, Attempts>>> = Arc::default();
+    let dialling: Arc<Mutex<Dialling>> = Arc::default();
     loop {
         let now = Instant::now();
         let mut next = now + RETRY_LONGEST;
         for device in unconnected(&shared) {
             let addresses = shared.addresses_of(&device);
-            let mut all = lock(&attempts);
-            let busy = all.values().filter(|a| a.under_way).count();
-            let a = all.entry(device).or_insert(Attempts {
-                failed: 0,
-                next: now,
-                tried: Vec::new(),
-                under_way: false,
-                restart: Arc::default(),
-            });
-            let news = addresses.iter().any(|x| !a.tried.contains(x));
-            if a.under_way && news {
-                // It would try addresses that may be stale for seconds.
-                a.restart.notify_one();
+            let what = lock(&dialling).next(device, &addresses, now);
+            match what {
+                Next::Wait => {}
+                Next::At(at) => next = next.min(at),
+                Next::Dial(restart) => {
+                    tokio::spawn(attempt(shared.clone(), dialling.clone(), device, addresses, restart));
+                }
             }
-            if a.under_way || addresses.is_empty() || busy >= DIALS_MAX {
-                continue;
-            }
-            if now < a.next && !news {
-                next = next.min(a.next);
-                continue;
-            }
-            (a.under_way, a.tried, a.restart) = (true, addresses.clone(), Arc::default());
-            let restart = a.restart.clone();
-            drop(all);
-            tokio::spawn(attempt(shared.clone(), attempts.clone(), device, addresses, restart));
         }
         let wait = next.saturating_duration_since(Instant::now());
         // Woken by news, or when somebody is due.
@@ -165,7 +223,7 @@ fn unconnected(shared: &Shared) -> Vec<DeviceId> {
 
 async fn attempt(
     shared: Arc<Shared>,
-    attempts: Arc<Mutex<BTreeMap<DeviceId, Attempts>>>,
+    dialling: Arc<Mutex<Dialling>>,
     device: DeviceId,
     addresses: Vec<SocketAddr>,
     restart: Arc<Notify>,
@@ -173,9 +231,7 @@ async fn attempt(
     let result = tokio::select! {
         result = shared.transport.connect(device.0, &addresses, ALPN, DIAL_TIMEOUT) => result,
         () = restart.notified() => {
-            if let Some(a) = lock(&attempts).get_mut(&device) {
-                a.under_way = false;
-            }
+            lock(&dialling).restarts(&device);
             shared.redial.notify_one();
             return;
         }
@@ -183,17 +239,51 @@ async fn attempt(
     let began = Instant::now();
     let mut lasted = false;
     if let Ok(conn) = result {
+        lock(&dialling).reached(&device);
+        shared.redial.notify_one();
         let closed = conn.clone();
         crate::session::run(shared.clone(), conn).await;
         // One that was refused at once (a stranger there, or replaced) is no success.
         lasted = began.elapsed() > Duration::from_secs(2) && closed.close_reason().is_some();
     }
-    let mut all = lock(&attempts);
-    if let Some(a) = all.get_mut(&device) {
-        a.under_way = false;
-        a.failed = if lasted { 0 } else { a.failed.saturating_add(1) };
-        a.next = Instant::now() + Duration::from_millis(retry_after_ms(a.failed));
-    }
-    drop(all);
+    lock(&dialling).ended(&device, lasted, Instant::now());
     shared.redial.notify_one();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device(n: usize) -> (DeviceId, Vec<SocketAddr>) {
+        let mut id = [0; 32];
+        id[..8].copy_from_slice(&n.to_be_bytes());
+        (DeviceId(id), vec![SocketAddr::from(([10, 0, 0, 1], 1000 + n as u16))])
+    }
+
+    #[test]
+    fn those_that_are_spoken_with_keep_nobody_from_being_dialled() {
+        let (mut all, now) = (Dialling::default(), Instant::now());
+        let dials = |all: &mut Dialling, n, now| {
+            let (id, at) = device(n);
+            matches!(all.next(id, &at, now), Next::Dial(_))
+        };
+        for n in 0..DIALS_MAX {
+            assert!(dials(&mut all, n, now) && !dials(&mut all, n, now));
+        }
+        assert!(!dials(&mut all, DIALS_MAX, now), "so many are under way");
+        for n in 0..DIALS_MAX {
+            all.reached(&device(n).0);
+        }
+        for n in DIALS_MAX..2 * DIALS_MAX {
+            assert!(dials(&mut all, n, now), "{n}");
+        }
+        assert!(!dials(&mut all, 0, now), "it is spoken with");
+        // One that ended is dialled again, at once if that is new, else later.
+        all.ended(&device(DIALS_MAX).0, false, now);
+        let (id, at) = device(DIALS_MAX);
+        let Next::At(later) = all.next(id, &at, now) else { panic!("not yet") };
+        assert!(later > now && dials(&mut all, DIALS_MAX, later));
+        all.ended(&id, false, later);
+        assert!(matches!(all.next(id, &device(7).1, later), Next::Dial(_)));
+    }
 }
