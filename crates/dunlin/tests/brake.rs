@@ -282,6 +282,7 @@ fn receivers_hold_what_a_sender_without_a_brake_tells_and_rejecting_restores_all
             peer.dir.display()
         );
         until("all deletes are heard", &[peer], || until_halted(peer) == expected);
+        assert_eq!(peer.folder()["to_delete"], 240);
         assert_eq!(differences(&tree(&peer.dir), &f.whole), Vec::<String>::new());
     }
     assert_ne!(f.a.folder()["state"], "halted");

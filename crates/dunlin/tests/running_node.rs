@@ -153,6 +153,7 @@ fn folder(id: &str, path: &Path, state: State, in_sync: bool) -> Folder {
         bytes: 2,
         need_files: u64::from(!in_sync),
         need_bytes: 0,
+        to_delete: 0,
         conflicts: 0,
         problems: vec![Problem { path: PathBuf::from("x").into(), why: "locked".into() }],
         devices: vec![Device {

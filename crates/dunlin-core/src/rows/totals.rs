@@ -102,6 +102,11 @@ impl Totals {
         if self.is_confirmed() { (self.inc, self.counter) } else { (self.index, self.index_counter) }
     }
 
+    /// Files and links that are to be removed because they were deleted, accepted or not.
+    pub fn to_delete(&self) -> u64 {
+        self.removals.saturating_add(self.leaving)
+    }
+
     /// Whether changes are made under the incarnation that the sequence numbers belong to.
     pub fn is_confirmed(&self) -> bool {
         self.index == Incarnation::default()

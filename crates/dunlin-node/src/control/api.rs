@@ -367,6 +367,9 @@ pub struct Folder {
     pub need_files: u64,
     /// Bytes lacking here.
     pub need_bytes: u64,
+    /// Those of the entries that are to be deleted here: files and links.
+    #[serde(default)]
+    pub to_delete: u64,
     /// Conflict copies showing.
     pub conflicts: u64,
     /// What could not be done, by path.
@@ -434,6 +437,7 @@ mod tests {
                 bytes: 2,
                 need_files: 3,
                 need_bytes: 4,
+                to_delete: 1,
                 conflicts: 5,
                 problems: vec![Problem { path: PathBuf::from("p").into(), why: "w".into() }],
                 devices: vec![Device {
@@ -448,7 +452,7 @@ mod tests {
         };
         let json = concat!(
             r#"{"device":"d","name":"laptop","folders":[{"id":"f","path":"/s","state":"syncing","#,
-            r#""in_sync":false,"files":1,"bytes":2,"need_files":3,"need_bytes":4,"conflicts":5,"#,
+            r#""in_sync":false,"files":1,"bytes":2,"need_files":3,"need_bytes":4,"to_delete":1,"conflicts":5,"#,
             r#""problems":[{"path":"p","why":"w"}],"devices":[{"id":"e","name":"nas","#,
             r#""connected":false,"in_sync":false,"address":null,"tcp":null}]}]}"#
         );

@@ -52,6 +52,9 @@ pub enum Event {
         need_files: u64,
         /// Bytes this device still lacks.
         need_bytes: u64,
+        /// Those of the entries that lack nothing but to be deleted.
+        #[serde(default)]
+        to_delete: u64,
     },
     /// How far reading all files again has come; sent a few times a second at most.
     Verifying {

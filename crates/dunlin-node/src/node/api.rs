@@ -44,8 +44,9 @@ pub(super) async fn tell_states(folder: Arc<Folder>) {
         }
         let t = &now.totals;
         if t.need_files > 0 {
-            let (need_files, need_bytes) = (t.need_files, t.need_bytes);
-            folder.event(Event::Progress { folder: folder.id.to_string(), need_files, need_bytes });
+            let (need_files, need_bytes, to_delete) = (t.need_files, t.need_bytes, t.to_delete());
+            let folder_id = folder.id.to_string();
+            folder.event(Event::Progress { folder: folder_id, need_files, need_bytes, to_delete });
         }
         // A few times a second is enough for people.
         tokio::time::sleep(Duration::from_millis(150)).await;
@@ -128,6 +129,7 @@ impl Node {
             bytes: pulse.totals.bytes,
             need_files: pulse.totals.need_files,
             need_bytes: pulse.totals.need_bytes,
+            to_delete: pulse.totals.to_delete(),
             conflicts: pulse.totals.conflicts,
             problems,
             devices: self.device_statuses(folder, &pulse),
@@ -154,6 +156,7 @@ impl Node {
             bytes: 0,
             need_files: 0,
             need_bytes: 0,
+            to_delete: 0,
             conflicts: 0,
             problems: vec![Problem { path: Folder::any_path(&Default::default()), why: there.why.clone() }],
             devices: others.map(device).collect(),

@@ -27,7 +27,9 @@ impl Drop for Telling<'_> {
 
 /// Runs the acts of each seed; every device starts at once unless the acts say so.
 pub fn cases(seeds: u64, devices: usize, acts: impl Fn(u64) -> String, check: impl Fn(u64, &Rest)) {
-    for seed in 0..seeds {
+    // So many times the seeds, for a long run.
+    let times = std::env::var("CASE_TIMES").ok().and_then(|n| n.parse().ok()).unwrap_or(1);
+    for seed in 0..seeds * times {
         let text = acts(seed);
         let starts: String = (0..devices).map(|d| format!("0 {d} start\n")).collect();
         let starts = if text.contains("start") { "" } else { &starts };

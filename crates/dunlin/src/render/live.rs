@@ -1,7 +1,8 @@
 //! What a node in the foreground prints while it runs: one line an event, and on a terminal what is
 //! still to come, in place.
 
-use super::words::{Style, count, size};
+use super::status::to_do;
+use super::words::{Style, count};
 use super::{print, print_json};
 use dunlin_node::control::{AnyPath, Change, Escaped, Event, Joined, Shared, State, Status};
 use std::collections::{HashMap, HashSet};
@@ -115,8 +116,8 @@ impl Live {
         if self.json {
             return print(line);
         }
-        if let Event::Progress { folder, need_files, need_bytes } = event {
-            return self.show_progress(folder, *need_files, *need_bytes);
+        if let Event::Progress { folder, need_files, need_bytes, to_delete } = event {
+            return self.show_progress(folder, &to_do(*need_files, *need_bytes, *to_delete));
         }
         if let Some(text) = self.text(event) {
             self.clear_progress();
@@ -196,15 +197,14 @@ impl Live {
         }
     }
 
-    fn show_progress(&mut self, folder: &str, files: u64, bytes: u64) {
+    fn show_progress(&mut self, folder: &str, to_do: &str) {
         if !self.in_place {
             return;
         }
-        if files == 0 && bytes == 0 {
+        if to_do.is_empty() {
             return self.clear_progress();
         }
-        let text =
-            format!("{}: {}, {} to come", self.label(folder), count(files, "file", "files"), size(bytes));
+        let text = format!("{}: {to_do}", self.label(folder));
         let mut out = std::io::stdout().lock();
         // No wrapping while the line is shown: what is longer than the terminal is cut, not scrolled.
         write!(out, "\r\x1b[K\x1b[?7l{text}\x1b[?7h").and_then(|()| out.flush()).ok();

@@ -1,6 +1,6 @@
 //! The state of a node for a person.
 
-use super::words::{Style, count, size};
+use super::words::{Style, count, grouped, size};
 use dunlin_node::control::{Device, Escaped, Folder, Problem, Resumed, State, Status, Tcp, Verified};
 use std::fmt::Write;
 
@@ -62,10 +62,22 @@ fn state(folder: &Folder, style: &Style) -> String {
 }
 
 fn need(folder: &Folder) -> String {
-    match (folder.need_files, folder.need_bytes) {
-        (0, 0) => String::new(),
-        (files, bytes) => format!(", {} ({}) to come", count(files, "file", "files"), size(bytes)),
+    match to_do(folder.need_files, folder.need_bytes, folder.to_delete) {
+        text if text.is_empty() => text,
+        text => format!(", {text}"),
     }
+}
+
+/// What is still to be done on this device; empty if nothing.
+pub(super) fn to_do(files: u64, bytes: u64, deletes: u64) -> String {
+    let files = files.saturating_sub(deletes);
+    let comes = (files > 0 || bytes > 0)
+        .then(|| format!("{} ({}) to come", count(files, "file", "files"), size(bytes)));
+    let goes = (deletes > 0).then(|| match comes {
+        Some(_) => format!("{} to delete", grouped(deletes)),
+        None => format!("{} to delete", count(deletes, "file", "files")),
+    });
+    comes.into_iter().chain(goes).collect::<Vec<_>>().join(", ")
 }
 
 fn device_text(out: &mut String, device: &Device, width: usize, style: &Style) -> std::fmt::Result {
@@ -175,6 +187,7 @@ mod tests {
             bytes: 3_400_000_000,
             need_files: 0,
             need_bytes: 0,
+            to_delete: 0,
             conflicts: 0,
             problems: Vec::new(),
             devices: Vec::new(),
@@ -263,5 +276,11 @@ mod tests {
         busy.devices = vec![device("nas", true, false, None)];
         let line = lacking(&busy).unwrap();
         assert_eq!(line, "/f syncing, 1 file (10 bytes) to come, nas behind");
+        (busy.need_files, busy.to_delete) = (1201, 1200);
+        assert!(
+            lacking(&busy).unwrap().starts_with("/f syncing, 1 file (10 bytes) to come, 1,200 to delete,")
+        );
+        (busy.need_bytes, busy.need_files) = (0, 1200);
+        assert!(lacking(&busy).unwrap().starts_with("/f syncing, 1,200 files to delete,"));
     }
 }

@@ -87,7 +87,8 @@ pub fn count(n: u64, thing: &str, things: &str) -> String {
     format!("{} {}", grouped(n), if n == 1 { thing } else { things })
 }
 
-fn grouped(n: u64) -> String {
+/// A number, its digits in threes.
+pub fn grouped(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::new();
     for (i, c) in digits.chars().enumerate() {
