@@ -4,6 +4,7 @@ use dunlin_core::kv::{Changes, Fault, Pair, Read, View};
 use dunlin_node::store::{Index, Snapshot};
 use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Included};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The rows of an index. Each commit leaves the version before to whoever reads it; keys and values are shared
@@ -42,6 +43,8 @@ struct Inner {
     /// Handles of earlier lives of the program do nothing any more.
     life: u64,
     commits: u64,
+    /// Rows that programs looked for or got.
+    reads: Arc<AtomicU64>,
     kept: Option<Arc<Stored>>,
     /// The next commit fails, and was made all the same or not.
     fails: Option<bool>,
@@ -63,15 +66,18 @@ pub struct Handle {
     watch: Watch,
 }
 
-struct Shared(Arc<Stored>);
+struct Shared(Arc<Stored>, Arc<AtomicU64>);
 
 impl View for Shared {
     fn get(&self, key: &[u8]) -> Read<Option<Vec<u8>>> {
+        self.1.fetch_add(1, Ordering::Relaxed);
         self.0.get(key)
     }
 
     fn range(&self, from: &[u8], to: &[u8], limit: usize) -> Read<Vec<Pair>> {
-        self.0.range(from, to, limit)
+        let pairs = self.0.range(from, to, limit)?;
+        self.1.fetch_add(1 + pairs.len() as u64, Ordering::Relaxed);
+        Ok(pairs)
     }
 }
 
@@ -112,6 +118,11 @@ impl ModelIndex {
     /// The rows as they are now.
     pub fn rows(&self) -> Arc<Stored> {
         self.inner().rows.clone()
+    }
+
+    /// How many rows programs looked for or got.
+    pub fn reads(&self) -> u64 {
+        self.inner().reads.load(Ordering::Relaxed)
     }
 
     /// How many commits there were.
@@ -155,7 +166,7 @@ impl Index for Handle {
         if inner.life != self.life {
             return Err(Fault::environment("killed"));
         }
-        Ok(Snapshot::new(Shared(inner.rows.clone())))
+        Ok(Snapshot::new(Shared(inner.rows.clone(), inner.reads.clone())))
     }
 
     fn commit(&self, changes: Changes) -> Read<()> {

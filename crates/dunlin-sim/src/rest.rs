@@ -10,6 +10,10 @@ use std::collections::BTreeMap;
 pub struct Rest {
     /// What each device shows, by its paths.
     pub trees: Vec<BTreeMap<String, Thing>>,
+    /// How many rows of its index each device's program read until then.
+    pub reads: Vec<u64>,
+    /// How many commits each made.
+    pub commits: Vec<u64>,
     /// Whether an invariant broke, and what it took.
     pub outcome: Outcome,
 }
@@ -19,9 +23,11 @@ pub fn run(script: &Script) -> Rest {
     let mut flock = Flock::played(script, None);
     let at_rest = !flock.is_broken() && flock.rest();
     let visible: Vec<_> = flock.shared.world().machines.iter().map(|m| m.disk.visible()).collect();
+    let reads = flock.shared.world().machines.iter().map(|m| m.index.reads()).collect();
+    let commits = flock.shared.world().machines.iter().map(|m| m.index.commits()).collect();
     let trees = visible.into_iter().map(|tree| tree.into_iter().map(|(p, t)| (p.to_string(), t)).collect());
     if at_rest {
         flock.judge();
     }
-    Rest { trees: trees.collect(), outcome: flock.outcome() }
+    Rest { trees: trees.collect(), reads, commits, outcome: flock.outcome() }
 }
