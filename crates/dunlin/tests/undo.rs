@@ -436,3 +436,31 @@ fn files_that_are_copied_slowly_were_made_and_not_edited() {
     whole.extend(all);
     assert_eq!(differences(&settle("undone", &[&a, &b, &c]), &whole), Vec::<String>::new());
 }
+
+#[test]
+fn what_is_in_the_place_of_something_that_nobody_has_stays() {
+    let (_temp, mut a, mut b, mut c) = three();
+    (0..12).for_each(|i| fs::remove_file(a.path(file(i))).unwrap());
+    settle("deleted", &[&a, &b, &c]);
+    write(a.path("beside"), "in its place");
+    a.wait();
+    fs::rename(a.path("beside"), a.path(file(0))).unwrap();
+    settle("replaced", &[&a, &b, &c]);
+    for node in [&b, &c] {
+        let kept = fs::read_dir(node.path(".dunlin/history")).unwrap().map(|e| e.unwrap().path());
+        let it: Vec<_> = kept.filter(|path| fs::read(path).unwrap() == b"content 0").collect();
+        assert_eq!(it.len(), 1, "{}", node.name);
+        fs::remove_file(&it[0]).unwrap();
+    }
+    for node in [&mut a, &mut b, &mut c] {
+        // Small files of a moment ago are remembered, too.
+        node.stop();
+        node.run_until_it_answers();
+    }
+    settle("started anew", &[&a, &b, &c]);
+    let (code, out, err) = b.asks(&["undo", "--partial"]);
+    assert!(code == 1 && err.contains("1 of it are held by no connected device"), "{out}{err}");
+    let all = settle("a part", &[&a, &b, &c]);
+    assert_eq!(fs::read(c.path(file(0))).unwrap(), b"in its place", "{all:?}");
+    assert!((1..12).all(|i| c.path(file(i)).exists()), "{all:?}");
+}

@@ -62,8 +62,11 @@ pub(super) async fn undo(
     let held = Holders::ask(&folder, &wanted, |here| !here).await;
     let can = |b: &Back| b.content.is_none_or(|(id, _)| held.has(&id));
     let all = back.len();
-    let (back, lost): (Vec<Back>, Vec<Back>) = back.into_iter().partition(can);
+    let (mut back, lost): (Vec<Back>, Vec<Back>) = back.into_iter().partition(can);
     let lost: Vec<RelPath> = lost.into_iter().map(|b| b.path).collect();
+    // What is in the place of something stays there as long as that cannot come back.
+    let awaited: BTreeSet<&RelPath> = lost.iter().collect();
+    back.retain(|b| b.kind != Kind::Created || !awaited.contains(&b.path));
     // Bare directories are of no use to anybody.
     let useless = back.iter().all(|b| b.content.is_none() && b.kind == Kind::Deleted);
     if !lost.is_empty() && !request.dry_run && (useless || !request.partial) {
