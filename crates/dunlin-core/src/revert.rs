@@ -18,7 +18,7 @@ mod choose;
 mod list;
 mod then;
 
-pub use burst::{Burst, MASS, PAUSE, last_burst, last_of_each};
+pub use burst::{BESIDE, Beside, Burst, MASS, PAUSE, last_burst, last_of_each};
 pub use choose::{Unmet, Which, choose, number_at};
 pub use list::{Version, versions};
 
@@ -38,13 +38,34 @@ pub struct Selection {
     pub by: Option<BTreeSet<Incarnation>>,
     /// Of what kinds; all if none. What was created is removed then.
     pub kinds: Option<BTreeSet<Kind>>,
+    /// Just those of these numbers; all if none.
+    pub just: Option<BTreeSet<u64>>,
+    /// What was made then, with the numbers of that: it stays, unless it is in the place of what comes back.
+    pub made: BTreeMap<NodeId, u64>,
 }
 
 impl Selection {
+    /// All changes from a number on.
+    pub fn since(from: u64) -> Selection {
+        Selection { from, to: u64::MAX, by: None, kinds: None, just: None, made: BTreeMap::new() }
+    }
+
     fn has(&self, seq: u64, by: Dot, kind: Kind) -> bool {
         (self.from..self.to).contains(&seq)
             && self.kinds.as_ref().is_none_or(|kinds| kinds.contains(&kind))
             && self.by.as_ref().is_none_or(|who| who.contains(&by.inc))
+            && self.just.as_ref().is_none_or(|just| just.contains(&seq))
+    }
+
+    /// Whether something is made that stays: what is written into it, then, is no change of what was there.
+    fn keeps(&self, seq: u64, row: &ChangeRow) -> bool {
+        let all = self.kinds.as_ref().is_none_or(|kinds| kinds.contains(&Kind::Created));
+        let mine = self.by.as_ref().is_none_or(|who| who.contains(&row.by.inc));
+        row.kind == Kind::Created
+            && !all
+            && mine
+            && self.just.is_none()
+            && (self.from..self.to).contains(&seq)
     }
 }
 
@@ -90,7 +111,8 @@ pub fn path_of_place(view: &dyn View, place: &Place) -> Read<Option<RelPath>> {
     Ok(Some(names.into()))
 }
 
-fn path_of_state(view: &dyn View, state: &State) -> Read<Option<RelPath>> {
+/// The same of a state.
+pub fn path_of_state(view: &dyn View, state: &State) -> Read<Option<RelPath>> {
     match state.placed() {
         Some((_, place)) => path_of_place(view, &place.value),
         None => Ok(None),
@@ -124,6 +146,8 @@ pub fn select(view: &dyn View, selection: &Selection) -> Read<Undo> {
     struct Run {
         first: Option<u64>,
         any: bool,
+        /// It was made meanwhile, and stays.
+        new: bool,
     }
     let mut runs: BTreeMap<NodeId, Run> = BTreeMap::new();
     let mut from = selection.from;
@@ -132,8 +156,10 @@ pub fn select(view: &dyn View, selection: &Selection) -> Read<Undo> {
         let Some((last, _)) = page.last() else { break };
         from = last + 1;
         for (seq, row) in &page {
-            let run = runs.entry(row.node).or_insert(Run { first: None, any: false });
-            if selection.has(*seq, row.by, row.kind) {
+            let run = runs.entry(row.node).or_insert(Run { first: None, any: false, new: false });
+            run.new |= selection.keeps(*seq, row);
+            let written = run.new && !matches!(row.kind, Kind::Deleted | Kind::Revived);
+            if selection.has(*seq, row.by, row.kind) && !written {
                 run.any = true;
                 run.first.get_or_insert(*seq);
             } else {
@@ -151,8 +177,27 @@ pub fn select(view: &dyn View, selection: &Selection) -> Read<Undo> {
         let Some((seq, row)) = view.changes(first, first + 1, 1)?.pop() else { continue };
         out.back.extend(back_to(view, node, &now, seq, &row.before)?);
     }
+    let in_the_way = in_the_way(view, selection, &out.back)?;
+    out.back.extend(in_the_way);
     out.back.sort_by(|a, b| a.path.cmp(&b.path));
     out.changed_since.sort();
+    Ok(out)
+}
+
+/// What was made meanwhile in the place of something that comes back.
+fn in_the_way(view: &dyn View, selection: &Selection, back: &[Back]) -> Read<Vec<Back>> {
+    let (mut places, mut out) = (BTreeSet::new(), Vec::new());
+    for b in back.iter().filter(|_| !selection.made.is_empty()) {
+        for (_, row) in view.changes(b.seq, b.seq + 1, 1)? {
+            places.extend(row.before.placed().map(|(_, p)| (p.value.parent, p.value.name.clone())));
+        }
+    }
+    for (node, seq) in &selection.made {
+        let Some(now) = view.node(*node)?.filter(|row| row.state.alive()) else { continue };
+        if now.raw().is_some_and(|at| places.contains(&(at.dir, at.name))) {
+            out.extend(back_to(view, *node, &now, *seq, &State::default())?);
+        }
+    }
     Ok(out)
 }
 

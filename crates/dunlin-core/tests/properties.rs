@@ -433,7 +433,7 @@ impl Flock {
         // What is taken back was meant to go.
         self.ledger.values_mut().for_each(|superseded| *superseded = true);
         let device = &mut self.devices[who];
-        let selection = Selection { from, to: u64::MAX, by: None, kinds: None };
+        let selection = Selection::since(from);
         let undo = select(&device.index, &selection).unwrap();
         assert_eq!(undo.changed_since, Vec::<RelPath>::new());
         let mut work = Work::new(&device.index);

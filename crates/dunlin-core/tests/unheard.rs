@@ -274,7 +274,7 @@ fn what_was_made_again_is_not_withdrawn_before_it_was_here() {
     let node = a.index.local(&at()).unwrap().unwrap().node;
     a.disk.remove(&path());
     a.scan();
-    let all = Selection { from: 0, to: u64::MAX, by: None, kinds: Some([Kind::Deleted].into()) };
+    let all = Selection { kinds: Some([Kind::Deleted].into()), ..Selection::since(0) };
     let back = select(&a.index, &all).unwrap().back;
     let mut work = Work::new(&a.index);
     assert!(work.take_back(&back[0]).unwrap());

@@ -37,7 +37,7 @@ pub use api::{
 pub use dunlin_core::path::Escaped;
 pub use event::{Change, Event};
 pub use history::{
-    Fate, History, HistoryRequest, Item, RestoreRequest, Restored, Undo, UndoRequest, Undone, Version,
+    Beside, Fate, History, HistoryRequest, Item, RestoreRequest, Restored, Undo, UndoRequest, Undone, Version,
 };
 pub use outside::{Bytes, ContentRequest, Handed, HandedOut};
 pub use path::{AnyPath, for_shell};

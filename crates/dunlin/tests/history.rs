@@ -124,7 +124,9 @@ fn a_mass_change_is_taken_back_everywhere_and_that_again() {
     let (_temp, a, b, c) = three();
     write(a.path("beside"), "before");
     let before = settle("before", &[&a, &b, &c]);
-    write(a.path("beside"), "edited a moment before");
+    write(a.path("beside"), "edited a while before");
+    a.wait();
+    std::thread::sleep(Duration::from_secs(4));
     fs::remove_dir_all(a.path("docs")).unwrap();
     settle("deleted", &[&a, &b, &c]);
     let said = json(&b, &["undo", "--dry-run"]);
@@ -136,7 +138,7 @@ fn a_mass_change_is_taken_back_everywhere_and_that_again() {
     let after = settle("taken back", &[&a, &b, &c]);
     let of = |t: &Tree| part(t, |path| path.starts_with(b"docs"));
     assert_eq!(of(&after), of(&before));
-    assert_eq!(fs::read(c.path("beside")).unwrap(), b"edited a moment before", "no part of it");
+    assert_eq!(fs::read(c.path("beside")).unwrap(), b"edited a while before", "no part of it");
     // What was taken back is a change like another.
     json(&c, &["undo"]);
     assert_eq!(settle("deleted again", &[&a, &b, &c]), gone);

@@ -7,6 +7,7 @@ use dunlin_testkit::*;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 fn copy(from: &Path, to: &Path) {
     assert!(Command::new("cp").arg("-a").args([from, to]).status().unwrap().success());
@@ -170,6 +171,63 @@ fn an_old_backup_over_one_folder_is_taken_back_everywhere_with_one_command() {
         assert_eq!(code, 0, "running: {running}: {out}{err}");
         let all = settle("undone", &[&a, &b, &c]);
         assert_eq!(differences(&newer, &all), Vec::<String>::new(), "running: {running}: {out}{err}");
+    }
+}
+
+/// As of a program that empties a folder and then brings back one file after the other, every second one under another name
+/// at first.
+fn empty_and_fill(node: &Node, backup: &Path, pauses: [u64; 2]) {
+    let names = |dir: &Path| {
+        let all = fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name());
+        all.filter(|name| name != ".dunlin").collect::<Vec<_>>()
+    };
+    names(&node.dir).iter().for_each(|name| fs::remove_file(node.path(name)).unwrap());
+    std::thread::sleep(Duration::from_millis(pauses[0]));
+    let pause = || std::thread::sleep(Duration::from_millis(pauses[1]));
+    for (i, name) in names(backup).iter().enumerate() {
+        // What was renamed into a place that nothing had any more was added.
+        if i % 2 == 0 || name.to_str().unwrap().starts_with("f3") {
+            copy(&backup.join(name), &node.path(name));
+        } else {
+            copy(&backup.join(name), &node.path(".new"));
+            pause();
+            fs::rename(node.path(".new"), node.path(name)).unwrap();
+        }
+        pause();
+    }
+}
+
+#[test]
+fn an_old_backup_that_comes_slowly_after_all_was_deleted_is_taken_back_with_one_command() {
+    for pauses in [[0, 50], [0, 250], [4000, 20]] {
+        let (temp, a, b) = pair();
+        let base = temp.path().canonicalize().unwrap();
+        let mut c = Node::new(&base, "c");
+        c.join(&b.invite());
+        for i in 0..40 {
+            write(base.join("new"), format!("file {i}, old"));
+            fs::rename(base.join("new"), a.path(format!("f{i}"))).unwrap();
+        }
+        settle("an hour ago", &[&a, &b, &c]);
+        let backup = base.join("backup");
+        copy(&a.dir, &backup);
+        fs::remove_dir_all(backup.join(".dunlin")).unwrap();
+        // Since then some were edited, some were made and some are gone.
+        for i in 0..12 {
+            write(b.path(format!("f{i}")), format!("file {i}, newer"));
+            write(c.path(format!("new{i}")), format!("made {i}"));
+        }
+        (30..35).for_each(|i| fs::remove_file(c.path(format!("f{i}"))).unwrap());
+        let newer = settle("now", &[&a, &b, &c]);
+        // What was made a moment before would be part of it.
+        std::thread::sleep(Duration::from_secs(4));
+        empty_and_fill(&a, &backup, pauses);
+        assert_eq!(settle("restored", &[&a, &b, &c]).len(), 40, "{pauses:?}");
+        assert_eq!(fs::read(c.path("f7")).unwrap(), b"file 7, old");
+        let (code, out, err) = b.asks(&["undo"]);
+        assert_eq!(code, 0, "{pauses:?}: {out}{err}");
+        let all = settle("undone", &[&a, &b, &c]);
+        assert_eq!(differences(&newer, &all), Vec::<String>::new(), "{pauses:?}: {out}{err}");
     }
 }
 

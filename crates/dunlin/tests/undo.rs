@@ -344,7 +344,7 @@ fn what_an_undo_would_do_is_said_of_each_thing_with_whose_it_was() {
         assert!(out.lines().any(|l| l.contains("removed") && l.contains("made  (created by a, ")), "{out}");
     }
     let said = json(&c, &["undo", "--dry-run", "--by", "b"]);
-    assert_eq!((&said["by"], &said["whose"]), (&"b".into(), &serde_json::json!([["b", 10]])), "{said}");
+    assert_eq!((&said["by"], &said["whose"]), (&"b".into(), &serde_json::json!([["b", 11]])), "{said}");
     assert_eq!(json(&c, &["undo", "--since", &since])["count"], 17);
     assert_eq!(differences(&settle("undone", &[&a, &b, &c]), &before), Vec::<String>::new());
 }
@@ -365,4 +365,102 @@ fn a_copy_made_and_the_original_removed_is_one_command_back() {
     whole.extend(copies);
     // What was added stays.
     assert_eq!(differences(&settle("undone", &[&a, &b, &c]), &whole), Vec::<String>::new());
+}
+
+#[test]
+fn few_of_other_kinds_that_belong_to_a_mistake_go_back_with_it() {
+    let (_temp, a, b, c) = three();
+    write(a.path(file(50)), "edited on purpose, a while before");
+    a.wait();
+    std::thread::sleep(std::time::Duration::from_secs(6));
+    let before = settle("before", &[&a, &b, &c]);
+    (0..40).for_each(|i| fs::remove_file(a.path(file(i))).unwrap());
+    (40..43).for_each(|i| write(a.path(file(i)), "overwritten"));
+    (43..47).for_each(|i| fs::rename(a.path(file(i)), a.path(format!("moved {i}"))).unwrap());
+    write(a.path("made"), "meanwhile");
+    let mut whole = before.clone();
+    whole.insert(b"made".to_vec(), settle("a mistake", &[&a, &b, &c])[&b"made"[..]].clone());
+    // What is no part of it is told, with what takes it back, too.
+    let said = json(&b, &["undo", "--dry-run"]);
+    let (left, made) = (&said["beside"]["left"], &said["beside"]["made"]);
+    assert_eq!((&said["count"], &left[0]["path"], made), (&47.into(), &file(50).into(), &1.into()), "{said}");
+    let (_, out, _) = b.asks(&["undo", "--dry-run"]);
+    let command = |out: &str, begins: &str| {
+        let line = out.lines().find_map(|line| line.trim().strip_prefix(begins).map(str::to_owned));
+        line.unwrap_or_else(|| panic!("{begins}: {out}"))
+    };
+    let too = command(&out, "this takes it back, too: dunlin ");
+    let args: Vec<&str> = too.split(' ').chain(["--dry-run"]).collect();
+    assert_eq!(json(&b, &args)["count"], 48);
+    let (code, out, err) = b.asks(&["undo"]);
+    assert_eq!(code, 0, "{out}{err}");
+    let all = settle("undone", &[&a, &b, &c]);
+    assert_eq!(differences(&all, &whole), Vec::<String>::new(), "{out}{err}");
+    // After it, that takes back what is left, and nothing else.
+    let too = command(&out, "this removes it, too: dunlin ");
+    let args: Vec<&str> = too.split(' ').collect();
+    assert_eq!(json(&b, &args)["count"], 2);
+    let all = settle("that, too", &[&a, &b, &c]);
+    assert!(!all.contains_key(&b"made"[..]) && all.len() == before.len());
+    assert_eq!(fs::read_to_string(b.path(file(50))).unwrap(), "content 50");
+}
+
+#[test]
+fn files_that_are_copied_slowly_were_made_and_not_edited() {
+    let (_temp, a, b, c) = three();
+    for round in 0.. {
+        let begun = std::time::Instant::now();
+        let name = |i: usize| a.path(format!("copy {round} {i}"));
+        for what in ["", "the first part of it", "the first part of it, and the second"] {
+            (0..15).for_each(|i| write(name(i), what));
+            // It is known as it is now.
+            a.wait();
+        }
+        // What is written to later is edited.
+        if begun.elapsed() < std::time::Duration::from_secs(8) {
+            break;
+        }
+    }
+    let all = settle("copied", &[&a, &b, &c]);
+    for node in [&a, &b] {
+        refused(node, &["undo"], &["there is nothing to undo"]);
+    }
+    // Beside a mistake, too.
+    (0..12).for_each(|i| write(a.path(file(i)), "a mistake"));
+    (0..5).for_each(|i| write(a.path(format!("more {i}")), ""));
+    a.wait();
+    (0..5).for_each(|i| write(a.path(format!("more {i}")), "whole"));
+    let mistaken = settle("a mistake", &[&a, &b, &c]);
+    assert_eq!(json(&b, &["undo"])["count"], 12);
+    let mut whole = mistaken;
+    whole.extend(all);
+    assert_eq!(differences(&settle("undone", &[&a, &b, &c]), &whole), Vec::<String>::new());
+}
+
+#[test]
+fn what_is_in_the_place_of_something_that_nobody_has_stays() {
+    let (_temp, mut a, mut b, mut c) = three();
+    (0..12).for_each(|i| fs::remove_file(a.path(file(i))).unwrap());
+    settle("deleted", &[&a, &b, &c]);
+    write(a.path("beside"), "in its place");
+    a.wait();
+    fs::rename(a.path("beside"), a.path(file(0))).unwrap();
+    settle("replaced", &[&a, &b, &c]);
+    for node in [&b, &c] {
+        let kept = fs::read_dir(node.path(".dunlin/history")).unwrap().map(|e| e.unwrap().path());
+        let it: Vec<_> = kept.filter(|path| fs::read(path).unwrap() == b"content 0").collect();
+        assert_eq!(it.len(), 1, "{}", node.name);
+        fs::remove_file(&it[0]).unwrap();
+    }
+    for node in [&mut a, &mut b, &mut c] {
+        // Small files of a moment ago are remembered, too.
+        node.stop();
+        node.run_until_it_answers();
+    }
+    settle("started anew", &[&a, &b, &c]);
+    let (code, out, err) = b.asks(&["undo", "--partial"]);
+    assert!(code == 1 && err.contains("1 of it are held by no connected device"), "{out}{err}");
+    let all = settle("a part", &[&a, &b, &c]);
+    assert_eq!(fs::read(c.path(file(0))).unwrap(), b"in its place", "{all:?}");
+    assert!((1..12).all(|i| c.path(file(i)).exists()), "{all:?}");
 }

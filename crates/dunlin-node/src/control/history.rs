@@ -166,6 +166,17 @@ pub struct Undo {
     pub at: Option<i64>,
 }
 
+/// What the device whose mass change is meant did about that time, and is no part of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Beside {
+    /// What it changed, and is left as it is.
+    pub left: Vec<AnyPath>,
+    /// How many things it made; they stay.
+    pub made: u64,
+    /// The command that takes all of that back, too; with `--keep-new` what was made stays.
+    pub command: String,
+}
+
 /// What was, or would be, taken back.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Undone {
@@ -191,6 +202,9 @@ pub struct Undone {
     /// If something is lacking: the command that takes the rest back later, and nothing else.
     #[serde(default)]
     pub rest: Option<String>,
+    /// What else was done about the time of a mass change, and is left as it is.
+    #[serde(default)]
+    pub beside: Option<Beside>,
     /// What could not be put in place, and why: it is tried again as long as the node runs.
     pub problems: Vec<super::Problem>,
     /// Whether it was done, not just said.

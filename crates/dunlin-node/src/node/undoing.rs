@@ -5,14 +5,17 @@ use super::history::{Holders, Names, fate, unread};
 use super::restoring::{again, connect, number, room, shown};
 use super::settling::settled;
 use super::verifying;
-use crate::control::{ApiError, Fate, Undo, UndoRequest, Undone};
+use crate::control::{ApiError, Beside, Fate, Undo, UndoRequest, Undone};
 use crate::engine::Again;
 use crate::folder::Folder;
 use dunlin_core::ids::{Dot, Incarnation, NodeId};
 use dunlin_core::journal::{Journal, Kind};
 use dunlin_core::kv::{Read, View};
 use dunlin_core::path::RelPath;
-use dunlin_core::revert::{Back, MASS, PAUSE, Selection, last_burst, last_of_each, select};
+use dunlin_core::revert::{
+    self, Back, MASS, PAUSE, Selection, last_burst, last_of_each, path_of_state, select,
+};
+use dunlin_core::rows::Rows;
 use dunlin_core::state::Content;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -34,6 +37,8 @@ struct Meant {
     blame: BTreeMap<u64, (String, Option<i64>)>,
     /// The command that takes back the same once more, and nothing else.
     again: String,
+    /// What the same device did about that time, and is left as it is.
+    beside: Option<Beside>,
 }
 
 pub(super) async fn undo(
@@ -51,14 +56,17 @@ pub(super) async fn undo(
         return Err(held);
     }
     let names = Names::new(shared, &folder);
-    let Meant { by, between, back, left, blame, again: rest } =
+    let Meant { by, between, back, left, blame, again: rest, beside } =
         block_in_place(|| meant(&folder, &names, &request))?;
     let wanted: BTreeMap<_, _> = back.iter().filter_map(|b| b.content).collect();
     let held = Holders::ask(&folder, &wanted, |here| !here).await;
     let can = |b: &Back| b.content.is_none_or(|(id, _)| held.has(&id));
     let all = back.len();
-    let (back, lost): (Vec<Back>, Vec<Back>) = back.into_iter().partition(can);
+    let (mut back, lost): (Vec<Back>, Vec<Back>) = back.into_iter().partition(can);
     let lost: Vec<RelPath> = lost.into_iter().map(|b| b.path).collect();
+    // What is in the place of something stays there as long as that cannot come back.
+    let awaited: BTreeSet<&RelPath> = lost.iter().collect();
+    back.retain(|b| b.kind != Kind::Created || !awaited.contains(&b.path));
     // Bare directories are of no use to anybody.
     let useless = back.iter().all(|b| b.content.is_none() && b.kind == Kind::Deleted);
     if !lost.is_empty() && !request.dry_run && (useless || !request.partial) {
@@ -78,6 +86,7 @@ pub(super) async fn undo(
         left: shown(&left),
         lacking: shown(&lost),
         rest: (!lost.is_empty()).then_some(rest),
+        beside,
         problems: Vec::new(),
         done: false,
     };
@@ -127,15 +136,19 @@ fn meant(folder: &Folder, names: &Names, request: &UndoRequest) -> Result<Meant,
     let snapshot = folder.site.store.snapshot().map_err(|e| unread(&e))?;
     let by = request.by.as_deref().map(|who| authors(&snapshot, names, who)).transpose()?;
     let least = if by.is_some() { 1 } else { MASS };
+    let mut beside = None;
     let selection = match request.since {
         Some(since) => {
             let to = request.until.map_or(Ok(u64::MAX), |until| number(folder, until))?;
+            let begins = snapshot.moments().map_err(|e| unread(&e))?.first().map(|(_, m)| m.wall);
             let from = match number(folder, since) {
+                // Nothing was recorded between the two.
+                Err(_) if begins.is_some_and(|begins| since >= begins - 1) => 0,
                 // Before the history began there was nothing, and of that nothing is taken back.
                 Err(_) if request.keep_new && request.until.is_some() => 0,
                 from => from?,
             };
-            Some(Selection { from, to, by, kinds: request.keep_new.then(kept_new) })
+            Some(Selection { to, by, kinds: request.keep_new.then(kept_new), ..Selection::since(from) })
         }
         None if request.until.is_some() || request.keep_new => {
             return Err(ApiError::usage(
@@ -145,7 +158,10 @@ fn meant(folder: &Folder, names: &Names, request: &UndoRequest) -> Result<Meant,
         }
         None => {
             let found = last_burst(&snapshot, least, PAUSE, by.as_ref()).map_err(|e| unread(&e))?;
-            found.map(|burst| burst.selection)
+            found.map(|burst| {
+                beside = Some(burst.beside);
+                burst.selection
+            })
         }
     };
     let nothing = || {
@@ -161,6 +177,10 @@ fn meant(folder: &Folder, names: &Names, request: &UndoRequest) -> Result<Meant,
         return Err(nothing());
     }
     meant.again = rest(folder, &snapshot, request, &selection, &meant).map_err(|e| unread(&e))?;
+    if let Some(some) = beside {
+        meant.beside =
+            left_beside(folder, &snapshot, &selection, some, &meant.back).map_err(|e| unread(&e))?;
+    }
     Ok(meant)
 }
 
@@ -177,21 +197,51 @@ fn rest(
     selection: &Selection,
     meant: &Meant,
 ) -> Read<String> {
-    let mut command = format!("dunlin undo {}", folder.in_commands());
     let (first, last) = meant.between.unwrap_or_default();
     let since = request.since.unwrap_or(first - 1);
-    command += &format!(" --since @{since} --until @{last}");
-    if request.keep_new || request.since.is_none() {
-        command += " --keep-new";
+    let kept = if request.keep_new || request.since.is_none() { " --keep-new" } else { "" };
+    let whose = whose(view, selection)?;
+    Ok(format!("dunlin undo {} --since @{since} --until @{last}{kept}{whose}", folder.in_commands()))
+}
+
+/// What a burst leaves as it is, of what the same device did about the time.
+fn left_beside(
+    folder: &Folder,
+    view: &dyn View,
+    selection: &Selection,
+    beside: revert::Beside,
+    back: &[Back],
+) -> Read<Option<Beside>> {
+    let goes_back: BTreeSet<NodeId> = back.iter().map(|b| b.node).collect();
+    let mut left = Vec::new();
+    for node in &beside.things {
+        if let Some(row) = view.node(*node)? {
+            left.extend(path_of_state(view, &row.state)?);
+        }
     }
+    let made = beside.made.difference(&goes_back).count() as u64;
+    let at = |seq: u64| Read::Ok(view.moment_of(seq)?.map(|m| m.wall));
+    let Some((first, last)) = at(beside.between.0)?.zip(at(beside.between.1)?) else { return Ok(None) };
+    if left.is_empty() && made == 0 {
+        return Ok(None);
+    }
+    left.sort();
+    let whose = whose(view, selection)?;
+    let since = first.min(last) - 1;
+    let command = format!("dunlin undo {} --since @{since} --until @{last}{whose}", folder.in_commands());
+    Ok(Some(Beside { left: shown(&left), made, command }))
+}
+
+/// What of a command says whose changes are meant.
+fn whose(view: &dyn View, selection: &Selection) -> Read<String> {
     let mut who = BTreeSet::new();
     for inc in selection.by.iter().flatten() {
         who.extend(view.device_of(*inc)?);
     }
-    if let (1, Some(device)) = (who.len(), who.first()) {
-        command += &format!(" --by {}", &device.to_string()[..8]);
-    }
-    Ok(command)
+    Ok(match (who.len(), who.first()) {
+        (1, Some(device)) => format!(" --by {}", &device.to_string()[..8]),
+        _ => String::new(),
+    })
 }
 
 /// Who made of each thing what it is now, and when; by the number of the change that is taken back first.
@@ -231,7 +281,7 @@ fn read(view: &dyn View, names: &Names, selection: &Selection, least: Option<usi
     let first = undo.back.iter().map(|b| b.seq).min();
     let between = first.map(at).transpose()?.flatten().zip(last.map(at).transpose()?.flatten());
     let (back, left) = (undo.back, undo.changed_since);
-    Ok(Meant { by, between, back, left, blame, again: String::new() })
+    Ok(Meant { by, between, back, left, blame, again: String::new(), beside: None })
 }
 
 /// The incarnations of the device meant by a name or the beginning of an id.

@@ -106,12 +106,7 @@ impl Flock {
         let now = life.site.disk.now().secs;
         let make = || -> Read<Option<Wanted>> {
             let selection = match since {
-                Some(secs) => number_at(&snapshot, now - secs)?.map(|from| Selection {
-                    from,
-                    to: u64::MAX,
-                    by: None,
-                    kinds: None,
-                }),
+                Some(secs) => number_at(&snapshot, now - secs)?.map(Selection::since),
                 None => last_burst(&snapshot, least, PAUSE, None)?.map(|burst| burst.selection),
             };
             let Some(selection) = selection else { return Ok(None) };

@@ -2,7 +2,9 @@
 
 use super::words::{Style, count, size};
 use crate::when;
-use dunlin_node::control::{AnyPath, Escaped, Fate, History, Item, Problem, Restored, Undone, Version};
+use dunlin_node::control::{
+    AnyPath, Beside, Escaped, Fate, History, Item, Problem, Restored, Undone, Version,
+};
 
 /// Paths named one by one; the rest is a number.
 const NAMED: usize = 20;
@@ -147,6 +149,24 @@ pub fn undo(undo: &Undone, style: &Style) -> String {
         out += &format!("{}\n", style.bad("held by nobody connected:"));
         paths(&undo.lacking, style, &mut out);
     }
+    if let Some(some) = &undo.beside {
+        beside(some, style, &mut out);
+    }
     problems(&undo.problems, style, &mut out);
     out
+}
+
+/// What an undo leaves as it is, though it may have been part of the same.
+fn beside(beside: &Beside, style: &Style, out: &mut String) {
+    if !beside.left.is_empty() {
+        let items = count(beside.left.len() as u64, "item", "items");
+        *out += &format!("{}\n", style.busy(&format!("changed about then, and left as it is: {items}")));
+        paths(&beside.left, style, out);
+        *out += &format!("  this takes it back, too: {} --keep-new\n", beside.command);
+    }
+    if beside.made > 0 {
+        let items = count(beside.made, "item", "items");
+        *out += &format!("added about then, and kept: {items}\n");
+        *out += &format!("  this removes it, too: {}\n", beside.command);
+    }
 }
