@@ -448,7 +448,7 @@ mod tests {
             store.commit((first..first + 500).map(row).collect()).unwrap();
         }
         let stats = |db: &Database| {
-            Ok(db.begin_read().map_err(fault)?.open_table(ROWS).map_err(fault)?.stats().map_err(fault)?)
+            db.begin_read().map_err(fault)?.open_table(ROWS).map_err(fault)?.stats().map_err(fault)
         };
         let stats = store.with(stats).unwrap();
         let (stored, lost) = (stats.stored_bytes(), stats.fragmented_bytes());

@@ -140,8 +140,9 @@ mod tests {
 
     #[test]
     fn what_is_known_to_be_complete_is_recorded_as_what_is_derived() {
+        type Files<'a> = &'a [(u8, u64)];
         // Alone; two of one name; one that changed after it was planned, and one that another one took the name of.
-        let cases: [(&[(u8, u64)], &[(u8, u64)]); 4] =
+        let cases: [(Files<'_>, Files<'_>); 4] =
             [(&[(1, 1)], &[]), (&[(1, 1), (2, 1)], &[]), (&[(1, 1)], &[(1, 2)]), (&[(2, 1)], &[(1, 1)])];
         for (before, after) in cases {
             let mut index = Memory::default();
