@@ -14,7 +14,12 @@ macro_rules! id {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
+                // Names of files are made of these, several for each file: in one piece.
+                let mut text = [0; 2 * $len];
+                for (pair, byte) in text.chunks_mut(2).zip(self.0) {
+                    pair.copy_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+                }
+                f.write_str(core::str::from_utf8(&text).map_err(|_| fmt::Error)?)
             }
         }
 
@@ -88,6 +93,8 @@ id!(
     /// What a file holds: the BLAKE3 hash of its bytes (what `b3sum` prints).
     ContentId, 32
 );
+
+const HEX: &[u8; 16] = b"0123456789abcdef";
 
 fn hex_digit(c: u8) -> Option<u8> {
     (c as char).to_digit(16).and_then(|d| u8::try_from(d).ok())

@@ -4,7 +4,7 @@
 //! from a peer, a disk or a user becomes a `Name` before anything else looks at it, so nothing behind
 //! this file has to ask again whether a component is `..`, empty, or holds a slash.
 
-use alloc::boxed::Box;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -18,7 +18,7 @@ pub const CONTROL_DIR: &[u8] = b".dunlin";
 ///
 /// The bytes are kept as they are: invalid UTF-8, newlines and Unicode forms included.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Name(Box<[u8]>);
+pub struct Name(Arc<[u8]>);
 
 /// Why bytes are not a [`Name`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

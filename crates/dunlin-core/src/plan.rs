@@ -19,7 +19,7 @@ mod lacked;
 mod shown;
 mod untangle;
 
-pub use lacked::Lacked;
+pub use lacked::{Fetch, Lacked};
 pub use shown::{Unshown, Why};
 
 /// One change of the disk.
@@ -37,6 +37,8 @@ pub struct Step {
     pub path: RelPath,
     /// What is to be done.
     pub action: Action,
+    /// This is all that the node lacks, of which nothing is here: as of this sequence number of the index.
+    pub all: Option<u64>,
 }
 
 /// What a step does at its path. What is expected there is part of it: anything else found there is a
@@ -89,23 +91,6 @@ pub enum Action {
         /// Directories in it that are known to stay.
         kept: Vec<Name>,
     },
-}
-
-/// A content that is needed and not staged.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fetch {
-    /// The content.
-    pub content: ContentId,
-    /// Its size in bytes.
-    pub size: u64,
-    /// The node that needs it.
-    pub node: NodeId,
-    /// Where it will show (for people).
-    pub path: RelPath,
-    /// Files on this disk that hold it.
-    pub holders: Vec<RelPath>,
-    /// The number of the peer that told of it, or 0.
-    pub from: u32,
 }
 
 /// What to do next.
@@ -195,11 +180,15 @@ struct Planner<'a> {
     window: &'a Window<'a>,
     plan: Plan,
     used: BTreeSet<Position>,
+    seq: u64,
+    /// What is planned is all that its node lacks.
+    all: bool,
 }
 
 /// Plans the next window.
 pub fn plan(view: &dyn View, window: &Window<'_>) -> Read<Plan> {
-    let mut p = Planner { view, window, plan: Plan::default(), used: BTreeSet::new() };
+    let (plan, used, seq) = (Plan::default(), BTreeSet::new(), view.totals()?.seq);
+    let mut p = Planner { view, window, plan, used, seq, all: false };
     p.walk(phase::DIRS)?;
     // What changes directories changes the paths of everything below: it goes alone.
     let dirs = core::mem::take(&mut p.plan.steps);
@@ -273,6 +262,7 @@ impl Planner<'_> {
     fn node(&mut self, node: NodeId) -> Read<bool> {
         let lacks = lacks_of(self.view, node)?;
         for lack in &lacks {
+            self.all = matches!(lacks[..], [Lack::Create(_)]);
             match lack {
                 Lack::Create(w) => self.create(node, w)?,
                 Lack::Replace(l, w) => self.place(node, w, Some(l))?,
@@ -287,6 +277,7 @@ impl Planner<'_> {
                 }
             }
         }
+        self.all = false;
         Ok(true)
     }
 
@@ -342,7 +333,8 @@ impl Planner<'_> {
         }
         let from = self.view.node(node)?.map_or(0, |r| r.from);
         if let Some(path) = self.path(&w.at)? {
-            self.plan.fetches.push(Fetch { content: id, size, node, path, holders, from });
+            let looks = (w.mode, w.mtime);
+            self.plan.fetches.push(Fetch { content: id, size, node, path, holders, from, looks });
         }
         Ok(false)
     }
@@ -462,7 +454,8 @@ impl Planner<'_> {
             return Ok(());
         }
         let seen = self.view.node(node)?.map(|r| r.state.seen).unwrap_or_default();
-        self.plan.steps.push(Step { node, dot, seen, at: at.clone(), path, action });
+        let all = core::mem::take(&mut self.all).then_some(self.seq);
+        self.plan.steps.push(Step { node, dot, seen, at: at.clone(), path, action, all });
         Ok(())
     }
 

@@ -133,7 +133,8 @@ pub(crate) fn decode<'b, T: Decode<'b, ()>>(bytes: &'b [u8], what: &str) -> Read
 }
 
 pub(crate) fn encode<T: Encode<()>>(value: &T) -> Vec<u8> {
-    let mut out = Vec::new();
+    // Most rows fit.
+    let mut out = Vec::with_capacity(224);
     // Writing into a Vec cannot fail.
     let done = minicbor::encode(value, &mut out);
     debug_assert!(done.is_ok());

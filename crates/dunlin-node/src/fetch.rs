@@ -173,10 +173,10 @@ async fn fetch_batch(folder: &Folder, wanted: Vec<Fetch>) -> Vec<(ContentId, Fet
         // What a peer that fails did not send is asked of the next one.
         let (got, left) = ask_pieces(folder, &peer, rest).await;
         block_in_place(|| {
-            for (id, bytes) in got {
-                let put = folder.site.stage.put(id, &bytes);
-                claims.remove(&id);
-                done.push((id, put.map_or_else(|e| said(folder, &e), |()| Fetched::Staged)));
+            for (fetch, bytes) in got {
+                let put = folder.site.stage.put(fetch.content, &bytes, Some(fetch.looks));
+                claims.remove(&fetch.content);
+                done.push((fetch.content, put.map_or_else(|e| said(folder, &e), |()| Fetched::Staged)));
             }
         });
         rest = left;
@@ -188,10 +188,10 @@ async fn fetch_batch(folder: &Folder, wanted: Vec<Fetch>) -> Vec<(ContentId, Fet
 /// Stages a content that came with the row that tells of it, or that was here a moment ago.
 fn came_along(folder: &Folder, fetch: &Fetch) -> bool {
     let bytes = lock(&folder.recent).get(&fetch.content);
-    bytes.is_some_and(|bytes| folder.site.stage.put(fetch.content, &bytes).is_ok())
+    bytes.is_some_and(|bytes| folder.site.stage.put(fetch.content, &bytes, Some(fetch.looks)).is_ok())
 }
 
-type Got = Vec<(ContentId, Vec<u8>)>;
+type Got = Vec<(Fetch, Vec<u8>)>;
 
 /// Asks a peer for whole small contents; returns what came and was right, and what did not.
 async fn ask_pieces(folder: &Folder, peer: &PeerFolder, wanted: Vec<Fetch>) -> (Got, Vec<Fetch>) {
@@ -207,7 +207,7 @@ async fn ask_pieces(folder: &Folder, peer: &PeerFolder, wanted: Vec<Fetch>) -> (
             let piece = timeout_at(until, read_piece(&mut recv, fetch.size)).await;
             match piece.unwrap_or(Err(StreamError::Silent)) {
                 Ok(Some(bytes)) if *blake3::hash(&bytes).as_bytes() == fetch.content.0 => {
-                    got.push((fetch.content, bytes));
+                    got.push((fetch, bytes));
                 }
                 Ok(_) => left.push(fetch),
                 Err(_) => {

@@ -9,6 +9,7 @@ pub mod beacon;
 mod beacon_limits;
 mod beacon_link;
 pub mod beacon_packet;
+mod changes;
 pub mod connection;
 mod handshake;
 pub mod lane;

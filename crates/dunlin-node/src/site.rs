@@ -293,6 +293,7 @@ mod tests {
     use crate::store::Store;
     use dunlin_core::ids::NodeId;
     use dunlin_core::path::Name;
+    use dunlin_core::state::Mtime;
 
     #[test]
     fn where_nothing_is_free_the_history_lends() {
@@ -325,6 +326,7 @@ mod tests {
             path: RelPath::root(),
             holders: Vec::new(),
             from: 0,
+            looks: (0o644, Mtime::default()),
         };
         // Half-way through a copy somebody takes the rest of the disk.
         let claim = site.stage.claim_free(&id(2), 1 << 19).unwrap().unwrap();
@@ -363,7 +365,9 @@ mod tests {
         std::fs::write(root.join("f"), &bytes).unwrap();
         let size = bytes.len() as u64;
         let holders = vec![RelPath::parse(b"f").unwrap()];
-        let fetch = Fetch { content, size, node: NodeId([1; 16]), path: RelPath::root(), holders, from: 0 };
+        let looks = (0o644, Mtime::default());
+        let fetch =
+            Fetch { content, size, node: NodeId([1; 16]), path: RelPath::root(), holders, from: 0, looks };
         disk.sync_all().unwrap();
         let before = disk.space().unwrap().free;
         assert!(before < size, "a copy has no room: {before}");
@@ -398,6 +402,7 @@ mod tests {
             path: RelPath::root(),
             holders: Vec::new(),
             from: 0,
+            looks: (0o644, Mtime::default()),
         };
         let copy = || site.copy(&fetch, &site.stage.claim_free(&content, 4).unwrap().unwrap(), Vec::new);
         assert!(site.find(&content).is_none() && !copy());

@@ -17,10 +17,11 @@ mod room;
 mod settle;
 mod stranded;
 
-use crate::disk::{Disk, Rename, WriteFile};
+use crate::disk::{Disk, FileTime, Rename, WriteFile};
 use dunlin_core::ids::ContentId;
 use dunlin_core::path::{CONTROL_DIR, Name, RelPath};
-use std::collections::BTreeSet;
+use dunlin_core::state::Mtime;
+use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -34,8 +35,8 @@ pub use stranded::{Stranded, takes_out};
 /// The control directory of one folder.
 pub struct Stage {
     disk: Arc<dyn Disk>,
-    /// Contents that are whole and verified.
-    whole: Mutex<BTreeSet<ContentId>>,
+    /// Contents that are whole and verified, and the mode and time that their files have by now, if those were given.
+    whole: Mutex<BTreeMap<ContentId, Option<Looks>>>,
     /// Those of them, and of what is about to be placed, that the history lent.
     lent: Mutex<lent::Lent>,
     claims: Mutex<room::Claims>,
@@ -48,6 +49,9 @@ pub struct Stage {
     /// The numbers under which nothing in the history yields.
     spared: Mutex<Range<u64>>,
 }
+
+/// The mode and the modification time of a file.
+pub type Looks = (u16, Mtime);
 
 /// A path below `.dunlin`; the parts are ours and always names.
 pub fn control(parts: &[&str]) -> RelPath {
@@ -114,13 +118,13 @@ impl Stage {
         self.held(path).is_ok_and(|held| held.as_ref() == Some(content))
     }
 
-    fn whole(&self) -> std::sync::MutexGuard<'_, BTreeSet<ContentId>> {
+    fn whole(&self) -> std::sync::MutexGuard<'_, BTreeMap<ContentId, Option<Looks>>> {
         self.whole.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a content is staged, whole and verified.
     pub fn has(&self, content: &ContentId) -> bool {
-        self.whole().contains(content)
+        self.whole().contains_key(content)
     }
 
     /// Where a content is staged.
@@ -135,8 +139,21 @@ impl Stage {
         control(&["stage", &format!("{content}.part")])
     }
 
-    /// Stages a content that was verified by the caller. Its durability is the applier's.
-    pub fn put(&self, content: ContentId, bytes: &[u8]) -> io::Result<()> {
+    /// A staged file is to get this mode and time; tells whether it has them already.
+    pub fn redress(&self, content: &ContentId, looks: Looks) -> bool {
+        let mut whole = self.whole();
+        let Some(has) = whole.get_mut(content) else { return false };
+        if *has == Some(looks) {
+            return true;
+        }
+        // It may be that it gets but one of them.
+        *has = None;
+        false
+    }
+
+    /// Stages a content that was verified by the caller, with the mode and time that it will most likely get. Its durability
+    /// is the applier's.
+    pub fn put(&self, content: ContentId, bytes: &[u8], looks: Option<Looks>) -> io::Result<()> {
         if self.has(&content) {
             return Ok(());
         }
@@ -149,13 +166,22 @@ impl Stage {
             }
             other => other?,
         };
-        if let Err(e) = file.write_at(bytes, 0) {
+        // A file that its owner may not open could not be given another mode and time in its place.
+        let looks = looks.filter(|(mode, _)| mode & 0o600 == 0o600);
+        let dress = |(mode, mtime): Looks| {
+            if self.disk.keeps().modes {
+                file.set_mode(mode)?;
+            }
+            file.set_mtime(FileTime { secs: mtime.secs, nanos: mtime.nanos })
+        };
+        let put = file.write_at(bytes, 0).and_then(|()| looks.map_or(Ok(()), dress));
+        if let Err(e) = put {
             drop(file);
             // The first error counts; what was written is swept at the next start at the latest.
             let _ = self.disk.unlink(&path);
             return Err(e);
         }
-        self.whole().insert(content);
+        self.whole().insert(content, looks);
         Ok(())
     }
 
@@ -180,7 +206,7 @@ impl Stage {
             self.disk.unlink(&to)?;
         }
         self.disk.rename(&from, &to, Rename::NoReplace)?;
-        self.whole().insert(content);
+        self.whole().insert(content, None);
         Ok(())
     }
 
@@ -216,11 +242,22 @@ impl Stage {
         Ok(to)
     }
 
-    /// Puts back what [`Stage::take`] took out.
+    /// A content was placed from where it lay: what is staged of it from now on is another file.
+    pub fn placed(&self, from: &RelPath, content: &ContentId) {
+        if *from == self.path(content) {
+            self.whole().remove(content);
+        }
+        self.lent().remove(content);
+    }
+
+    /// Puts back what [`Stage::take`] took out; what was placed from the stage itself never left it.
     pub fn put_back(&self, content: ContentId, from: &RelPath) -> io::Result<()> {
+        if *from == self.path(&content) {
+            return Ok(());
+        }
         match self.disk.rename(from, &self.path(&content), Rename::NoReplace) {
             Ok(()) => {
-                self.whole().insert(content);
+                self.whole().insert(content, None);
                 Ok(())
             }
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => self.disk.unlink(from),
@@ -258,12 +295,12 @@ mod tests {
         let disk: Arc<dyn Disk> = Arc::new(PosixDisk::open(dir.path()).unwrap());
         let stage = Stage::open(disk.clone()).unwrap();
         let content = ContentId(*blake3::hash(b"new").as_bytes());
-        stage.put(content, b"new").unwrap();
+        stage.put(content, b"new", None).unwrap();
         assert!(stage.has(&content));
         std::fs::write(dir.path().join(".dunlin/swap/old"), b"old work").unwrap();
         let [cut, placed] = [b"cut", b"put"].map(|bytes| {
             let content = ContentId(*blake3::hash(bytes).as_bytes());
-            stage.put(content, bytes).unwrap();
+            stage.put(content, bytes, None).unwrap();
             content
         });
         std::fs::write(dir.path().join(stage.path(&cut).to_string()), b"\0\0\0").unwrap();
@@ -284,11 +321,11 @@ mod tests {
         let disk: Arc<dyn Disk> = Arc::new(PosixDisk::open(dir.path()).unwrap());
         let stage = Stage::open(disk.clone()).unwrap();
         let content = ContentId(*blake3::hash(b"new").as_bytes());
-        stage.put(content, b"new").unwrap();
+        stage.put(content, b"new", None).unwrap();
         stage.take(&content, "").unwrap();
         // Another one was exchanged with what a user had.
         let other = ContentId(*blake3::hash(b"placed").as_bytes());
-        stage.put(other, b"placed").unwrap();
+        stage.put(other, b"placed", None).unwrap();
         let at = stage.take(&other, "").unwrap();
         std::fs::write(dir.path().join(at.to_string()), b"a user's old file").unwrap();
         drop(stage);
@@ -309,7 +346,7 @@ mod tests {
         let disk: Arc<dyn Disk> = Arc::new(PosixDisk::open(dir.path()).unwrap());
         let stage = Stage::open(disk.clone()).unwrap();
         let content = ContentId(*blake3::hash(b"placed").as_bytes());
-        stage.put(content, b"placed").unwrap();
+        stage.put(content, b"placed", None).unwrap();
         let at = dir.path().join(stage.take(&content, "").unwrap().to_string());
         std::fs::hard_link(&at, dir.path().join("f")).unwrap();
         // A part of the same content is in the way of its return to the stage.
@@ -334,8 +371,8 @@ mod tests {
         let disk: Arc<dyn Disk> = Arc::new(PosixDisk::open(dir.path()).unwrap());
         let stage = Stage::open(disk).unwrap();
         let (kept, old) = (ContentId([1; 32]), ContentId([2; 32]));
-        stage.put(kept, b"served").unwrap();
-        stage.put(old, b"old").unwrap();
+        stage.put(kept, b"served", None).unwrap();
+        stage.put(old, b"old", None).unwrap();
         stage.open_part(&ContentId([3; 32])).unwrap();
         let swap = dir.path().join(".dunlin/swap");
         std::fs::write(dir.path().join(stage.swap_path(None, "").to_string()), b"a user's file").unwrap();
@@ -349,7 +386,7 @@ mod tests {
         assert_eq!(std::fs::read(history[0].as_ref().unwrap().path()).unwrap(), b"a user's file");
         stage.clear(&|_| false).unwrap();
         assert_eq!(in_stage(), 1, "nothing was used since");
-        stage.put(old, b"old").unwrap();
+        stage.put(old, b"old", None).unwrap();
         stage.clear(&|_| false).unwrap();
         assert_eq!(in_stage(), 0);
     }
@@ -377,10 +414,31 @@ mod tests {
         let disk: Arc<dyn Disk> = Arc::new(PosixDisk::open(dir.path()).unwrap());
         let stage = Stage::open(disk.clone()).unwrap();
         let content = ContentId(*blake3::hash(b"x").as_bytes());
-        stage.put(content, b"x").unwrap();
+        stage.put(content, b"x", None).unwrap();
         let at = stage.take(&content, "").unwrap();
         assert!(!stage.has(&content) && disk.stat(&at).unwrap().is_some());
         stage.put_back(content, &at).unwrap();
         assert!(stage.has(&content));
+    }
+
+    #[test]
+    fn what_may_have_got_another_mode_is_dressed_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk: Arc<dyn Disk> = Arc::new(PosixDisk::open(dir.path()).unwrap());
+        let stage = Stage::open(disk.clone()).unwrap();
+        let (content, one) =
+            (ContentId(*blake3::hash(b"new").as_bytes()), (0o640, Mtime { secs: 7, nanos: 8 }));
+        stage.put(content, b"new", Some(one)).unwrap();
+        let stat = disk.stat(&stage.path(&content)).unwrap().unwrap();
+        assert_eq!((stat.mode & 0o777, stat.mtime), (0o640, FileTime { secs: 7, nanos: 8 }));
+        assert!(stage.redress(&content, one) && stage.redress(&content, one));
+        assert!(!stage.redress(&content, (0o644, one.1)));
+        // The step that gave it that one may have failed, and another wants the first.
+        assert!(!stage.redress(&content, one));
+        // Its owner could not open it to give it another one.
+        let closed = ContentId(*blake3::hash(b"closed").as_bytes());
+        stage.put(closed, b"closed", Some((0o400, one.1))).unwrap();
+        assert!(!stage.redress(&closed, (0o400, one.1)));
+        assert_eq!(disk.stat(&stage.path(&closed)).unwrap().unwrap().mode & 0o777, 0o600);
     }
 }

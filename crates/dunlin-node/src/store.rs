@@ -7,8 +7,11 @@ use dunlin_core::kv::{Changes, Fault, Pair, Read, Tx, View};
 use dunlin_core::rows::Rows;
 use foldhash::HashMap;
 use guard::guarded;
-use redb::{Database, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{
+    CursorError, Database, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition,
+};
 use std::cell::RefCell;
+use std::ops::Bound;
 use std::path::Path;
 use std::sync::{PoisonError, RwLock};
 
@@ -194,12 +197,7 @@ impl Index for Store {
             tx.set_durability(Durability::Immediate).map_err(fault)?;
             {
                 let mut rows = tx.open_table(ROWS).map_err(fault)?;
-                for (key, value) in &changes {
-                    match value {
-                        Some(value) => rows.insert(key.as_slice(), value.as_slice()).map_err(fault)?,
-                        None => rows.remove(key.as_slice()).map_err(fault)?,
-                    };
-                }
+                put_all(&mut rows, &changes)?;
             }
             tx.commit().map_err(fault)
         })
@@ -213,6 +211,60 @@ impl Index for Store {
             Ok(())
         });
     }
+}
+
+type RowsTable<'a> = redb::Table<'a, &'static [u8], &'static [u8]>;
+type Change<'a> = (&'a [u8], Option<&'a [u8]>);
+
+/// So many bytes alike at the beginning of two keys: one table, and siblings or numbers that follow each other.
+const ALIKE: usize = 7;
+
+/// Runs of new rows that lie together are put together, each page that they fill at once.
+fn put_all(rows: &mut RowsTable<'_>, changes: &Changes) -> Read<()> {
+    let all: Vec<Change<'_>> =
+        changes.iter().map(|(key, value)| (key.as_slice(), value.as_deref())).collect();
+    let (mut at, mut known) = (0, None);
+    while let Some((key, value)) = all.get(at) {
+        // Where one row is known already, those beside it are likely to be.
+        if begins_run(&all[at..]) && known.is_none_or(|beside| !key.starts_with(beside)) {
+            let added = insert_run(rows, &all[at..])?;
+            at += added;
+            if added > 0 {
+                continue;
+            }
+            known = key.get(..ALIKE);
+        }
+        match value {
+            Some(value) => rows.insert(*key, *value).map_err(fault)?,
+            None => rows.remove(*key).map_err(fault)?,
+        };
+        at += 1;
+    }
+    Ok(())
+}
+
+/// Whether the first two changes put rows that may well be neighbours.
+fn begins_run(changes: &[Change<'_>]) -> bool {
+    let [(a, Some(_)), (b, Some(_)), ..] = changes else { return false };
+    a.get(..ALIKE).is_some_and(|prefix| b.starts_with(prefix))
+}
+
+/// Adds the changes that all belong between the same two rows; returns how many they were.
+fn insert_run(rows: &mut RowsTable<'_>, changes: &[Change<'_>]) -> Read<usize> {
+    let Some((first, _)) = changes.first() else { return Ok(0) };
+    let mut cursor = rows.lower_bound_mut(Bound::Included(*first)).map_err(fault)?;
+    let mut added = 0;
+    for (key, value) in changes {
+        let Some(value) = value else { break };
+        match cursor.insert_before(*key, *value) {
+            Ok(()) => added += 1,
+            Err(CursorError::UnorderedKey) => break,
+            Err(e) => return Err(fault(e)),
+        }
+    }
+    // What was to be added and could not be is told of here: without it there is no commit.
+    cursor.close().map_err(fault)?;
+    Ok(added)
 }
 
 impl View for Table {
@@ -362,5 +414,32 @@ mod tests {
         assert!(store.snapshot().is_err_and(|fault| !fault.damage));
         // What was read before may still answer, as it was; else that is no damage.
         assert!(old.get(b"a").map_or_else(|fault| !fault.damage, |value| value.is_none()));
+    }
+
+    #[test]
+    fn rows_that_come_together_are_what_was_put() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("index.redb")).unwrap();
+        let mut model = std::collections::BTreeMap::new();
+        // Numbers of a few places, some again and some removed, so that runs break off at what is there already.
+        let mut dice = 7_u64;
+        for _ in 0..40 {
+            let mut changes = Changes::new();
+            for _ in 0..200 {
+                dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                let (place, n) = (dice >> 40 & 3, dice >> 44 & 0x3ff);
+                let key = format!("n-place-{place}-{n:04}").into_bytes();
+                changes.insert(key, (dice >> 60 != 0).then(|| dice.to_be_bytes().repeat(5)));
+            }
+            for (key, value) in &changes {
+                match value {
+                    Some(value) => model.insert(key.clone(), value.clone()),
+                    None => model.remove(key),
+                };
+            }
+            store.commit(changes).unwrap();
+        }
+        let all = store.snapshot().unwrap().range(b"a", b"z", usize::MAX).unwrap();
+        assert_eq!(all, model.into_iter().collect::<Vec<Pair>>());
     }
 }

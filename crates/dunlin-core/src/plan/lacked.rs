@@ -2,10 +2,31 @@
 
 use crate::ids::{ContentId, NodeId};
 use crate::kv::{Fault, Read, View};
+use crate::path::RelPath;
 use crate::rows::{Rows, Table, after};
-use crate::state::Content;
+use crate::state::{Content, Mtime};
 use alloc::collections::BTreeSet;
 use alloc::vec;
+use alloc::vec::Vec;
+
+/// A content that is needed and not staged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fetch {
+    /// The content.
+    pub content: ContentId,
+    /// Its size in bytes.
+    pub size: u64,
+    /// The node that needs it.
+    pub node: NodeId,
+    /// Where it will show (for people).
+    pub path: RelPath,
+    /// Files on this disk that hold it.
+    pub holders: Vec<RelPath>,
+    /// The number of the peer that told of it, or 0.
+    pub from: u32,
+    /// The permission bits and the time that the file is to have, if nothing changes that.
+    pub looks: (u16, Mtime),
+}
 
 /// Nodes looked at together.
 const PAGE: usize = 1024;

@@ -5,9 +5,11 @@ use crate::disk::posix::PosixDisk;
 use crate::disk::{Entry, FileTime, ReadFile, RootIdentity, Space, WriteFile};
 use dunlin_core::ids::{NodeId, ROOT};
 use dunlin_core::rows::Position;
+use dunlin_core::state::Mtime;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A disk on which something happens just before a rename into the folder.
 struct Racing<F: Fn() + Send + Sync> {
@@ -107,6 +109,7 @@ impl Scene {
             at: Position::new(ROOT, Name::new(name.as_bytes()).unwrap()),
             path: self.path(name),
             action,
+            all: None,
         }
     }
 
@@ -127,7 +130,7 @@ impl Scene {
 
     fn place(&self, name: &str, bytes: &[u8], replaces: Option<Stamp>) -> Step {
         let Content::File { id, .. } = content(bytes) else { unreachable!() };
-        self.stage.put(id, bytes).unwrap();
+        self.stage.put(id, bytes, None).unwrap();
         let mtime = Mtime { secs: 5, nanos: 6 };
         self.step(name, Action::Place { content: content(bytes), mode: 0o640, mtime, replaces, was: None })
     }
@@ -296,7 +299,7 @@ fn what_was_to_come_out_is_not_taken_for_an_edit() {
         let at = s.stage.take(&ids[1], &crate::stage::takes_out(&step)).unwrap();
         std::fs::write(s.root.join(at.to_string()), bytes).unwrap();
         assert!(s.stage.stranded().unwrap().is_empty());
-        s.stage.put(ids[1], b"new").unwrap();
+        s.stage.put(ids[1], b"new", None).unwrap();
     }
 }
 
@@ -336,4 +339,38 @@ fn one_content_fills_many_places() {
     assert!(applied.iter().all(|a| matches!(a, Applied::Ended(Outcome::Done(..)))), "{applied:?}");
     assert!((0..20).all(|i| s.read(&format!("f{i}")) == b"same"));
     assert_eq!(std::fs::read_dir(s.root.join(".dunlin/swap")).unwrap().count(), 0);
+}
+
+#[test]
+fn what_is_staged_as_it_is_to_be_goes_from_there_to_its_place() {
+    let s = scene();
+    let mtime = Mtime { secs: 5, nanos: 6 };
+    // So many that they are made durable together. One was staged as something else.
+    let steps: Vec<Step> = (0..10u8)
+        .map(|n| {
+            let Content::File { id, .. } = content(&[n; 9]) else { unreachable!() };
+            s.stage.put(id, &[n; 9], Some((if n == 9 { 0o600 } else { 0o640 }, mtime))).unwrap();
+            s.place(&format!("f{n}"), &[n; 9], None)
+        })
+        .collect();
+    s.write("f3", b"somebody's");
+    let list = |dir: &str| std::fs::read_dir(s.root.join(".dunlin").join(dir)).unwrap().count();
+    let (swap, was_in_swap) = (s.root.join(".dunlin/swap"), Arc::new(AtomicBool::new(false)));
+    let seen = was_in_swap.clone();
+    let before_rename = move || {
+        seen.fetch_or(std::fs::read_dir(&swap).unwrap().next().is_some(), Ordering::Relaxed);
+    };
+    let applied = apply(&Racing { disk: s.disk.clone(), before_rename }, &s.stage, &steps);
+    for (n, applied) in (0..10u8).zip(&applied) {
+        let Content::File { id, .. } = content(&[n; 9]) else { unreachable!() };
+        assert_eq!(s.stage.has(&id), n == 3, "what could not be placed is staged still");
+        if n == 3 {
+            assert_eq!((applied, s.read("f3")), (&Applied::Changed, b"somebody's".to_vec()));
+            continue;
+        }
+        let stat = s.disk.stat(&s.path(&format!("f{n}"))).unwrap().unwrap();
+        assert!(matches!(applied, Applied::Ended(Outcome::Done(..))), "{applied:?}");
+        assert_eq!((stat.mode & 0o777, stat.mtime), (0o640, FileTime { secs: 5, nanos: 6 }), "{n}");
+    }
+    assert_eq!((list("stage"), list("swap"), was_in_swap.load(Ordering::Relaxed)), (1, 0, false));
 }

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::{Semaphore, broadcast, mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -37,8 +37,12 @@ const CONNECTIONS_MAX: usize = 128;
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long answers on their way may take when the server ends.
 const FAREWELL: Duration = Duration::from_millis(500);
-/// Events kept for a client that reads slowly, beside those of the broadcast channel.
-const EVENTS_QUEUED: usize = 64;
+/// Pieces of events kept for a client that reads slowly, beside the events of the broadcast channel.
+const EVENTS_QUEUED: usize = 16;
+/// What happens at once is told at once: to a client goes one piece in so long, of about so many bytes at most. One event
+/// by itself waits for nothing. Told one by one, those of a mass change take as long as the change.
+const EVENTS_APART: Duration = Duration::from_millis(4);
+const EVENTS_BYTES: usize = 16 << 10;
 
 /// Why [`serve`] returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -242,17 +246,37 @@ async fn forward(
             () = ended(&mut ending) => return,
             event = events.recv() => event,
         };
-        let event = match event {
-            Ok(event) => event,
-            Err(RecvError::Lagged(count)) => Event::Missed { count },
+        let mut text = Vec::new();
+        match event {
+            Ok(event) => add_line(&mut text, &event),
+            Err(RecvError::Lagged(count)) => add_line(&mut text, &Event::Missed { count }),
             Err(RecvError::Closed) => return,
-        };
-        let Ok(mut line) = serde_json::to_vec(&event) else { continue };
-        line.push(b'\n');
+        }
+        while text.len() < EVENTS_BYTES {
+            match events.try_recv() {
+                Ok(event) => add_line(&mut text, &event),
+                Err(TryRecvError::Lagged(count)) => add_line(&mut text, &Event::Missed { count }),
+                Err(TryRecvError::Empty | TryRecvError::Closed) => break,
+            }
+        }
         tokio::select! {
-            sent = lines.send(line.into()) => if sent.is_err() { return },
+            sent = lines.send(text.into()) => if sent.is_err() { return },
             () = ended(&mut ending) => return,
         }
+        tokio::select! {
+            () = tokio::time::sleep(EVENTS_APART) => {}
+            () = lines.closed() => return,
+            () = ended(&mut ending) => return,
+        }
+    }
+}
+
+fn add_line(text: &mut Vec<u8>, event: &Event) {
+    let before = text.len();
+    // The types of the API have string keys and no map, so this cannot fail.
+    match serde_json::to_writer(&mut *text, event) {
+        Ok(()) => text.push(b'\n'),
+        Err(_) => text.truncate(before),
     }
 }
 

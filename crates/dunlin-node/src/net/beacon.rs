@@ -10,6 +10,7 @@ use super::addrs::{self, LocalAddr};
 use super::beacon_limits::{Admission, Sightings};
 use super::beacon_link::{Hear, Link, send};
 use super::beacon_packet::{self, Claim, PACKET_LEN, Packet};
+use super::changes::Changes;
 use super::neighbours;
 use iroh::SecretKey;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -33,7 +34,12 @@ pub const GROUP_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0x444e, 0x4c
 const MAX_LINKS: usize = 64;
 /// IPv6 addresses of one interface that are spoken from.
 const MAX_V6: usize = 2;
-const REFRESH: Duration = Duration::from_secs(1);
+/// How often it is looked what links there are. The kernel tells of changes, but not of what hinders a link from being opened.
+const REFRESH: Duration = Duration::from_secs(5);
+/// The same where the kernel tells of none.
+const REFRESH_UNTOLD: Duration = Duration::from_secs(1);
+/// A change of the network is told in several pieces: it is looked so long after the first of them.
+const SETTLE: Duration = Duration::from_millis(100);
 const BURST: u8 = 3;
 const ANNOUNCE_MS: (u64, u64) = (20_000, 30_000);
 const FALLBACK: Duration = Duration::from_secs(60);
@@ -134,12 +140,14 @@ pub struct Beacon {
 
 impl Beacon {
     /// Opens the links there are, asks on each at once, and goes on until stopped: new interfaces
-    /// within 1 s, announcements every 20 to 30 s. Sightings that `out` has no room for are
+    /// within 1 s, if not told of by the kernel within 5 s, announcements every 20 to 30 s. Sightings that `out` has no room for are
     /// dropped; the next packet brings them again.
     ///
     /// # Errors
-    /// When the interfaces cannot be listed. A link that cannot be opened is tried again every second.
+    /// When the interfaces cannot be listed. A link that cannot be opened is tried again every 5 s.
     pub fn start(options: BeaconOptions, out: mpsc::Sender<Sighting>) -> io::Result<Beacon> {
+        // Before it is looked what there is, so that nothing is missed.
+        let changes = Changes::listen();
         let first = options.mode.wanted(&addrs::interfaces()?);
         let key = SecretKey::from_bytes(&options.secret_key);
         let shared = Arc::new(Shared {
@@ -157,7 +165,7 @@ impl Beacon {
             doubles: watch::channel(None).0,
         });
         let (commands, inbox) = mpsc::channel(1);
-        let mut speaker = Speaker { shared: shared.clone(), mode: options.mode, links: Vec::new() };
+        let mut speaker = Speaker { shared: shared.clone(), mode: options.mode, links: Vec::new(), changes };
         // Here and not in the task, so that who starts a beacon next is heard by this one.
         speaker.adopt(first);
         let task = tokio::spawn(speaker.run(inbox));
@@ -309,11 +317,13 @@ struct Speaker {
     shared: Arc<Shared>,
     mode: BeaconMode,
     links: Vec<Link>,
+    changes: Changes,
 }
 
 impl Speaker {
     async fn run(mut self, mut inbox: mpsc::Receiver<()>) {
-        let mut refresh = Instant::now() + REFRESH;
+        let every = if self.changes.are_told() { REFRESH } else { REFRESH_UNTOLD };
+        let mut refresh = Instant::now() + every;
         let mut announce = Instant::now() + jitter(ANNOUNCE_MS);
         let mut fallback = Instant::now() + FALLBACK_FIRST;
         // The links begin with a question; the next may come after the gap.
@@ -329,6 +339,7 @@ impl Speaker {
                     None => break,
                     Some(()) => ask = Some(may_ask.max(Instant::now())),
                 },
+                () = self.changes.come() => refresh = refresh.min(Instant::now() + SETTLE),
                 () = tokio::time::sleep_until(wake.into()) => {}
             }
             let now = Instant::now();
@@ -339,7 +350,7 @@ impl Speaker {
                 fallback = fallback.min(now + FALLBACK_FIRST);
             }
             if now >= refresh {
-                refresh = now + REFRESH;
+                refresh = now + every;
                 if let Ok(all) = addrs::interfaces() {
                     self.drop_gone(&self.mode.wanted(&all)).await;
                     self.adopt(self.mode.wanted(&all));

@@ -64,7 +64,7 @@ impl Stage {
             self.disk.rename(&from, &to, Rename::NoReplace)?;
             self.known().remove(content, &name);
             self.lent().insert(*content, Some(name));
-            self.whole().insert(*content);
+            self.whole().insert(*content, None);
             // What there is of a copy only takes room; if it cannot go now, it does when nothing is wanted any more.
             let _ = self.drop_part(content);
             // The old name may not come back beside the place in the folder that it gets next. Where this fails, a
@@ -73,11 +73,6 @@ impl Stage {
             return Ok(true);
         }
         Ok(false)
-    }
-
-    /// A content was placed: what is staged of it from now on is not the one that was lent.
-    pub fn placed(&self, content: &ContentId) {
-        self.lent().remove(content);
     }
 
     /// A lent content goes back to the history; `holds` says what it is by now.
@@ -114,7 +109,7 @@ impl Stage {
         match content.filter(|_| held == content) {
             Some(content) => {
                 self.lent().insert(content, None);
-                self.whole().insert(content);
+                self.whole().insert(content, None);
                 Ok(())
             }
             // What was not read, or cannot be, is found there by its name, and verified by whoever wants it.
@@ -200,8 +195,8 @@ mod tests {
         assert!(stage.has(&content) && stage.is_lent(&content));
         let at = stage.take(&content, "").unwrap();
         std::fs::rename(dir.join(at.to_string()), dir.join("f")).unwrap();
-        stage.placed(&content);
-        stage.put(content, b"old").unwrap();
+        stage.placed(&at, &content);
+        stage.put(content, b"old", None).unwrap();
         assert_eq!(names(dir, "stage"), [content.to_string()]);
         stage.clear(&|_| false).unwrap();
         assert!(names(dir, "stage").is_empty() && names(dir, "history").is_empty());

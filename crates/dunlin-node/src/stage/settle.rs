@@ -59,7 +59,7 @@ impl Stage {
     fn admit(&self, path: &RelPath, name: &Name) -> bool {
         let hash = std::str::from_utf8(name.as_bytes()).ok();
         let content = hash.and_then(ContentId::from_hex).filter(|content| self.is_held(path, content));
-        content.is_some_and(|content| self.whole().insert(content))
+        content.is_some_and(|content| self.whole().insert(content, None).is_none())
     }
 
     /// What an exchange left in `swap` goes to the history, and what was never placed back to the stage. What is

@@ -95,7 +95,7 @@ impl Flock {
 }
 
 fn put(site: &dunlin_node::site::Site, fetch: &Fetch, bytes: &[u8]) -> Fetched {
-    match site.stage.put(fetch.content, bytes) {
+    match site.stage.put(fetch.content, bytes, Some(fetch.looks)) {
         Ok(()) => Fetched::Staged,
         Err(e) => Fetched::Failed(dunlin_node::disk::explain(site.disk.as_ref(), &e)),
     }
