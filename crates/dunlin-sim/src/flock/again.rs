@@ -54,16 +54,18 @@ impl Flock {
 
     /// Whether the content of a file can be had by a device now.
     fn can_have(&self, device: usize, id: &ContentId) -> bool {
+        let lies = |device: usize| {
+            self.devices[device].life.as_ref().is_some_and(|life| life.site.find(id).is_some())
+        };
+        // What a device has only in memory it gives to others, and is not asked for here.
         let has = |device: usize| {
             let life = self.devices[device].life.as_ref();
-            life.is_some_and(|life| {
-                life.site.find(id).is_some() || life.host.told().recent.iter().any(|(c, _)| c == id)
-            })
+            lies(device) || life.is_some_and(|life| life.host.told().recent.iter().any(|(c, _)| c == id))
         };
         let answers = |peer: &usize| self.links.answers(device, *peer) && has(*peer);
         let others: Vec<usize> = (0..self.devices.len()).filter(|peer| *peer != device).collect();
         let is_up = |peer: &&usize| self.links.is_up(device, **peer);
-        *id == crate::ledger::id_of(b"") || has(device) || others.iter().filter(is_up).any(answers)
+        *id == crate::ledger::id_of(b"") || lies(device) || others.iter().filter(is_up).any(answers)
     }
 
     fn has_again(&mut self, device: usize, from: &RelPath, to: Option<RelPath>) -> Asked {
