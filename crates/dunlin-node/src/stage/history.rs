@@ -121,7 +121,9 @@ impl Stage {
             match self.disk.open(&dir.join(&name)) {
                 Ok(file) => return Some(file),
                 // Somebody cleared it away.
-                Err(_) => self.known().remove(content, &name),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => self.known().remove(content, &name),
+                // It may be that the disk fails for a moment only.
+                Err(_) => {}
             }
         }
         self.stranded_file(content)
@@ -253,6 +255,26 @@ mod tests {
         // Numbers go on above what was given before, though the clock was set back.
         stage.number_from(u64::MAX / 2);
         assert!(stage.number() > u64::MAX / 2);
+    }
+
+    #[test]
+    fn what_cannot_be_opened_for_a_moment_is_found_after_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk: Arc<dyn Disk> = Arc::new(PosixDisk::open(dir.path()).unwrap());
+        let stage = Stage::open(disk).unwrap();
+        let content = ContentId(*blake3::hash(b"one").as_bytes());
+        std::fs::write(dir.path().join("one"), "one").unwrap();
+        let name = Name::new(b"one").unwrap();
+        let at = stage.keep(&RelPath::root().join(&name), &name, Some(content)).unwrap();
+        let (at, aside) = (dir.path().join(at.to_string()), dir.path().join("aside"));
+        // A link is not opened: an error, and not that nothing is there.
+        std::fs::rename(&at, &aside).unwrap();
+        std::os::unix::fs::symlink("nowhere", &at).unwrap();
+        assert_eq!(read(stage.kept(&content)), None);
+        std::fs::rename(&aside, &at).unwrap();
+        assert_eq!(read(stage.kept(&content)), Some(b"one".to_vec()));
+        std::fs::remove_file(&at).unwrap();
+        assert!(read(stage.kept(&content)).is_none() && !stage.keeps(&content));
     }
 
     #[test]
