@@ -113,7 +113,7 @@ pub(crate) struct Unshown(BTreeSet<RelPath>);
 
 impl Unshown {
     /// Whether a path is of that or below it.
-    fn covers(&self, path: &RelPath) -> bool {
+    pub(crate) fn covers(&self, path: &RelPath) -> bool {
         self.0.iter().any(|u| path.names().starts_with(u.names()))
     }
 }
@@ -159,7 +159,7 @@ impl Flock {
         self.staying().into_iter().any(|d| self.lacks_only_unshown(d))
     }
 
-    fn unshown(&self, device: usize) -> Unshown {
+    pub(crate) fn unshown(&self, device: usize) -> Unshown {
         let Some(life) = &self.devices[device].life else { return Unshown::default() };
         let told = life.host.told();
         Unshown(told.problems.iter().filter(|(_, why)| is_unshown(why)).map(|(p, _)| p.clone()).collect())

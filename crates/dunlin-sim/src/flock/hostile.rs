@@ -224,9 +224,17 @@ impl Flock {
             let rows = world.machines[device].index.rows();
             let view = rows.as_ref();
             let mut open = needy(view)?;
-            let mut vain = BTreeSet::new();
+            let (mut vain, unshown) = (BTreeSet::new(), self.unshown(device));
             for node in &open {
-                for at in wanted(view, *node)?.into_iter().map(|w| w.at).chain(view.places_of(*node)?) {
+                for w in wanted(view, *node)? {
+                    let path = path_of(view, &w.at)?;
+                    // Its disk cannot show it, as it says.
+                    if path.as_ref().is_some_and(|path| unshown.covers(path)) {
+                        vain.insert(*node);
+                    }
+                    out.extend(path);
+                }
+                for at in view.places_of(*node)? {
                     out.extend(path_of(view, &at)?);
                 }
             }
