@@ -5,7 +5,7 @@
 
 use dunlin_testkit::*;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -135,21 +135,27 @@ fn restore_dir(dir: &Path, backup: &Path, beside: &Path) {
     }
 }
 
+/// Three devices with 40 files, and a backup of the first one's folder.
+fn with_a_backup() -> (tempfile::TempDir, [Node; 3], PathBuf) {
+    let (temp, a, b) = pair();
+    let base = temp.path().canonicalize().unwrap();
+    let mut c = Node::new(&base, "c");
+    c.join(&b.invite());
+    // Each in one step: what is seen half written is an edit a moment later, and of the same minute as the rest.
+    for i in 0..40 {
+        write(base.join("new"), format!("file {i}, old"));
+        fs::rename(base.join("new"), a.path(format!("f{i}"))).unwrap();
+    }
+    settle("an hour ago", &[&a, &b, &c]);
+    let backup = base.join("backup");
+    copy(&a.dir, &backup);
+    (temp, [a, b, c], backup)
+}
+
 #[test]
 fn an_old_backup_over_one_folder_is_taken_back_everywhere_with_one_command() {
     for running in [false, true] {
-        let (temp, a, b) = pair();
-        let base = temp.path().canonicalize().unwrap();
-        let (mut a, mut c) = (a, Node::new(&base, "c"));
-        c.join(&b.invite());
-        // Each in one step: what is seen half written is an edit a moment later, and of the same minute as the rest.
-        for i in 0..40 {
-            write(base.join("new"), format!("file {i}, old"));
-            fs::rename(base.join("new"), a.path(format!("f{i}"))).unwrap();
-        }
-        settle("an hour ago", &[&a, &b, &c]);
-        let backup = base.join("backup");
-        copy(&a.dir, &backup);
+        let (_temp, [mut a, b, c], backup) = with_a_backup();
         // Since then most were edited, and some made.
         for i in 0..30 {
             write(b.path(format!("f{i}")), format!("file {i}, newer"));
@@ -200,17 +206,7 @@ fn empty_and_fill(node: &Node, backup: &Path, pauses: [u64; 2]) {
 #[test]
 fn an_old_backup_that_comes_slowly_after_all_was_deleted_is_taken_back_with_one_command() {
     for pauses in [[0, 50], [0, 250], [4000, 20]] {
-        let (temp, a, b) = pair();
-        let base = temp.path().canonicalize().unwrap();
-        let mut c = Node::new(&base, "c");
-        c.join(&b.invite());
-        for i in 0..40 {
-            write(base.join("new"), format!("file {i}, old"));
-            fs::rename(base.join("new"), a.path(format!("f{i}"))).unwrap();
-        }
-        settle("an hour ago", &[&a, &b, &c]);
-        let backup = base.join("backup");
-        copy(&a.dir, &backup);
+        let (_temp, [a, b, c], backup) = with_a_backup();
         fs::remove_dir_all(backup.join(".dunlin")).unwrap();
         // Since then some were edited, some were made and some are gone.
         for i in 0..12 {

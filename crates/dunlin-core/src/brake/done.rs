@@ -25,8 +25,8 @@ impl Gone {
         self.more.saturating_add(self.nodes.len() as u64)
     }
 
-    /// Of how many nodes they are, as far as that is known.
-    pub fn note(&mut self, node: NodeId) {
+    /// One more; beyond the bound it is only counted.
+    fn note(&mut self, node: NodeId) {
         if self.nodes.len() < KNOWN_MAX {
             self.nodes.push(node);
         } else {
