@@ -4,7 +4,7 @@
 use crate::ids::{Dot, NodeId};
 use crate::kv::Read;
 use crate::path::Name;
-use crate::rows::{Position, Rows};
+use crate::rows::{NodeRow, Position, Rows};
 use crate::state::{Content, DotStore, Mtime, Place, Ranked, State, Vector};
 use crate::tree::Work;
 use alloc::collections::BTreeSet;
@@ -44,7 +44,8 @@ impl Work<'_> {
         }
     }
 
-    /// A new node (or `id`, for a version that becomes one).
+    /// A new node (or `id`, for a version that becomes one: on every device that sees that the same, as long as that node has
+    /// come to be nothing else).
     pub(crate) fn create(
         &mut self,
         at: &Position,
@@ -53,8 +54,8 @@ impl Work<'_> {
         attributes: Attributes,
     ) -> Read<(NodeId, Dot)> {
         let node = match id {
-            Some(id) => id,
-            None => self.fresh(at)?,
+            Some(id) if self.is_nothing_else(id, &content)? => id,
+            _ => self.fresh(at)?,
         };
         let dot = self.write(node, |s, dot| {
             let place = Place { parent: at.dir, name: at.name.clone(), earlier: None };
@@ -66,6 +67,12 @@ impl Work<'_> {
             set_attributes(s, dot, attributes);
         })?;
         Ok((node, dot))
+    }
+
+    /// Whether a node holds no other content, and is not on this disk: what it held would count as replaced.
+    fn is_nothing_else(&self, id: NodeId, content: &Content) -> Read<bool> {
+        let other = |row: NodeRow| row.state.versions().iter().any(|(_, held)| *held != content);
+        Ok(!self.tx.node(id)?.is_some_and(other) && self.tx.places_of(id)?.is_empty())
     }
 
     /// A version beside those that were heard of but never applied here. `rank` 0 yields to all of them.
