@@ -300,6 +300,26 @@ fn no_crash_leaves_a_state_that_no_file_system_would() {
     }
 }
 
+/// A number is given again as soon as it is free; a crash that brings back who had it takes it from who got it.
+#[test]
+fn no_crash_leaves_two_inodes_of_one_number() {
+    for seed in 0..2000 {
+        let disk = ModelDisk::new(Options { reuse_inodes: true, ..Options::default() });
+        busy(&disk, seed, 60);
+        disk.crash(&mut Chance::new(seed, "crash"));
+        let disk = disk.restart();
+        busy(&disk, seed + 1, 30);
+        let mut found: BTreeMap<u64, (RelPath, u32)> = BTreeMap::new();
+        for path in disk.visible().into_keys() {
+            let Ok(Some(stat)) = disk.stat(&path) else { continue };
+            let links = u32::from(stat.nlink > 1);
+            if let Some((other, twins)) = found.insert(stat.ino, (path.clone(), links)) {
+                assert!(links + twins == 2, "seed {seed}: {path} and {other} are {}", stat.ino);
+            }
+        }
+    }
+}
+
 #[test]
 fn the_worst_crash_is_one_that_happens() {
     for seed in 0..60 {

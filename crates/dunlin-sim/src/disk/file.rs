@@ -136,9 +136,9 @@ pub(super) enum Who {
 impl Tree {
     pub(super) fn new_inode(&mut self, node: Node, mode: u16) -> Id {
         let reused = if self.options.reuse_inodes { self.spare_inos.pop() } else { None };
-        let ino = reused.unwrap_or_else(|| {
+        let (ino, freed) = reused.unwrap_or_else(|| {
             self.next_ino += 1;
-            self.next_ino - 1
+            (self.next_ino - 1, Vec::new())
         });
         let now = self.stamp();
         let mode = self.kept_mode(&node, mode);
@@ -153,6 +153,7 @@ impl Tree {
             kept: Kept { data: Arc::default(), mode, mtime: now },
             pending: Vec::new(),
             adds: Vec::new(),
+            freed,
             node,
         };
         self.files += 1;
@@ -179,7 +180,7 @@ impl Tree {
             Node::Dir(_) => 1,
             _ => 0,
         };
-        self.spare_inos.push(inode.ino);
+        self.spare_inos.push((inode.ino, self.journal.removals(id)));
         self.blocks -= held;
         self.files -= 1;
     }

@@ -8,6 +8,7 @@
 //!   deleted keeps one entry; and of a directory that is removed, that it was emptied;
 //! - of a rename, that the other directory exists; within one directory, of a directory, and of an
 //!   exchange, the other half. Only a file that moves to another directory may be found in both;
+//! - of the first entry of an inode, that the one whose number it has is gone;
 //! - of a directory that moves, the moves of directories before it, so that no circle can come about.
 
 use super::file::{BLOCK, Change, Changed, File, Kept};
@@ -62,6 +63,12 @@ impl Journal {
         self.first + self.parts.len() as u64
     }
 
+    /// The changes that took entries of an inode away.
+    pub(super) fn removals(&self, id: Id) -> Vec<Seq> {
+        let of = |seq: &Seq| self.get(*seq).is_some_and(|part| part.old == Some(id));
+        (self.first..self.next()).filter(of).collect()
+    }
+
     pub(super) fn ids(&self) -> impl Iterator<Item = Id> + '_ {
         let pending = self.parts.iter().filter(|part| !part.done);
         pending.flat_map(|part| [Some(part.dir), part.old, part.new].into_iter().flatten())
@@ -105,6 +112,7 @@ impl Tree {
             }
             let seq = first + i as u64;
             if let Some(added) = part.new {
+                part.needs.extend(&self.inodes[added].freed);
                 self.inodes[added].adds.push((seq, part.dir));
             }
             if let Some(dir) = self.inodes[part.dir].dir_mut() {
@@ -272,6 +280,8 @@ impl Tree {
                 }
             }
         }
+        let living: BTreeSet<u64> = self.inodes.iter().filter(|i| i.nlink > 0).map(|i| i.ino).collect();
+        self.spare_inos.retain(|(ino, _)| !living.contains(ino));
     }
 }
 

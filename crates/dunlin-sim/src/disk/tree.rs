@@ -60,6 +60,8 @@ pub(super) struct Inode {
     pub(super) pending: Vec<Change>,
     /// Entries that were made for it, and in which directories, as far as a crash may lose them.
     pub(super) adds: Vec<(Seq, Id)>,
+    /// The changes that set its number free: no crash keeps it without them.
+    pub(super) freed: Vec<Seq>,
 }
 
 impl Inode {
@@ -89,7 +91,7 @@ pub(super) struct Tree {
     pub(super) inodes: Vec<Inode>,
     /// Slots of the table that nothing leads to, and numbers that may be given again.
     pub(super) spare: Vec<Id>,
-    pub(super) spare_inos: Vec<u64>,
+    pub(super) spare_inos: Vec<(u64, Vec<Seq>)>,
     pub(super) next_ino: u64,
     /// So many slots before the next search for spare ones.
     pub(super) gc_at: usize,
