@@ -154,7 +154,7 @@ impl Applier<'_> {
                     let _ = self.disk.unlink(&from);
                 }
                 placed?;
-                staged.iter().for_each(|content| self.stage.placed(content));
+                staged.iter().for_each(|content| self.stage.placed(&from, content));
                 self.placed.insert(i, stamp);
                 self.ready.remove(&i);
                 true

@@ -242,13 +242,19 @@ impl Stage {
         Ok(to)
     }
 
-    /// A content was placed: what is staged of it from now on is not the one that was lent.
-    pub fn placed(&self, content: &ContentId) {
+    /// A content was placed from where it lay: what is staged of it from now on is another file.
+    pub fn placed(&self, from: &RelPath, content: &ContentId) {
+        if *from == self.path(content) {
+            self.whole().remove(content);
+        }
         self.lent().remove(content);
     }
 
-    /// Puts back what [`Stage::take`] took out.
+    /// Puts back what [`Stage::take`] took out; what was placed from the stage itself never left it.
     pub fn put_back(&self, content: ContentId, from: &RelPath) -> io::Result<()> {
+        if *from == self.path(&content) {
+            return Ok(());
+        }
         match self.disk.rename(from, &self.path(&content), Rename::NoReplace) {
             Ok(()) => {
                 self.whole().insert(content, None);

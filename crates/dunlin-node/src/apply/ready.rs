@@ -77,6 +77,8 @@ impl Applier<'_> {
             return Err(self.without(&path, staged.is_some(), e));
         }
         match staged {
+            // Its name in `stage` says all: what is exchanged with it comes to lie in `swap`, under a name that tells more.
+            Some(content) if out.is_empty() && !self.stage.is_lent(&content) => Ok((path, staged)),
             Some(content) => Ok((self.stage.take(&content, out)?, staged)),
             None => Ok((path, None)),
         }

@@ -9,6 +9,7 @@ use dunlin_core::state::Mtime;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A disk on which something happens just before a rename into the folder.
 struct Racing<F: Fn() + Send + Sync> {
@@ -341,7 +342,7 @@ fn one_content_fills_many_places() {
 }
 
 #[test]
-fn what_is_staged_as_it_is_to_be_shows_so_and_what_is_not_is_made_so() {
+fn what_is_staged_as_it_is_to_be_goes_from_there_to_its_place() {
     let s = scene();
     let mtime = Mtime { secs: 5, nanos: 6 };
     // So many that they are made durable together. One was staged as something else.
@@ -354,7 +355,12 @@ fn what_is_staged_as_it_is_to_be_shows_so_and_what_is_not_is_made_so() {
         .collect();
     s.write("f3", b"somebody's");
     let list = |dir: &str| std::fs::read_dir(s.root.join(".dunlin").join(dir)).unwrap().count();
-    let applied = apply(s.disk.as_ref(), &s.stage, &steps);
+    let (swap, was_in_swap) = (s.root.join(".dunlin/swap"), Arc::new(AtomicBool::new(false)));
+    let seen = was_in_swap.clone();
+    let before_rename = move || {
+        seen.fetch_or(std::fs::read_dir(&swap).unwrap().next().is_some(), Ordering::Relaxed);
+    };
+    let applied = apply(&Racing { disk: s.disk.clone(), before_rename }, &s.stage, &steps);
     for (n, applied) in (0..10u8).zip(&applied) {
         let Content::File { id, .. } = content(&[n; 9]) else { unreachable!() };
         assert_eq!(s.stage.has(&id), n == 3, "what could not be placed is staged still");
@@ -366,5 +372,5 @@ fn what_is_staged_as_it_is_to_be_shows_so_and_what_is_not_is_made_so() {
         assert!(matches!(applied, Applied::Ended(Outcome::Done(..))), "{applied:?}");
         assert_eq!((stat.mode & 0o777, stat.mtime), (0o640, FileTime { secs: 5, nanos: 6 }), "{n}");
     }
-    assert_eq!((list("stage"), list("swap")), (1, 0));
+    assert_eq!((list("stage"), list("swap"), was_in_swap.load(Ordering::Relaxed)), (1, 0, false));
 }

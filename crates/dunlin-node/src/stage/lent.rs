@@ -195,7 +195,7 @@ mod tests {
         assert!(stage.has(&content) && stage.is_lent(&content));
         let at = stage.take(&content, "").unwrap();
         std::fs::rename(dir.join(at.to_string()), dir.join("f")).unwrap();
-        stage.placed(&content);
+        stage.placed(&at, &content);
         stage.put(content, b"old", None).unwrap();
         assert_eq!(names(dir, "stage"), [content.to_string()]);
         stage.clear(&|_| false).unwrap();
