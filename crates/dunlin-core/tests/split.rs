@@ -45,7 +45,11 @@ fn held(d: &Device) -> BTreeSet<Vec<u8>> {
 }
 
 fn copy_of(d: &Device) -> RelPath {
-    d.disk.paths().into_iter().find(|path| path.to_bytes() != b"f" && !path.to_string().starts_with('g')).unwrap()
+    d.disk
+        .paths()
+        .into_iter()
+        .find(|path| path.to_bytes() != b"f" && !path.to_string().starts_with('g'))
+        .unwrap()
 }
 
 /// The version that has the name is deleted elsewhere as somebody here exchanges it with its copy: what was deleted is here again, as a

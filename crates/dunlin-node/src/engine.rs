@@ -21,6 +21,7 @@ mod overwriting;
 mod planning;
 mod size;
 mod thread;
+mod unreadable;
 mod unshown;
 
 pub use brake::{Decided, Settled, Undecided};
@@ -31,6 +32,7 @@ pub(crate) use thread::{note_damage, run};
 
 use exchange::{Met, Renewals};
 use planning::Backoff;
+use unreadable::Unreadable;
 
 use crate::disk::is_full;
 use crate::site::Site;
@@ -72,6 +74,8 @@ struct Dirty {
     due: Instant,
     /// Hash it whatever the metadata say.
     force: bool,
+    /// It was looked at, in vain.
+    tried: bool,
 }
 
 /// Copies of a large file that changes while it is read.
@@ -111,10 +115,7 @@ pub struct Engine {
     backoff: BTreeMap<NodeId, Backoff>,
     /// Problems of steps and fetches, by node.
     troubles: BTreeMap<NodeId, (RelPath, String)>,
-    /// Problems of looking, by path.
-    unreadable: BTreeMap<RelPath, String>,
-    /// How often everything was looked through for what could not be read.
-    unreadable_tries: u32,
+    unreadable: Unreadable,
     /// Directories that should go and are kept for what is in them, as far as they were met.
     kept: BTreeSet<NodeId>,
     /// Those of them that may be empty by now.
@@ -193,8 +194,7 @@ impl Engine {
             flow: flow::Flow::default(),
             backoff: BTreeMap::new(),
             troubles: BTreeMap::new(),
-            unreadable: BTreeMap::new(),
-            unreadable_tries: 0,
+            unreadable: Unreadable::default(),
             kept: BTreeSet::new(),
             let_go: BTreeSet::new(),
             in_the_way: BTreeMap::new(),
@@ -291,7 +291,7 @@ impl Engine {
         if self.next_rescan.is_some_and(|at| now >= at) {
             self.next_rescan = None;
             // All of them are found again, where they are by now.
-            self.unreadable.clear();
+            self.unreadable.looks_at_all();
             self.push_dir(ROOT, true);
         }
         self.note_progress()?;
@@ -405,9 +405,9 @@ impl Engine {
     /// Has a position looked at, a while after the last event there but before too long.
     fn mark(&mut self, at: Position, wait: Duration, force: bool) {
         let now = self.now;
-        let d = self.dirty.entry(at).or_insert(Dirty { first: now, due: now + wait, force });
+        let d = self.dirty.entry(at).or_insert(Dirty { first: now, due: now + wait, force, tried: false });
         d.due = (now + wait).min(d.first + NEVER_RESTS);
-        d.force |= force;
+        (d.force, d.tried) = (d.force | force, false);
     }
 
     fn push_dir(&mut self, dir: NodeId, deep: bool) {
@@ -461,7 +461,7 @@ impl Engine {
         if totals.seq > self.noted && self.note_at.is_none() {
             self.note_at = Some(self.now + NOTE_AFTER);
         }
-        let mut problems = self.unreadable.clone();
+        let mut problems = self.unreadable.all().clone();
         problems.extend(self.troubles.values().cloned());
         problems.extend(self.unshown.clone());
         self.name_kept(&mut problems)?;
@@ -480,7 +480,7 @@ impl Engine {
         if let Some((why, _)) = &self.halted {
             problems.insert(RelPath::root(), why.clone());
         }
-        let real = self.unreadable.len() + self.troubles.len() + self.unshown.len();
+        let real = self.unreadable.all().len() + self.troubles.len() + self.unshown.len();
         let pulse = Pulse {
             totals,
             scanning: self.scanning,

@@ -7,6 +7,7 @@ use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// strace on a running node, whose calls fail meanwhile.
 struct Faults(Option<Child>);
@@ -150,6 +151,47 @@ fn a_directory_that_may_not_be_read_is_not_deleted() {
     set_mode(&a.path("locked"), 0o755);
     settle("unlocked", &[&a, &b]);
     assert_eq!(fs::read(a.path("locked/inner/file")).unwrap(), b"changed elsewhere");
+}
+
+/// Nor is it looked at without a pause, nor told of again and again, because somebody asks.
+#[test]
+fn who_asks_does_not_wait_for_what_may_not_be_read() {
+    let (_temp, mut a, b) = pair();
+    let bare = ["--bounding-set=-dac_override,-dac_read_search"];
+    if !is_root() || !can("permissions", "setpriv", &[&bare[..], &["true"]].concat()) {
+        skipped("permissions", "not root, or no setpriv");
+        return;
+    }
+    for dir in ["one", "two"] {
+        fs::create_dir_all(a.path(dir).join("inner")).unwrap();
+        write(a.path(dir).join("file"), dir);
+    }
+    settle("before", &[&a, &b]);
+    a.stop();
+    a.wrapper = ["setpriv", bare[0]].map(Into::into).to_vec();
+    a.run();
+    a.until_connected(1, PATIENCE);
+    for dir in ["one/inner", "one", "two/inner", "two"] {
+        set_mode(&a.path(dir), 0);
+    }
+    let began = Instant::now();
+    until("both are named", PATIENCE, || {
+        ["one", "two"].iter().all(|dir| problem(&a, dir).contains("ermission denied"))
+    });
+    // The mode of what nobody may read is told, too.
+    until("so they are elsewhere", PATIENCE, || {
+        ["one", "two"].iter().all(|dir| fs::metadata(b.path(dir)).unwrap().mode() & 0o777 == 0)
+    });
+    let (code, out, err) = a.asks(&["undo", "--dry-run"]);
+    assert_eq!(code, 1, "there is nothing to undo: {out}{err}");
+    std::thread::sleep(Duration::from_secs(8).saturating_sub(began.elapsed()));
+    for dir in ["one", "one/inner", "two", "two/inner"] {
+        set_mode(&a.path(dir), 0o755);
+    }
+    settle("after", &[&a, &b]);
+    // They were looked at each second or two, and told of once for each of two causes, or three.
+    let told = a.events("problem").iter().filter(|e| e["path"] == "one").count();
+    assert!((1..=3).contains(&told), "{told}");
 }
 
 #[test]

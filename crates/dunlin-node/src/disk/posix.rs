@@ -69,6 +69,14 @@ impl PosixDisk {
         regular(self.open_quietly(path, FILE_FLAGS)?)
     }
 
+    /// Waits until what was opened is durable. What nobody may read cannot be opened for that; the file system as a whole can.
+    fn sync_opened(&self, opened: io::Result<OwnedFd>) -> io::Result<()> {
+        match opened {
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => self.sync_all(),
+            opened => Ok(fs::fsync(opened?)?),
+        }
+    }
+
     /// The metadata of an entry as the rest of Dunlin sees it.
     fn entry_stat(&self, stat: &Statx) -> Stat {
         let mounted = stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
@@ -245,13 +253,13 @@ impl Disk for PosixDisk {
         }
     }
 
-    /// The file has to be readable: sync before taking its permissions away.
+    /// Cheaper where the file is readable: sync before taking its permissions away.
     fn sync_file(&self, path: &RelPath) -> io::Result<()> {
-        Ok(fs::fsync(self.open_for_reading(path)?)?)
+        self.sync_opened(self.open_for_reading(path))
     }
 
     fn sync_dir(&self, dir: &RelPath) -> io::Result<()> {
-        Ok(fs::fsync(self.open_quietly(dir, OFlags::DIRECTORY)?)?)
+        self.sync_opened(self.open_quietly(dir, OFlags::DIRECTORY).map_err(io::Error::from))
     }
 
     /// Waits of several threads for the disk are one wait to a journalling file system.

@@ -150,7 +150,7 @@ impl Engine {
         scan::scan_entry(self.folder.disk.as_ref(), snapshot, &at, dir, force, &mut found)?;
         for (path, why) in std::mem::take(&mut found.problems) {
             // Gone or not, it is not known now.
-            self.mark(at.clone(), LATE_DIR, force);
+            self.try_again(at.clone(), LATE_DIR);
             self.cannot_read(path, why);
         }
         gone.extend(found.absent.drain(..).map(|at| Observation { at, seen: Seen::Absent }));

@@ -26,11 +26,12 @@ impl Engine {
         }
         if self.barriers.iter().any(|(waits, _)| waits.is_none()) {
             let now = self.now;
-            self.dirty.values_mut().for_each(|d| d.due = now);
+            self.dirty.values_mut().filter(|d| !d.tried).for_each(|d| d.due = now);
         }
         // What the brake holds is known of, and waits for a person.
         let absent = !self.absent.is_empty() && !self.braking.holds_deletes();
-        let clean = self.dirty.is_empty() && self.dirs.is_empty() && !absent;
+        // What cannot be read may never be: who asks how things stand is told of it.
+        let clean = self.dirty.values().all(|d| d.tried) && self.dirs.is_empty() && !absent;
         // Of a root that is lost no event comes any more.
         let halted = self.halted.is_some();
         if clean || halted {

@@ -102,9 +102,9 @@ impl Engine {
                 entry.insert(RelPath::from(names.unwrap_or_default()));
             }
             if let Some(dir) = paths.get(&o.at.dir) {
-                self.unreadable.insert(dir.join(&o.at.name), format!("cannot be made durable: {e}"));
+                self.unreadable.note(dir.join(&o.at.name), format!("cannot be made durable: {e}"));
             }
-            self.mark(o.at, SYNC_AGAIN, true);
+            self.try_again(o.at, SYNC_AGAIN);
         }
         Ok(())
     }

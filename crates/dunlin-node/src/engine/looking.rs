@@ -68,7 +68,8 @@ impl Engine {
             self.replan |= force;
             let Some(names) = snapshot.disk_path(at.dir)? else { continue };
             let dir = RelPath::from(names);
-            self.unreadable.remove(&dir.join(&at.name));
+            let path = dir.join(&at.name);
+            self.unreadable.looks_at(&path);
             if !self.is_at(&snapshot, at.dir, &dir)? {
                 self.ask_parent(&snapshot, at.dir)?;
                 if force {
@@ -85,6 +86,7 @@ impl Engine {
                 }
                 continue;
             }
+            self.unreadable.is_readable(&path);
             if scanned.absent.len() == absent {
                 // It may be there as it always was.
                 self.is_there(&at);
@@ -117,7 +119,7 @@ impl Engine {
             // It may never be readable again, and what should come in its place would wait for good.
             self.vain.remove(&at);
         } else {
-            self.mark(at, UNREADABLE_AGAIN, true);
+            self.try_again(at, UNREADABLE_AGAIN);
         }
     }
 
@@ -139,10 +141,11 @@ impl Engine {
                 continue;
             }
             // Watched first, then listed: what happens in between is seen by one or the other.
-            self.forget_problems_in(&path);
+            self.unreadable.looks_into(&path);
             self.watch(dir, &path);
             match scan::scan_dir(self.folder.disk.as_ref(), &snapshot, (dir, &path), self.doubts.left())? {
                 Ok(found) => {
+                    self.unreadable.is_readable(&path);
                     if self.kept.contains(&dir) && !found.left_alone {
                         self.let_go.insert(dir);
                     }
@@ -259,17 +262,6 @@ impl Engine {
         }
     }
 
-    pub(super) fn cannot_read(&mut self, path: RelPath, why: String) {
-        if self.unreadable.insert(path.clone(), why.clone()).is_none() {
-            self.host.problem(&path, &why);
-        }
-    }
-
-    fn forget_problems_in(&mut self, dir: &RelPath) {
-        self.unreadable
-            .retain(|path, _| path != dir && path.split_last().is_none_or(|(parent, _)| parent != *dir));
-    }
-
     /// Hashes, observes and commits what was found.
     fn take_in(&mut self, scanned: Scanned) -> Read<()> {
         for (path, why) in scanned.problems {
@@ -314,7 +306,7 @@ impl Engine {
                 self.vanished(at);
             }
             Hashed::Failed(file, why) => {
-                self.unreadable.insert(file.path, why);
+                self.unreadable.note(file.path, why);
                 if file.force {
                     self.look_in_vain(file.at);
                 }
@@ -342,10 +334,13 @@ impl Engine {
     /// A large file changed while it was read. The first time it is tried again; one that goes on like
     /// this travels as a copy, which is served while the file itself is something else already.
     fn restless(&mut self, file: &ToHash, seen: &mut Vec<Observation>) {
-        self.mark(file.at.clone(), RESTLESS_AGAIN, false);
         let copies = self.restless.entry(file.at.clone()).or_default();
         copies.tries += 1;
-        if copies.tries < 2 || file.size > RESTLESS_MAX {
+        if copies.tries < 2 {
+            return self.mark(file.at.clone(), RESTLESS_AGAIN, false);
+        }
+        self.try_again(file.at.clone(), RESTLESS_AGAIN);
+        if file.size > RESTLESS_MAX {
             return;
         }
         let stage = &self.folder.stage;
@@ -356,6 +351,7 @@ impl Engine {
         if stage.end_copy(&path, id).is_err() {
             return;
         }
+        let copies = self.restless.entry(file.at.clone()).or_default();
         if let (Some(id), Ok(o)) = (id, made) {
             copies.kept.push_back(id);
             while copies.kept.len() > 2 {
@@ -424,13 +420,11 @@ impl Engine {
             self.braking.brake.knows(!self.uniting);
         }
         let mut wait = if self.unwatched { RESCAN_UNWATCHED } else { RESCAN };
-        if self.unreadable.is_empty() {
-            self.unreadable_tries = 0;
-        } else {
-            wait = wait.min(UNREADABLE_AGAIN * (1 << self.unreadable_tries.min(12)));
+        if let Some(tries) = self.unreadable.looked() {
+            wait = wait.min(UNREADABLE_AGAIN * (1 << tries.min(12)));
         }
         if self.next_rescan.is_none() {
-            self.unreadable_tries += 1;
+            self.unreadable.tries += 1;
         }
         let at = self.now + wait;
         self.next_rescan = Some(self.next_rescan.map_or(at, |next| next.min(at)));
