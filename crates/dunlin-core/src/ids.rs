@@ -153,6 +153,11 @@ impl DotRange {
         self.inc == other.inc && self.first <= other.first && other.last <= self.last
     }
 
+    /// Whether some change is one of both.
+    pub fn meets(&self, other: &DotRange) -> bool {
+        self.inc == other.inc && self.first <= other.last && other.first <= self.last
+    }
+
     /// For each incarnation one range, from the first change to the last.
     pub fn hull(ranges: impl IntoIterator<Item = DotRange>) -> Vec<DotRange> {
         let mut out: BTreeMap<Incarnation, DotRange> = BTreeMap::new();

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+#[path = "brake/again.rs"]
+mod again;
 mod common;
 #[path = "brake/overwritten.rs"]
 mod overwritten;

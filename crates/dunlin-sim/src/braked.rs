@@ -149,7 +149,10 @@ impl World {
     fn count(&mut self, device: usize, deleted: Vec<NodeId>, files: u64) {
         let now = self.now;
         let machine = &mut self.machines[device];
-        machine.deletes.retain(|(at, _)| now <= at + MINUTE);
+        // What lives again was taken back, and is one of the files that are left.
+        let rows = machine.index.rows();
+        let lives = |node: &NodeId| rows.node(*node).ok().flatten().is_some_and(|row| row.state.alive());
+        machine.deletes.retain(|(at, node)| now <= at + MINUTE && !lives(node));
         let before = machine.deletes.len();
         for node in deleted {
             // One that failed half-way is tried again.

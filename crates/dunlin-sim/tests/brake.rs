@@ -74,6 +74,30 @@ fn what_a_person_decides_holds_for_all() {
     ends_with("70000 2 cut 0\n70000 2 cut 1\n81000 1 reject\n91000 2 heal 0\n91000 2 heal 1", 6, &[0]);
 }
 
+/// Of twelve files the third device deletes five one by one, of which the others hear, and makes one; three deletes more are too many, and held. Somebody
+/// elsewhere takes back what was heard: what was made goes, as that person accepts. What is held here stays held, however little it is.
+#[test]
+fn what_is_held_waits_for_a_person_whatever_others_take_back() {
+    for (end, expected) in [("reject", 12), ("accept", 9)] {
+        for seed in 0..60 {
+            let mut text = format!("flock {seed} 3 1 0 0\n0 2 brake 4\n");
+            (1..=12).for_each(|i| text += &format!("0 0 write m{i:02} {i}\n"));
+            (0..3).for_each(|device| text += &format!("0 {device} start\n"));
+            (1..=5).for_each(|i| text += &format!("{} 2 remove m{i:02}\n", 69_000 + 500 * i));
+            text += "71700 2 write made 50\n";
+            (6..=8).for_each(|i| text += &format!("73000 2 remove m{i:02}\n"));
+            text += "75000 2 kill\n75000 2 cut 0\n75000 2 cut 1\n78000 0 undo-since 20\n90000 2 heal 0\n90000 2 heal 1\n";
+            text += &format!("130000 2 {end}\n");
+            let script: Script = text.parse().unwrap();
+            let rest = rest::run(&script);
+            assert_eq!(rest.outcome.broken, None, "seed {seed}:\n{script}");
+            for tree in &rest.trees {
+                assert_eq!(tree.len(), expected, "seed {seed}: {tree:?}\n{script}");
+            }
+        }
+    }
+}
+
 /// Six old files are overwritten on the first device while the disk of the second is full, and then something happens; in
 /// the end all devices show one of the versions, the one that is expected.
 fn overwritten(acts: &str, expected: u64) {

@@ -101,6 +101,12 @@ impl Done {
         DotRange::hull(self.recent(now).flat_map(|s| s.changes.iter().copied()))
     }
 
+    /// The files of the last minute, as far as they are known.
+    pub(super) fn known(&self, now: Duration) -> impl Iterator<Item = NodeId> {
+        let recent = move |at: Duration| now.saturating_sub(at) < WINDOW + STEP;
+        self.last.iter().filter(move |(_, at)| recent(**at)).map(|(node, _)| *node)
+    }
+
     fn recent(&self, now: Duration) -> impl Iterator<Item = &Step> {
         // What is counted in one step is as old as its youngest.
         self.steps.iter().filter(move |s| now.saturating_sub(s.at) < WINDOW + STEP)

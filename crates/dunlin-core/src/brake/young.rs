@@ -111,7 +111,15 @@ impl Brake {
             going += u64::from(need.removals);
             totals.leaving = totals.leaving.saturating_sub(need.leaving.into());
         }
-        Ok(self.but_for(&totals, now, here, young, going))
+        let mut count = self.but_for(&totals, now, here, young, going);
+        for node in self.done.known(now) {
+            // What was deleted and lives again was taken back; once it is here it is one of the files, too.
+            if view.node(node)?.is_some_and(|row| row.state.alive()) {
+                (count.deletes, count.done) = (count.deletes.saturating_sub(1), count.done.saturating_sub(1));
+                count.of = count.of.saturating_sub(u64::from(!locals_of(view, node)?.is_empty()));
+            }
+        }
+        Ok(count)
     }
 
     fn but_for(&self, totals: &Totals, now: Duration, here: u64, young: u64, going: u64) -> Count {

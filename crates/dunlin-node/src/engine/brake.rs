@@ -211,11 +211,18 @@ impl Engine {
         // What was accepted here, and could not be told yet, counts as well.
         all.extend(self.braking.held.iter().flat_map(|h| h.accepted.iter().copied()));
         let snapshot = self.folder.store.snapshot()?;
+        let known = dunlin_core::brake::released(&snapshot)?;
         let mut work = Work::new(&snapshot);
         if work.release(&all)? {
+            let held = self.braking.held.iter().flat_map(|h| &h.changes);
+            let is_news = |range: &&DotRange| !known.contains(range);
+            let went = held.clone().any(|held| all.iter().filter(is_news).any(|r| r.meets(held)));
             self.commit(work)?;
             self.replan = true;
-            (self.braking.relieved, self.braking.recount) = (true, true);
+            self.braking.recount = true;
+            // What was accepted may be nothing of what is held here: that waits as before, be it ever so little.
+            let pending = self.folder.store.snapshot()?.totals()?.removals;
+            self.braking.relieved |= went || pending < snapshot.totals()?.removals;
         }
         Ok(())
     }
