@@ -102,6 +102,8 @@ pub(crate) struct Shared {
     twice: Mutex<Option<String>>,
     /// Raised with that: the folders are to be closed.
     stop_folders: Notify,
+    /// Raised when somebody asks for a folder that could not be opened.
+    try_folders: Notify,
     /// Where devices were seen, the latest first. Hints: who answers is whoever proves the key.
     addresses: Mutex<BTreeMap<DeviceId, Vec<SocketAddr>>>,
     /// Inviters that are being looked for, and where discovery saw them.
@@ -260,6 +262,7 @@ pub async fn start(options: NodeOptions) -> Result<Arc<Node>, StartError> {
         runs: Mutex::default(),
         twice: Mutex::default(),
         stop_folders: Notify::new(),
+        try_folders: Notify::new(),
         addresses: Mutex::new(addresses),
         expected: Mutex::default(),
         guests: Mutex::default(),

@@ -201,6 +201,11 @@ impl Site {
 
     /// The same, by an index as it was a moment ago.
     pub fn find_in(&self, snapshot: &Snapshot, content: &ContentId) -> Option<Box<dyn ReadFile>> {
+        self.at_hand(snapshot, content).or_else(|| self.stage.kept(content))
+    }
+
+    /// The same but for the history.
+    fn at_hand(&self, snapshot: &Snapshot, content: &ContentId) -> Option<Box<dyn ReadFile>> {
         for at in snapshot.holders(*content).ok()? {
             let row = snapshot.local(&at).ok()??;
             let path = path_of(snapshot, &at).ok()??;
@@ -213,7 +218,23 @@ impl Site {
             }
         }
         let staged = self.stage.has(content).then(|| self.disk.open(&self.stage.path(content)));
-        staged.and_then(Result::ok).or_else(|| self.stage.kept(content))
+        staged.and_then(Result::ok)
+    }
+
+    /// Whether a content of `size` bytes is here. What only the history says it holds is read for that, as long as `budget`
+    /// has as many bytes left.
+    pub fn has(&self, content: &ContentId, size: u64, budget: &mut u64) -> bool {
+        let Ok(snapshot) = self.store.snapshot() else { return false };
+        if self.at_hand(&snapshot, content).is_some() {
+            return true;
+        }
+        match budget.checked_sub(size) {
+            Some(left) if self.stage.keeps(content) => {
+                *budget = left;
+                self.stage.verify_kept(content)
+            }
+            _ => self.stage.kept(content).is_some(),
+        }
     }
 
     /// What the file at `path` is by the index, and the stamp with which it is that.
@@ -252,6 +273,10 @@ impl Site {
             if holds == fetch.content && part.set_len(fetch.size).is_ok() {
                 return self.stage.finish_part(fetch.content).is_ok();
             }
+        }
+        if tried && !failed {
+            // What the history has under that name may be something else by now: then nobody is to wait for it.
+            self.stage.verify_kept(&fetch.content);
         }
         // Whatever hinders this too is told when the content is asked of others.
         if failed && self.stage.lend(&fetch.content).unwrap_or(false) {

@@ -232,3 +232,32 @@ fn what_cannot_be_had_is_a_clear_line_and_changes_nothing() {
     settle("united again", &[&a, &b]);
     refused(&a, &["restore", "docs/f1"], "is as it was");
 }
+
+/// Nothing is waited for that is there no more, and nothing is changed for it.
+#[test]
+fn a_version_that_rotted_in_the_history_is_named_and_nothing_changes() {
+    let (_temp, mut a, b) = pair();
+    save(&a, "f", "first");
+    save(&a, "g", "first of g");
+    settle("first", &[&a, &b]);
+    save(&a, "f", "other");
+    save(&a, "g", "other of g");
+    settle("other", &[&a, &b]);
+    let kept = |name: &str| {
+        let entries = fs::read_dir(b.path(".dunlin/history")).unwrap().map(|e| e.unwrap().path());
+        entries.into_iter().find(|p| p.to_string_lossy().ends_with(&format!("~{name}"))).unwrap()
+    };
+    let mut bytes = fs::read(kept("f")).unwrap();
+    bytes[1] ^= 1;
+    fs::write(kept("f"), &bytes).unwrap();
+    a.stop();
+    refused(&b, &["restore", "f"], "what the history has of this version of f is damaged");
+    assert_eq!(
+        (fs::read(b.path("f")).unwrap(), b.folder()["need_files"].as_u64()),
+        (b"other".to_vec(), Some(0))
+    );
+    // What is whole comes back, and what is not is still there for who wants to look at it.
+    let (code, out, err) = b.asks(&["restore", "g"]);
+    assert_eq!((code, fs::read(b.path("g")).unwrap()), (0, b"first of g".to_vec()), "{out}{err}");
+    assert_eq!(fs::read(kept("f")).unwrap(), bytes);
+}

@@ -298,3 +298,30 @@ fn what_is_asked_while_the_root_is_lost_is_told_so_at_once() {
     let (code, _, err) = p.a.asks(&["restore", "1"]);
     assert!(code == 0 && p.a.path("1").exists(), "{err}");
 }
+
+/// Who waits looks at the root first, as at all else: how it was a moment ago says nothing.
+#[test]
+fn the_right_root_is_seen_by_who_waits_as_soon_as_it_is_back() {
+    let (_temp, mut a, b) = pair();
+    write(a.path("f"), "f");
+    settle("before", &[&a, &b]);
+    let away = a.dir.with_extension("away");
+    for stopped in [false, true, false] {
+        if stopped {
+            a.stop();
+        }
+        fs::rename(&a.dir, &away).unwrap();
+        fs::create_dir(&a.dir).unwrap();
+        if stopped {
+            a.run_until_it_answers();
+        }
+        until("it is halted", PATIENCE, || a.folder()["state"] == "halted");
+        write(away.join("meanwhile"), format!("{stopped}"));
+        fs::remove_dir(&a.dir).unwrap();
+        fs::rename(&away, &a.dir).unwrap();
+        let (code, out, err) = a.asks(&["wait", "--timeout", "30"]);
+        assert_eq!(code, 0, "stopped: {stopped}: {out}{err}");
+        settle("back", &[&a, &b]);
+        assert!(b.path("meanwhile").exists());
+    }
+}

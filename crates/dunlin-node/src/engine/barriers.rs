@@ -11,7 +11,12 @@ impl Engine {
         for d in self.dirty.values_mut() {
             d.due = now;
         }
+        let was_halted = self.halted.is_some();
         if self.check_root() {
+            if was_halted {
+                // The right root is back; what was done there meanwhile nobody told of.
+                self.push_dir(ROOT, true);
+            }
             match (self.unwatched, crate::watch::barrier(self.folder.disk.as_ref(), &control(&[]))) {
                 (false, Ok(name)) => return self.barriers.push((Some(name), done)),
                 _ => self.push_dir(ROOT, true),

@@ -17,6 +17,10 @@ use std::time::Duration;
 use tokio::sync::{broadcast, oneshot};
 use tokio::task::block_in_place;
 
+/// How often it is seen whether a folder that is tried again is open, and how many times.
+const OPENS_EVERY: Duration = Duration::from_millis(25);
+const OPENS: u32 = 20;
+
 fn state_of(pulse: &Pulse) -> State {
     if pulse.failed.is_some() {
         State::Error
@@ -91,6 +95,22 @@ impl Node {
             .map(|there| (opening::shown(&there.path), there.why.clone()))
             .unwrap_or_default();
         Err(ApiError::failed(format!("the folder {path} is halted: {why}"), "dunlin status says more"))
+    }
+
+    /// A folder that is open, or is at once: one that could not be opened a moment ago is tried again.
+    async fn pick_soon(&self, spec: &FolderSpec) -> Result<Arc<Folder>, ApiError> {
+        let mut tries = 0;
+        loop {
+            let picked = self.pick(spec);
+            if picked.is_ok() || tries == OPENS || lock(&self.shared.unopened).is_empty() {
+                return picked;
+            }
+            if tries == 0 {
+                self.shared.try_folders.notify_waiters();
+            }
+            tries += 1;
+            tokio::time::sleep(OPENS_EVERY).await;
+        }
     }
 
     /// A folder and where it is, open or not.
@@ -242,7 +262,7 @@ impl Api for Node {
     }
 
     async fn wait(&self, folder: FolderSpec, copies: u32) -> Result<(), ApiError> {
-        let folder = self.pick(&folder)?;
+        let folder = self.pick_soon(&folder).await?;
         let (done, looked) = oneshot::channel();
         // Who asked may have gone by then.
         let passed = Box::new(move || done.send(()).unwrap_or_default());
@@ -252,15 +272,12 @@ impl Api for Node {
         let mut looked = Some(looked);
         loop {
             pulse.mark_unchanged();
+            if let Some(answer) = looked.take() {
+                // What was the matter a moment ago may be so no more.
+                answer.await.map_err(|_| folder.stopped().unwrap_or_else(ended))?;
+            }
             if let Some(why) = folder.stopped().or_else(|| folder.undecided()) {
                 return Err(why);
-            }
-            if let Some(answer) = &mut looked {
-                tokio::select! {
-                    done = answer => { done.map_err(|_| ended())?; looked = None; }
-                    done = pulse.changed() => done.map_err(|_| ended())?,
-                }
-                continue;
             }
             peers.mark_unchanged();
             let pulse_now = folder.pulse.borrow().clone();

@@ -29,7 +29,7 @@ pub(super) async fn find(
     let which = block_in_place(|| which(folder, &request))?;
     let meant = block_in_place(|| meant(folder, &path, &which, Some(None)))?;
     // Those that have it too, in case what is here turns out to be damaged.
-    let held = Holders::ask(folder, &contents(meant.iter().map(|v| &v.content)), |_| true).await;
+    let held = Holders::ask(folder, &contents(meant.iter().map(|v| &v.content)), 0, |_| true).await;
     let can = |v: &Version| match &v.content {
         Content::File { id, .. } => held.has(id),
         _ => true,

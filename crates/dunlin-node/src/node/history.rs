@@ -104,18 +104,24 @@ pub(super) struct Holders {
     pub elsewhere: BTreeMap<ContentId, Vec<DeviceId>>,
 }
 
+/// So many bytes of the history are verified before anything is changed; of more it is found out meanwhile.
+pub(super) const VERIFIED: u64 = 1 << 30;
+
 impl Holders {
     pub(super) fn has(&self, content: &ContentId) -> bool {
         self.here.contains(content) || self.elsewhere.contains_key(content)
     }
 
-    /// Asks this disk, and of what `others` says everybody who is connected.
+    /// Asks this disk, and of what `others` says everybody who is connected. So many bytes of what only the history of this
+    /// device has are verified.
     pub(super) async fn ask(
         folder: &Folder,
         contents: &BTreeMap<ContentId, u64>,
+        mut verified: u64,
         others: impl Fn(bool) -> bool,
     ) -> Holders {
-        let held = |(id, size): &(&ContentId, &u64)| **size == 0 || folder.site.find(id).is_some();
+        let held =
+            |(id, size): &(&ContentId, &u64)| **size == 0 || folder.site.has(id, **size, &mut verified);
         let here: BTreeSet<ContentId> =
             block_in_place(|| contents.iter().filter(held).map(|(id, _)| *id).collect());
         let asked: Vec<ContentId> = contents.keys().filter(|id| others(here.contains(id))).copied().collect();
@@ -155,7 +161,7 @@ pub(super) async fn list(
         }
     };
     block_in_place(|| versions(&snapshot, &path, collect)).map_err(|e| unread(&e))?;
-    let held = Holders::ask(folder, &contents(newest.iter().map(|v| &v.content)), |_| true).await;
+    let held = Holders::ask(folder, &contents(newest.iter().map(|v| &v.content)), 0, |_| true).await;
     let names = Names::new(shared, folder);
     let told = |v| tell(&snapshot, &names, &held, v);
     let versions = newest.iter().map(told).collect::<Read<Vec<Told>>>().map_err(|e| unread(&e))?;

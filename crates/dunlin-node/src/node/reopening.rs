@@ -75,7 +75,10 @@ async fn keep_trying(
     longest: Duration,
 ) -> (String, Duration) {
     loop {
-        tokio::time::sleep(wait).await;
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = shared.try_folders.notified() => {}
+        }
         if block_in_place(|| opening::open_known(&shared, &id)).is_ok() {
             break;
         }

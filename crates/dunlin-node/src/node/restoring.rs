@@ -1,15 +1,17 @@
 //! Has something be again as it was.
 
-use super::history::{Holders, contents, relative, unknown, unread};
+use super::history::{Holders, VERIFIED, contents, relative, unknown, unread};
 use super::settling::settled;
 use super::verifying;
 use crate::control::{AnyPath, ApiError, Problem, RestoreRequest, Restored};
 use crate::engine::{Again, Input, Thing};
 use crate::folder::Folder;
+use dunlin_core::ids::ContentId;
 use dunlin_core::kv::Read;
 use dunlin_core::path::RelPath;
 use dunlin_core::revert::{Unmet, Version, Which, choose, number_at, shown_at};
 use dunlin_core::state::Content;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 use tokio::task::block_in_place;
@@ -27,7 +29,9 @@ pub(super) async fn restore(folder: Arc<Folder>, request: RestoreRequest) -> Res
     }
     let which = block_in_place(|| which(&folder, &request))?;
     let meant = block_in_place(|| meant(&folder, &path, &which, to.as_ref().map(Some)))?;
-    let held = Holders::ask(&folder, &contents(meant.iter().map(|v| &v.content)), |here| !here).await;
+    let wanted = contents(meant.iter().map(|v| &v.content));
+    let said: BTreeSet<ContentId> = wanted.keys().filter(|id| folder.site.stage.keeps(id)).copied().collect();
+    let held = Holders::ask(&folder, &wanted, VERIFIED, |here| !here).await;
     let can = |v: &Version| match &v.content {
         Content::File { id, .. } => held.has(id),
         _ => true,
@@ -35,7 +39,12 @@ pub(super) async fn restore(folder: Arc<Folder>, request: RestoreRequest) -> Res
     let (things, lost): (Vec<Version>, Vec<Version>) = meant.into_iter().partition(can);
     let is_file = |v: &&Version| v.content != Content::Dir;
     if !things.iter().any(|v| is_file(&v)) && !lost.is_empty() {
-        return Err(nobody(&folder, &lost));
+        let is_damaged = |v: &Version| matches!(&v.content, Content::File { id, .. } if said.contains(id));
+        return Err(if lost.iter().all(is_damaged) {
+            damaged(&folder, &lost)
+        } else {
+            nobody(&folder, &lost)
+        });
     }
     let bytes = room(&folder, things.iter().map(|v| &v.content))?;
     let things: Vec<Thing> = things.into_iter().map(|v| thing(v, &path, to.as_ref())).collect();
@@ -183,6 +192,16 @@ pub(super) fn nobody(folder: &Folder, lost: &[Version]) -> ApiError {
         format!("no connected device has {which} (any more)"),
         format!("{}; dunlin history PATH shows who has which version", connect(folder)),
     )
+}
+
+/// What the history says it has, and does not.
+fn damaged(folder: &Folder, lost: &[Version]) -> ApiError {
+    let ApiError { hint, .. } = nobody(folder, lost);
+    let which = match lost {
+        [one] => format!("what the history has of this version of {} is", one.path),
+        many => format!("what the history has of these {} versions is", many.len()),
+    };
+    ApiError::failed(format!("nothing was changed: {which} damaged, and no connected device has it"), hint)
 }
 
 /// What to do about what nobody has who is connected.

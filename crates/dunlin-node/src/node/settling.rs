@@ -1,6 +1,6 @@
 //! Waits until what was asked for is on the disk, or it is known that it cannot be now.
 
-use super::history::{Holders, contents, unread};
+use super::history::{Holders, VERIFIED, contents, unread};
 use crate::control::{ApiError, Problem};
 use crate::folder::{Folder, lock};
 use dunlin_core::kv::Read;
@@ -91,7 +91,9 @@ impl Wait<'_> {
     /// Gives up what nobody has who is connected.
     async fn ask(&mut self) -> Read<()> {
         let lacking = block_in_place(|| self.lacking())?;
-        let held = Holders::ask(self.folder, &contents(lacking.iter().map(|(_, c)| c)), |here| !here).await;
+        let held =
+            Holders::ask(self.folder, &contents(lacking.iter().map(|(_, c)| c)), VERIFIED, |here| !here)
+                .await;
         let lost = |c: &Content| matches!(c, Content::File { id, .. } if !held.has(id));
         let lost: BTreeSet<RelPath> =
             lacking.into_iter().filter(|(_, content)| lost(content)).map(|(path, _)| path).collect();

@@ -1,7 +1,7 @@
 //! Takes changes back.
 
 use super::Shared;
-use super::history::{Holders, Names, fate, unread};
+use super::history::{Holders, Names, VERIFIED, fate, unread};
 use super::restoring::{again, connect, number, room, shown};
 use super::settling::settled;
 use super::verifying;
@@ -59,7 +59,7 @@ pub(super) async fn undo(
     let Meant { by, between, back, left, blame, again: rest, beside } =
         block_in_place(|| meant(&folder, &names, &request))?;
     let wanted: BTreeMap<_, _> = back.iter().filter_map(|b| b.content).collect();
-    let held = Holders::ask(&folder, &wanted, |here| !here).await;
+    let held = Holders::ask(&folder, &wanted, VERIFIED, |here| !here).await;
     let can = |b: &Back| b.content.is_none_or(|(id, _)| held.has(&id));
     let all = back.len();
     let (mut back, lost): (Vec<Back>, Vec<Back>) = back.into_iter().partition(can);

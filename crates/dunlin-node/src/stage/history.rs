@@ -134,6 +134,21 @@ impl Stage {
         self.entries_of(content).is_ok_and(|entries| !entries.is_empty())
     }
 
+    /// Reads what the history says it holds of this. What is something else by now stays where it is, and counts as that no
+    /// more. Whether anything is left.
+    pub fn verify_kept(&self, content: &ContentId) -> bool {
+        let dir = control(&["history"]);
+        for name in self.entries_of(content).unwrap_or_default() {
+            match self.held(&dir.join(&name)) {
+                Ok(Some(held)) if held == *content => return true,
+                Ok(Some(_)) => self.known().remove(content, &name),
+                // It may be that the disk fails for a moment only.
+                Ok(None) | Err(_) => {}
+            }
+        }
+        self.kept(content).is_some()
+    }
+
     /// The entries of the history that say they hold this, the newest first.
     pub(super) fn entries_of(&self, content: &ContentId) -> io::Result<Vec<Name>> {
         let mut known = self.known();
