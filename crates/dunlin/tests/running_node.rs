@@ -163,6 +163,7 @@ fn folder(id: &str, path: &Path, state: State, in_sync: bool) -> Folder {
             in_sync,
             address: None,
             tcp: None,
+            holds: false,
         }],
     }
 }

@@ -404,6 +404,9 @@ pub struct Device {
     /// How large contents come from it, besides QUIC; none where it is not connected, or one of both offers no TCP.
     #[serde(default)]
     pub tcp: Option<Tcp>,
+    /// It holds deletes or edits until a person decides about them.
+    #[serde(default)]
+    pub holds: bool,
 }
 
 /// How the TCP lane to a connected device stands.
@@ -447,6 +450,7 @@ mod tests {
                     in_sync: false,
                     address: None,
                     tcp: None,
+                    holds: false,
                 }],
             }],
         };
@@ -454,7 +458,7 @@ mod tests {
             r#"{"device":"d","name":"laptop","folders":[{"id":"f","path":"/s","state":"syncing","#,
             r#""in_sync":false,"files":1,"bytes":2,"need_files":3,"need_bytes":4,"to_delete":1,"conflicts":5,"#,
             r#""problems":[{"path":"p","why":"w"}],"devices":[{"id":"e","name":"nas","#,
-            r#""connected":false,"in_sync":false,"address":null,"tcp":null}]}]}"#
+            r#""connected":false,"in_sync":false,"address":null,"tcp":null,"holds":false}]}]}"#
         );
         assert_eq!(serde_json::to_string(&status).unwrap(), json);
         assert_eq!(serde_json::from_str::<Status>(json).unwrap(), status);

@@ -64,10 +64,15 @@ pub(super) async fn tell_states(folder: Arc<Folder>) {
 fn undecided(folder: &Folder, why: Undecided) -> ApiError {
     let path = opening::shown(&folder.path);
     match why {
-        Undecided::NotHeld => ApiError::failed(
-            format!("no deletes are held in {path}: there is nothing to decide"),
-            "dunlin status shows how the folder is",
-        ),
+        Undecided::NotHeld => {
+            let what = format!("no deletes are held in {path} on this device: there is nothing to decide");
+            match &folder.holding()[..] {
+                [] => ApiError::failed(what, "dunlin status shows how the folder is"),
+                holding => {
+                    ApiError::failed(what, format!("some are on {}: decide there", holding.join(" and ")))
+                }
+            }
+        }
         Undecided::Root(why) => ApiError::failed(
             format!("{path} is halted, but not for deletes: {why}"),
             advice(&folder.path, folder.id),
@@ -166,6 +171,7 @@ impl Node {
             in_sync: false,
             address: self.shared.addresses_of(id).first().map(ToString::to_string),
             tcp: None,
+            holds: false,
         };
         FolderStatus {
             id: id.to_string(),
@@ -208,9 +214,11 @@ impl Node {
             name,
             connected: peer.is_some(),
             in_sync: peer
-                .is_some_and(|p| folder.in_sync_with(&p, pulse) && !pulse.busy() && !pulse.unwatched),
+                .as_ref()
+                .is_some_and(|p| folder.in_sync_with(p, pulse) && !pulse.busy() && !pulse.unwatched),
             address: address.map(|a| a.to_string()),
             tcp,
+            holds: peer.is_some_and(|p| lock(&p.known).standing.is_some_and(|standing| standing.held)),
         }
     }
 }

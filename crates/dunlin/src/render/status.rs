@@ -82,6 +82,7 @@ pub(super) fn to_do(files: u64, bytes: u64, deletes: u64) -> String {
 
 fn device_text(out: &mut String, device: &Device, width: usize, style: &Style) -> std::fmt::Result {
     let state = match (device.connected, device.in_sync) {
+        (true, _) if device.holds => style.bad("halted, waits for a person: dunlin resume there"),
         (true, true) => style.good("in sync"),
         (true, false) => style.busy("connected, not in sync"),
         (false, true) => style.dim("away, was in sync"),
@@ -174,7 +175,7 @@ mod tests {
 
     fn device(name: &str, connected: bool, in_sync: bool, address: Option<&str>) -> Device {
         let (id, address) = ("ab".into(), address.map(str::to_owned));
-        Device { id, name: name.into(), connected, in_sync, address, tcp: None }
+        Device { id, name: name.into(), connected, in_sync, address, tcp: None, holds: false }
     }
 
     fn folder(path: &str, state: State, in_sync: bool) -> Folder {
@@ -205,6 +206,7 @@ mod tests {
             vec![device("desktop", true, true, Some("192.168.1.7:9000")), device("nas", false, false, None)];
         good.devices.push(Device { tcp: Some(Tcp::Closed), ..good.devices[0].clone() });
         good.devices.push(Device { tcp: Some(Tcp::Open), ..good.devices[0].clone() });
+        good.devices.push(Device { in_sync: false, holds: true, ..good.devices[0].clone() });
         good.devices.push(Device { tcp: Some(Tcp::Fails), ..good.devices[0].clone() });
         let mut busy = folder("/srv/photos", State::Syncing, false);
         (busy.need_files, busy.need_bytes, busy.conflicts) = (3, 12_345_678, 1);
@@ -223,6 +225,7 @@ mod tests {
           nas      away, not in sync
           desktop  in sync  192.168.1.7:9000
           desktop  in sync  192.168.1.7:9000, large files over TCP
+          desktop  halted, waits for a person: dunlin resume there  192.168.1.7:9000
           desktop  in sync  192.168.1.7:9000, no TCP: all over QUIC
 
         /srv/photos  syncing, 3 files (12.3 MB) to come  1,204 files, 3.4 GB
