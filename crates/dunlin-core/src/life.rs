@@ -9,6 +9,10 @@
 //! Until it is known, nobody can tell: a disk that was brought back whole, index and folder, looks as it did. So
 //! changes are made under an incarnation that belongs to this life alone, until every other member was met in it and
 //! none of them knows more of the index than it does itself. Then it is *confirmed*, and the one of the index does.
+//!
+//! That takes that no life before it goes on in a copy: one that was confirmed makes changes under the incarnation of the
+//! index, and may be out of everybody's reach. A life that ended in order is over, in all copies that are made of it. Where
+//! one did not, no later life is confirmed, until the index is renewed.
 
 use crate::ids::{Dot, Incarnation, LifeId};
 use crate::journal::Journal;
@@ -27,6 +31,8 @@ const LAG_S: u64 = 60;
 const LIVES_MAX: usize = 256;
 /// A node that so many incarnations changed is changed under no further ones of lives.
 const LIVES_OF_ONE: usize = SEEN_MAX / 2;
+/// After so many lives that cannot be confirmed an index is renewed, for which all of it is told anew.
+const UNCONFIRMED_MAX: usize = 16;
 
 #[derive(Encode, Decode)]
 struct LifeRow {
@@ -37,6 +43,12 @@ struct LifeRow {
     /// The incarnation of its changes; zeros if there were none before it was confirmed.
     #[cbor(n(2), default)]
     inc: Incarnation,
+    /// It ended in order: nothing was changed in it after this was written.
+    #[cbor(n(3), default)]
+    ended: bool,
+    /// An earlier one may go on in a copy, and make changes under the incarnation of the index.
+    #[cbor(n(4), default)]
+    shared: bool,
 }
 
 fn rows(view: &dyn View) -> Read<Vec<(Vec<u8>, LifeRow)>> {
@@ -93,6 +105,11 @@ pub fn remembers(view: &dyn View, noted: LifeId, seq: u64) -> Read<bool> {
     Ok(lives.is_empty() || known)
 }
 
+/// Whether an index had so many lives that could not be confirmed that it is worth to be renewed, once all others were met.
+pub fn is_worn(view: &dyn View) -> Read<bool> {
+    Ok(rows(view)?.iter().rev().take_while(|(_, row)| row.shared).count() >= UNCONFIRMED_MAX)
+}
+
 /// Whether an index knows more of its folder than the folder can have seen: it was brought back, as from a backup, and
 /// the index was not. `noted` and `seq` are what is noted in the folder; each life notes itself before it changes anything,
 /// and how far it came within seconds. What is missing there is then no delete, and what is there may be older than what is known.
@@ -120,17 +137,31 @@ impl Work<'_> {
         (totals.inc, totals.counter) = (inc, 0);
         self.tx.put_totals(&totals);
         let rows = rows(&self.tx)?;
+        let shared = rows.last().is_some_and(|(_, before)| before.shared || !before.ended);
         let last = rows.last().and_then(|(k, _)| k.get(1..9)?.try_into().ok()).map_or(0, u64::from_be_bytes);
         for (old, _) in rows.iter().take((rows.len() + 1).saturating_sub(LIVES_MAX)) {
             self.tx.remove(old.clone());
         }
-        let row = LifeRow { seq: totals.seq, life, inc };
+        let row = LifeRow { seq: totals.seq, life, inc, ended: false, shared };
         self.tx.put(key(Table::Life, &[&(last + 1).to_be_bytes()]), encode(&row));
         Ok(totals.index_counter)
     }
 
-    /// Nobody knows more of this index than it does itself: changes are made under its own incarnation from now on.
+    /// The life ends in order: nothing is changed in it any more, nor in a copy of it.
+    pub fn end_life(&mut self) -> Read<()> {
+        self.drop_unused()?;
+        if let Some((key, row)) = rows(&self.tx)?.pop() {
+            self.tx.put(key, encode(&LifeRow { ended: true, ..row }));
+        }
+        Ok(())
+    }
+
+    /// Nobody knows more of this index than it does itself: changes are made under its own incarnation from now on,
+    /// unless an earlier life may do that still.
     pub fn confirm(&mut self) -> Read<()> {
+        if rows(&self.tx)?.last().is_some_and(|(_, row)| row.shared) {
+            return Ok(());
+        }
         self.drop_unused()?;
         let mut totals = self.tx.totals()?;
         (totals.inc, totals.counter) = totals.of_index();
@@ -178,6 +209,10 @@ impl Work<'_> {
             // What was recorded in them is no evidence.
             rows(&self.tx)?.into_iter().for_each(|(key, _)| self.tx.remove(key));
         }
+        if let Some((key, row)) = rows(&self.tx)?.pop() {
+            // No copy has the new one.
+            self.tx.put(key, encode(&LifeRow { shared: false, ..row }));
+        }
         self.tx.put_totals(&totals);
         // What came from here before was left out of what others told since.
         for (device, peer) in self.tx.peers()? {
@@ -215,6 +250,7 @@ mod tests {
             (totals.inc, totals.seq) = (INC, *at);
             work.tx.put_totals(&totals);
             if i < began.len() {
+                work.end_life().unwrap();
                 work.begin_life(life((i % 250) as u8 + 1), INC, 0).unwrap();
                 work.confirm().unwrap();
             }
@@ -263,7 +299,10 @@ mod tests {
         let fresh = State::default();
         assert_eq!(made(&mut index, &fresh), dot(INC, 1));
         for n in 2..=4 {
-            changed(&mut index, |work| assert_eq!(work.begin_life(life(n), own_of(n), 50).unwrap(), 50));
+            changed(&mut index, |work| {
+                work.end_life().unwrap();
+                assert_eq!(work.begin_life(life(n), own_of(n), 50).unwrap(), 50);
+            });
             if n != 3 {
                 assert_eq!(made(&mut index, &fresh), dot(own_of(n), 1));
                 assert_eq!(made(&mut index, &fresh), dot(own_of(n), 2));
@@ -275,6 +314,40 @@ mod tests {
         changed(&mut index, |work| work.confirm().unwrap());
         assert_eq!(made(&mut index, &fresh), dot(INC, 51));
         assert_eq!(own(&index).unwrap(), [INC, own_of(2), own_of(4)].into());
+    }
+
+    /// Another life begins, after one that ended in order or not; whether it can be confirmed.
+    fn begins(index: &mut Memory, n: u8, in_order: bool) -> bool {
+        changed(index, |work| {
+            if in_order {
+                work.end_life().unwrap();
+            }
+            work.begin_life(life(n), Incarnation([n; 16]), 0).unwrap();
+            work.confirm().unwrap();
+        });
+        index.totals().unwrap().is_confirmed()
+    }
+
+    #[test]
+    fn after_a_life_that_may_go_on_in_a_copy_none_is_confirmed_until_the_index_is_renewed() {
+        let mut index = index(&[0], 7);
+        assert!(begins(&mut index, 10, true) && begins(&mut index, 11, true));
+        // Its state directory is copied as it runs, out of the reach of others.
+        let mut copy = index.clone();
+        assert_eq!(made(&mut index, &State::default()).inc, INC);
+        assert!(!begins(&mut copy, 20, false));
+        let own = made(&mut copy, &State::default());
+        assert_eq!(own.inc, Incarnation([20; 16]), "no number of the other one's, and none above");
+        for n in 21..20 + UNCONFIRMED_MAX as u8 {
+            assert!(!is_worn(&copy).unwrap());
+            assert!(!begins(&mut copy, n, n % 3 > 0), "that one ended says nothing of the first");
+        }
+        assert!(is_worn(&copy).unwrap());
+        changed(&mut copy, |work| work.renew(Incarnation([9; 16]), false).unwrap());
+        assert!(!is_worn(&copy).unwrap());
+        assert!(begins(&mut copy, 50, true) && !begins(&mut copy, 51, false));
+        // Of what ended in order every copy is over.
+        assert!(begins(&mut index, 12, true));
     }
 
     #[test]

@@ -88,6 +88,17 @@ impl Site {
         Ok(rolled_back)
     }
 
+    /// The life of the program ends here: nothing is changed in it any more.
+    ///
+    /// # Errors
+    /// Those of the index; then it counts as one that did not end in order.
+    pub fn end_life(&self) -> Read<()> {
+        let snapshot = self.store.snapshot()?;
+        let mut work = Work::new(&snapshot);
+        work.end_life()?;
+        self.store.commit(work.finish()?)
+    }
+
     /// Notes beside the index how far it came.
     ///
     /// # Errors

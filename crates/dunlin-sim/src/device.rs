@@ -7,6 +7,7 @@ use crate::world::Shared;
 use dunlin_core::brake::Limits;
 use dunlin_core::ids::{DeviceId, DotRange, Incarnation, LifeId};
 use dunlin_core::journal::Kept;
+use dunlin_core::runs::Runs;
 use dunlin_node::disk::Disk;
 use dunlin_node::disk::known::KnownDisk;
 use dunlin_node::disk::probe::probe;
@@ -14,6 +15,7 @@ use dunlin_node::engine::{Engine, Start};
 use dunlin_node::site::Site;
 use dunlin_node::stage::{Stage, control, write_marker};
 use dunlin_node::store::begin;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
@@ -29,28 +31,38 @@ pub struct Life {
     pub site: Arc<Site>,
     /// What it told.
     pub host: Arc<Outbox>,
-    /// Which life it is.
+    /// Which life it is; those of two copies of a machine are others.
     pub number: u64,
+    /// Which lives of other devices said hello.
+    pub runs: BTreeMap<DeviceId, Runs>,
 }
 
 /// A device.
 pub struct Device {
-    /// Its key.
+    /// Its key; while there are two copies of a machine, that of both.
     pub id: DeviceId,
     /// Its place in the flock.
     pub number: usize,
     /// The running program.
     pub life: Option<Life>,
     /// How many there were.
-    lives: u64,
+    pub(crate) lives: u64,
     /// It is to run.
     pub wanted: bool,
     /// It is gone for good.
     pub left: bool,
+    /// It is to be a copy of another one, and was not made yet.
+    pub absent: bool,
+    /// The other one of two copies of a machine.
+    pub twin: Option<usize>,
+    /// It is known that there are two copies, since it was stopped for that once.
+    pub twice: bool,
+    /// The two copies can hear each other.
+    pub hears: bool,
     /// The marker is in its root.
-    marked: bool,
+    pub(crate) marked: bool,
     /// Its tree and the members' were united once.
-    joined: bool,
+    pub(crate) joined: bool,
     /// Its disk is not an ordinary one.
     pub odd: bool,
     /// By how much its wall clock is off, in seconds.
@@ -79,6 +91,10 @@ impl Device {
             lives: 0,
             wanted: false,
             left: false,
+            absent: false,
+            twin: None,
+            twice: false,
+            hears: false,
             marked: false,
             joined: number == 0,
             odd: false,
@@ -92,11 +108,11 @@ impl Device {
         }
     }
 
-    /// Starts the program.
+    /// Starts the program, with these other members.
     ///
     /// # Errors
     /// As opening a folder: the disk, the root, the index.
-    pub fn start(&mut self, shared: &Shared, now: Instant) -> io::Result<()> {
+    pub fn start(&mut self, shared: &Shared, others: BTreeSet<DeviceId>, now: Instant) -> io::Result<()> {
         self.lives += 1;
         let number = self.number;
         let (disk, index) = {
@@ -146,8 +162,7 @@ impl Device {
         let mut renewing = unused(4);
         renewing[12..].copy_from_slice(&(self.lives as u32).to_be_bytes());
         let host = Arc::new(Outbox::default());
-        let machines = shared.world().machines.len();
-        host.told().others = (0..machines).filter(|other| *other != number).map(device_id).collect();
+        host.told().others = others;
         host.told().pulse.scanning = true;
         let start = Start {
             marker: MARKER.into(),
@@ -161,7 +176,7 @@ impl Device {
         };
         let engine = Engine::new(site.clone(), host.clone(), Box::new(disk), start)
             .map_err(|e| io::Error::other(e.to_string()))?;
-        self.life = Some(Life { engine, site, host, number: self.lives });
+        self.life = Some(Life { engine, site, host, number: self.lives, runs: BTreeMap::new() });
         Ok(())
     }
 

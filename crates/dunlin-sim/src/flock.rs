@@ -29,6 +29,7 @@ pub mod hostile;
 mod machines;
 mod person;
 mod taken_back;
+mod twins;
 
 /// The folder of every flock.
 pub(crate) const FOLDER: FolderId = FolderId([7; 32]);
@@ -55,6 +56,8 @@ pub(crate) enum Event {
     GivenUp { a: usize, b: usize, conn: u64 },
     /// Something happens to one of two connections that cross.
     Crosses(Crossing),
+    /// Something happens between two copies of a machine.
+    Twins(twins::Twins),
     /// A program is started.
     Start { device: usize },
     /// What is armed inside a program happens now.
@@ -75,6 +78,8 @@ pub struct Outcome {
     /// It ended with something wanted that no device holds any more, because a user deleted it everywhere: what comes after
     /// rest was not looked at.
     pub hopeless: bool,
+    /// So many programs were stopped since their device ran twice.
+    pub twice: u64,
 }
 
 /// A flock.
@@ -107,6 +112,9 @@ pub struct Flock {
     streams: Option<Chance>,
     /// Decides about deletes that are held when all else is at rest.
     person: Chance,
+    /// When two copies of a machine take each other's place, and what is decided about them.
+    twins: Chance,
+    stopped_twice: u64,
     /// Takes mass changes back at rest, in the seeds that have restores.
     restores: Option<Chance>,
     /// While that goes on disks are nearly full, in some seeds.
@@ -151,7 +159,8 @@ impl Flock {
     pub(crate) fn outcome(&self) -> Outcome {
         let world = self.shared.world();
         let effects = world.machines.iter().map(|m| m.disk.counts().changes()).sum();
-        Outcome { broken: world.broken.clone(), events: self.events, effects, hopeless: self.hopeless }
+        let broken = world.broken.clone();
+        Outcome { broken, events: self.events, effects, hopeless: self.hopeless, twice: self.stopped_twice }
     }
 
     fn new(setup: &Setup, acts: Vec<Act>, trace: Option<Trace>) -> Flock {
@@ -189,7 +198,8 @@ impl Flock {
             device.odd = odd(i);
             device
         };
-        let devices = (0..setup.devices).map(device).collect();
+        let mut devices: Vec<Device> = (0..setup.devices).map(device).collect();
+        twins::await_copies(&mut devices, &acts);
         Flock {
             base: Instant::now(),
             now: 0,
@@ -210,6 +220,8 @@ impl Flock {
             liars: Vec::new(),
             streams: fetching::streams(setup.seed),
             person: Chance::new(setup.seed, "person"),
+            twins: Chance::new(setup.seed, "twins"),
+            stopped_twice: 0,
             restores: crate::restores::chance(setup.seed),
             tight: taken_back::tight(setup.seed),
             accepts: false,
@@ -370,11 +382,10 @@ impl Flock {
             self.later(after, Event::Fetched { device, life: number, fetch });
         }
         for (peer, received) in acks {
-            let to = usize::from(peer.0[0]) - 1;
-            if to >= self.devices.len() {
-                continue;
+            let is_it = |to: &usize| self.devices[*to].id == peer;
+            if let Some(to) = self.links.connected(device).into_iter().find(is_it) {
+                self.send(device, to, Message::Ack { folder: FOLDER, received });
             }
-            self.send(device, to, Message::Ack { folder: FOLDER, received });
         }
         if changed {
             self.note(|| {
@@ -434,6 +445,7 @@ impl Flock {
                     self.disconnect(a, b);
                 }
             }
+            Event::Twins(what) => self.of_twins(what),
             Event::Start { device } => self.start(device),
             Event::Lie { liar, to } => self.lies(liar, to),
             Event::Disarm { device } => {

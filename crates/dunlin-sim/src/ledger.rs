@@ -52,6 +52,11 @@ impl Ledger {
         self.1.contains(&(device, *id))
     }
 
+    /// All of these were let go of on a device.
+    pub fn all_let_go(&self, device: usize) -> Vec<ContentId> {
+        self.1.iter().filter(|(on, _)| *on == device).map(|(_, id)| *id).collect()
+    }
+
     /// A user who saw it replaces or deletes it.
     pub fn destroyed(&mut self, id: ContentId) {
         if let Some(entry) = self.0.get_mut(&id) {

@@ -32,6 +32,7 @@ pub mod rolled;
 pub mod script;
 pub mod shrink;
 mod troubles;
+pub mod twice;
 pub mod users;
 mod whole;
 pub mod workload;

@@ -3,7 +3,7 @@
 use clap::Parser;
 use dunlin_sim::pace::Pace;
 use dunlin_sim::script::Script;
-use dunlin_sim::{flock, masses, rolled, run_caught, run_hostile, shrink, workload};
+use dunlin_sim::{flock, masses, rolled, run_caught, run_hostile, shrink, twice, workload};
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -54,6 +54,9 @@ struct Arguments {
     /// With a machine that was copied, of which both copies are at work by turns.
     #[arg(long)]
     copied: bool,
+    /// With a machine that was copied, of which both copies are at work at once.
+    #[arg(long)]
+    twice: bool,
     /// With brakes, mass deletes and who decides about them.
     #[arg(long)]
     masses: bool,
@@ -69,6 +72,7 @@ fn main() -> ExitCode {
             _ if arguments.hostile => flock::hostile::script(seed),
             _ if arguments.masses => masses::script(seed),
             devices if arguments.copied => rolled::copied(seed, devices.unwrap_or(3)),
+            devices if arguments.twice => twice::script(seed, devices.unwrap_or(3)),
             devices if arguments.rolled => rolled::script(seed, devices.unwrap_or(3)),
             Some(devices) => workload::script_with(seed, devices),
             None => workload::script(seed),

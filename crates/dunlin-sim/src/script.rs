@@ -93,6 +93,12 @@ pub enum What {
     /// The whole machine and what was kept of it take turns, as two copies of it of which one is off; started a moment
     /// later.
     TakeTurns,
+    /// What was kept of the machine is brought to life on another one, which runs beside it under the same key.
+    Copy { to: usize },
+    /// The two copies of a machine can hear each other from now on.
+    Hear,
+    /// A person who knows that there are two copies makes this one a device of its own, and starts the other one again.
+    Part,
     /// The wall clock jumps by so many seconds.
     Jump { secs: i64 },
     /// The disk of the folder is not there any more.
@@ -167,6 +173,9 @@ impl What {
             What::KeepAll => "keep-all",
             What::RollBackAll => "roll-back-all",
             What::TakeTurns => "take-turns",
+            What::Copy { .. } => "copy",
+            What::Hear => "hear",
+            What::Part => "part",
             What::Jump { .. } => "jump",
             What::LoseRoot => "lose-root",
             What::BringRoot => "bring-root",
@@ -211,6 +220,7 @@ impl What {
             What::Brake { files } => vec![files.to_string()],
             What::FailCommit { made } => vec![made.to_string()],
             What::ShortList { lists } => vec![lists.to_string()],
+            What::Copy { to } => vec![to.to_string()],
             what => what.with().map(|with| with.to_string()).into_iter().collect(),
         }
     }
@@ -255,6 +265,33 @@ fn number<T: FromStr>(word: Option<&&str>, line: &str) -> Result<T, BadScript> {
     word.and_then(|w| w.parse().ok()).ok_or_else(|| BadScript(line.into()))
 }
 
+/// Acts of one word.
+const PLAIN: &[What] = &[
+    What::Kill,
+    What::Refuse,
+    What::PowerCut,
+    What::Stop,
+    What::Start,
+    What::LoseIndex,
+    What::KeepIndex,
+    What::RollBack,
+    What::KeepAll,
+    What::RollBackAll,
+    What::TakeTurns,
+    What::LoseRoot,
+    What::BringRoot,
+    What::Full,
+    What::Room,
+    What::Overflow,
+    What::Leave,
+    What::RollBackFolder,
+    What::Accept,
+    What::Reject,
+    What::Undo,
+    What::Hear,
+    What::Part,
+];
+
 impl FromStr for Act {
     type Err = BadScript;
 
@@ -282,24 +319,7 @@ impl FromStr for Act {
                 mode: u16::from_str_radix(&text(4)?, 8).map_err(|_| BadScript(line.into()))?,
             },
             "touch" => What::Touch { path: text(3)?, secs: number(words.get(4), line)? },
-            "kill" => What::Kill,
-            "refuse" => What::Refuse,
-            "power-cut" => What::PowerCut,
-            "stop" => What::Stop,
-            "start" => What::Start,
-            "lose-index" => What::LoseIndex,
-            "keep-index" => What::KeepIndex,
-            "roll-back" => What::RollBack,
-            "keep-all" => What::KeepAll,
-            "roll-back-all" => What::RollBackAll,
-            "take-turns" => What::TakeTurns,
             "jump" => What::Jump { secs: number(words.get(3), line)? },
-            "lose-root" => What::LoseRoot,
-            "bring-root" => What::BringRoot,
-            "full" => What::Full,
-            "room" => What::Room,
-            "overflow" => What::Overflow,
-            "leave" => What::Leave,
             "cut" => What::Cut { with: number(words.get(3), line)? },
             "silence" => What::Silence { with: number(words.get(3), line)? },
             "heal" => What::Heal { with: number(words.get(3), line)? },
@@ -308,15 +328,15 @@ impl FromStr for Act {
             "cross" => What::Cross { with: number(words.get(3), line)? },
             "fail-commit" => What::FailCommit { made: number(words.get(3), line)? },
             "short-list" => What::ShortList { lists: number(words.get(3), line)? },
-            "roll-back-folder" => What::RollBackFolder,
             "brake" => What::Brake { files: number(words.get(3), line)? },
-            "accept" => What::Accept,
-            "reject" => What::Reject,
             "restore" => What::Restore { path: text(3)? },
             "restore-to" => What::RestoreTo { from: text(3)?, to: text(4)? },
-            "undo" => What::Undo,
             "undo-since" => What::UndoSince { secs: number(words.get(3), line)? },
-            _ => return Err(BadScript(line.into())),
+            "copy" => What::Copy { to: number(words.get(3), line)? },
+            word => match PLAIN.iter().find(|what| what.word() == word) {
+                Some(what) => what.clone(),
+                None => return Err(BadScript(line.into())),
+            },
         };
         Ok(Act { at_ms, device, inside, what })
     }
@@ -355,7 +375,7 @@ mod tests {
             let script = crate::workload::script(seed);
             assert_eq!(script.to_string().parse::<Script>().as_ref(), Ok(&script));
         }
-        for act in ["0 1 brake 4", "7 0 accept", "8 2 reject @3"] {
+        for act in ["0 1 brake 4", "7 0 accept", "8 2 reject @3", "9 0 copy 3", "9 1 hear", "9 1 part"] {
             assert_eq!(act.parse::<Act>().unwrap().to_string(), act);
         }
         assert!("flock 1 3 1 0 0\n5 0 dance a".parse::<Script>().is_err());

@@ -17,6 +17,8 @@ pub struct Whole {
     disk: Image,
     index: Arc<Stored>,
     taken: Taken,
+    /// What its users let go of until then.
+    let_go: Vec<ContentId>,
 }
 
 impl World {
@@ -29,8 +31,8 @@ impl World {
         if machine.away || !is_set_up || !index.totals().is_ok_and(|t| t.seq > 0) {
             return;
         }
-        let disk = machine.disk.image();
-        machine.whole = Some(Whole { disk, index, taken: machine.taken.clone() });
+        let (disk, taken) = (machine.disk.image(), machine.taken.clone());
+        machine.whole = Some(Whole { disk, index, taken, let_go: self.ledger.all_let_go(device) });
     }
 
     /// Whether a machine can be brought back as it was.
@@ -71,10 +73,33 @@ impl World {
     /// with it, as far as nobody else has it: it may stay off for good.
     pub(crate) fn take_turns(&mut self, device: usize) {
         let machine = &self.machines[device];
-        let now =
-            Whole { disk: machine.disk.image(), index: machine.index.rows(), taken: machine.taken.clone() };
+        let (disk, index, taken) = (machine.disk.image(), machine.index.rows(), machine.taken.clone());
+        let now = Whole { disk, index, taken, let_go: self.ledger.all_let_go(device) };
         self.bring_back(device);
         self.machines[device].whole = Some(now);
+    }
+
+    /// Another machine becomes what was kept of this one, torn or whole. What users had let go of there by then, and
+    /// what is torn, they had in hand on this one too. `false`: nothing was kept.
+    pub(crate) fn copy(&mut self, from: usize, to: usize) -> bool {
+        let brake = self.machines[from].brake;
+        let Some(whole) = &self.machines[from].whole else { return false };
+        let torn = self.power.one_in(2);
+        let (image, index) = (whole.disk.clone(), whole.index.clone());
+        let (taken, mut let_go) = (whole.taken.clone(), whole.let_go.clone());
+        let machine = &mut self.machines[to];
+        (machine.taken, machine.brake) = (taken, brake);
+        machine.index.bring_back(index);
+        machine.disk.bring_back(&image, None);
+        if torn {
+            let before = self.contents(to);
+            self.machines[to].disk.bring_back(&image, Some(&mut self.power));
+            let after = self.contents(to);
+            let_go.extend(before.difference(&after));
+        }
+        self.rough |= torn;
+        let_go.into_iter().for_each(|id| self.ledger.let_go(to, id));
+        true
     }
 
     /// A folder alone is again what it was, with the notes in it. What its user had there since is let go of, as if it had

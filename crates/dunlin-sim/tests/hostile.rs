@@ -62,7 +62,7 @@ fn an_index_is_not_renewed_as_often_as_somebody_says_it_must() {
     let shared = Shared::new(vec![(ModelDisk::new(Options::default()), ModelIndex::default())], 1);
     let begun = Instant::now();
     let mut device = Device::new(0, 0);
-    device.start(&shared, begun).unwrap();
+    device.start(&shared, std::collections::BTreeSet::new(), begun).unwrap();
     let life = device.life.as_mut().unwrap();
     let from = Speaker { device: DeviceId([9; 32]), inc: Incarnation([9; 16]), life: LifeId([9; 16]) };
     let mut renewed = Vec::new();

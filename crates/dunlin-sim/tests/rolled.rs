@@ -5,7 +5,7 @@
 
 mod case_kit;
 
-use case_kit::{SEEDS, cases, contents, copies, shows, words};
+use case_kit::{SEEDS, cases, contents, copies, shows, sorted, words};
 use dunlin_sim::script::Script;
 use dunlin_sim::{rolled, run_caught, shrink};
 use std::sync::Mutex;
@@ -39,13 +39,6 @@ const NEWER: &[(&str, &str)] = &[
 /// another life of it.
 fn restarts(seed: u64) -> &'static str {
     ["", "4200 0 kill\n", "3000 0 kill\n", "3900 0 kill\n4300 0 kill\n4950 0 kill\n"][(seed % 4) as usize]
-}
-
-fn sorted(text: &str) -> String {
-    let at = |line: &&str| line.split(' ').next().and_then(|n| n.parse::<u64>().ok());
-    let mut lines: Vec<&str> = text.lines().collect();
-    lines.sort_by_key(at);
-    lines.join("\n")
 }
 
 #[test]

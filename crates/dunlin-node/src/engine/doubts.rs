@@ -95,7 +95,8 @@ impl Engine {
     /// # Errors
     /// When the index cannot be read or written.
     pub fn stop(&mut self) -> Read<()> {
-        self.clear_doubts()
+        self.clear_doubts()?;
+        self.folder.end_life()
     }
 
     /// Whether what is at a position is to be looked at whatever the metadata say.

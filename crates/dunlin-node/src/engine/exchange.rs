@@ -6,7 +6,7 @@ use dunlin_core::decide::locals_of;
 use dunlin_core::ids::{DeviceId, Incarnation, NodeId};
 use dunlin_core::journal::Journal;
 use dunlin_core::kv::Read;
-use dunlin_core::life::{Heard, vouches};
+use dunlin_core::life::{Heard, is_worn, vouches};
 use dunlin_core::message::RowBytes;
 use dunlin_core::plan::path_of;
 use dunlin_core::rows::Rows;
@@ -71,14 +71,17 @@ impl Engine {
     }
 
     /// A peer told all it knows. Once every other member has, and none of them knows more of this index than it does
-    /// itself, nobody does.
-    fn was_met(&mut self, work: &mut Work<'_>, from: DeviceId) -> Read<()> {
+    /// itself, nobody does. `true`: the index is to be renewed, as too many lives could not be confirmed.
+    fn was_met(&mut self, work: &mut Work<'_>, from: DeviceId) -> Read<bool> {
         if self.renewals.due.is_some() || !self.met.vouched.contains(&from) {
-            return Ok(());
+            return Ok(false);
         }
         self.met.whole.insert(from);
-        let confirmed = work.tx.totals()?.is_confirmed();
-        if confirmed || !self.host.is_everybody(&self.met.whole) { Ok(()) } else { work.confirm() }
+        if work.tx.totals()?.is_confirmed() || !self.host.is_everybody(&self.met.whole) {
+            return Ok(false);
+        }
+        work.confirm()?;
+        is_worn(&work.tx)
     }
 
     fn ask_to_renew(&mut self) -> Read<()> {
@@ -154,9 +157,7 @@ impl Engine {
             return self.renew();
         }
         self.hold_back(&snapshot, &taken.news)?;
-        if last && !taken.foretold {
-            self.was_met(&mut work, from.device)?;
-        }
+        let worn = last && !taken.foretold && self.was_met(&mut work, from.device)?;
         self.commit(work)?;
         self.braking.brake.heard(self.braking.time(self.now), &snapshot, &taken.news)?;
         self.replan |= !taken.news.is_empty();
@@ -167,6 +168,6 @@ impl Engine {
             }
         }
         self.host.acknowledge(from.device, taken.received);
-        if taken.foretold { self.ask_to_renew() } else { Ok(()) }
+        if taken.foretold || worn { self.ask_to_renew() } else { Ok(()) }
     }
 }

@@ -2,7 +2,6 @@
 //! keep the same one, by the core's rule.
 
 use super::{Event, Flock};
-use crate::device::device_id;
 use crate::links::{Conn, End, MS, Time};
 use dunlin_core::message::Message;
 use dunlin_core::session::{Link, old_stays};
@@ -31,6 +30,10 @@ impl Flock {
     /// Both dial at once, whatever there was.
     pub(super) fn both_dial(&mut self, a: usize, b: usize) {
         let Some(lives) = self.lives(a, b) else { return };
+        if self.is_of_twins(a, b) {
+            // A third connection with the same key is more than is told apart here.
+            return self.disconnect(a, b);
+        }
         let pair = self.links.pair(a, b);
         if !pair.allowed || pair.dialling {
             return;
@@ -72,7 +75,9 @@ impl Flock {
                 pair.sides = Default::default();
                 let [one, other] = pair.ends.each_ref().map(|e| e.conn);
                 let parted = pair.over != over;
-                if one != other || (one.is_none() && !parted) {
+                // The other copy of a machine took one's place, which its other side learns in a moment.
+                let replaced = parted && self.is_of_twins(a, b);
+                if (one != other && !replaced) || (one.is_none() && !parted) {
                     let what = format!("{a} and {b}: {one:?} | {other:?}");
                     self.breaks("of two connections both sides keep one", what);
                 }
@@ -84,9 +89,9 @@ impl Flock {
     fn is_made(&mut self, me: usize, you: usize, conn: Conn) {
         self.links.side(me, you).made.push(conn.number);
         let closed = self.links.side(me, you).closed.clone();
-        let now = self.now;
+        let (now, ids) = (self.now, [me, you].map(|d| self.devices[d].id));
         let link = |conn: Conn| Link {
-            dialler: device_id(conn.dialler),
+            dialler: if conn.dialler == me { ids[0] } else { ids[1] },
             // Both are of the same lives.
             nonce: 0,
             open: !closed.contains(&conn.number),

@@ -1,7 +1,6 @@
 //! What devices say to each other, by the real rules of `dunlin_core::session`.
 
 use super::{Event, FOLDER, Flock};
-use crate::device::device_id;
 use crate::ledger::id_of;
 use crate::links::{End, MS};
 use dunlin_core::life::Heard;
@@ -20,9 +19,10 @@ impl Flock {
         self.links.pair(a, b).dialling = false;
         let run = self.devices[a].life.is_some() && self.devices[b].life.is_some();
         let pair = self.links.pair(a, b);
-        if !run || !pair.allowed || pair.is_any() {
+        if !run || !pair.allowed || pair.is_any() || !self.greet(a, b) {
             return;
         }
+        let pair = self.links.pair(a, b);
         let conn = pair.conn(a, self.now);
         for of in [a, b] {
             *self.links.end(of, a + b - of) = End::of(conn);
@@ -73,7 +73,7 @@ impl Flock {
 
     pub(super) fn count_peers(&self, device: usize) {
         if let Some(life) = &self.devices[device].life {
-            let connected = self.links.connected(device).into_iter().map(device_id).collect();
+            let connected = self.links.connected(device).into_iter().map(|d| self.devices[d].id).collect();
             life.host.told().connected = connected;
         }
     }

@@ -20,7 +20,7 @@ impl Flock {
             }
             What::Stop => {
                 self.devices[device].wanted = false;
-                self.stop(device);
+                self.stop_in_order(device);
             }
             What::Kill | What::Refuse | What::PowerCut => {
                 self.shared.world().carry_out(&act);
@@ -48,13 +48,16 @@ impl Flock {
             What::Leave => {
                 self.devices[device].wanted = false;
                 self.devices[device].left = true;
-                self.stop(device);
+                self.stop_in_order(device);
             }
             what @ (What::Brake { .. } | What::Accept | What::Reject) => self.decides(device, &what),
             what @ (What::Restore { .. } | What::RestoreTo { .. } | What::Undo | What::UndoSince { .. }) => {
                 let asked = self.asks_again(device, &what);
                 self.note(|| format!("{device} was asked: {asked:?}"));
             }
+            What::Copy { to } => self.copies(device, to),
+            What::Hear => self.can_hear(device),
+            What::Part => self.parts(device),
             what if what.with().is_some() => self.network(device, &what),
             _ => self.shared.world().carry_out(&act),
         }
@@ -160,11 +163,20 @@ impl Flock {
         self.start_soon(device);
     }
 
-    fn start_soon(&mut self, device: usize) {
+    pub(super) fn start_soon(&mut self, device: usize) {
         if self.devices[device].wanted {
             let after = MS + 30 * self.links.delay();
             self.later(after, Event::Start { device });
         }
+    }
+
+    /// Ends a program that notes that, if its index takes it.
+    pub(super) fn stop_in_order(&mut self, device: usize) {
+        if let Some(life) = &self.devices[device].life {
+            // Else it counts as one that was killed.
+            let _ = life.site.end_life();
+        }
+        self.stop(device);
     }
 
     /// Ends a program, with its connections.
@@ -187,13 +199,13 @@ impl Flock {
 
     /// Starts a program that is to run and does not.
     pub(super) fn start(&mut self, device: usize) {
-        let now = self.instant();
+        let (now, others) = (self.instant(), self.others(device));
         self.set_clock(device);
         let d = &mut self.devices[device];
         if d.life.is_some() || !d.wanted || d.left {
             return;
         }
-        if let Err(e) = d.start(&self.shared, now) {
+        if let Err(e) = d.start(&self.shared, others, now) {
             // As the program does: it looks again, now and then.
             self.note(|| format!("{device} does not start: {e}"));
             return self.later(1000 * MS, Event::Start { device });
@@ -204,6 +216,7 @@ impl Flock {
                 self.dial(device, other);
             }
         }
+        self.is_heard(device);
         if self.shared.world().machines[device].died {
             return self.died(device);
         }
@@ -213,6 +226,7 @@ impl Flock {
     /// All faults end: everybody is there, can reach everybody, and has a disk that works.
     pub(crate) fn calm_down(&mut self) {
         self.calm_since = self.now;
+        self.part_at_last();
         for device in 0..self.devices.len() {
             self.shared.disarm(device);
             let disk = self.shared.world().machines[device].disk.clone();

@@ -52,6 +52,14 @@ pub fn case(devices: usize, acts: &str, check: impl Fn(&Rest)) {
     cases(SEEDS, devices, |_| acts.to_owned(), |_, rest| check(rest));
 }
 
+/// Acts in order of their time.
+pub fn sorted(text: &str) -> String {
+    let at = |line: &&str| line.split(' ').next().and_then(|n| n.parse::<u64>().ok());
+    let mut lines: Vec<&str> = text.lines().collect();
+    lines.sort_by_key(at);
+    lines.join("\n")
+}
+
 /// The number of a content; of what no act wrote there is none.
 pub fn number(bytes_of: &[u8]) -> u32 {
     let text = String::from_utf8_lossy(bytes_of);
