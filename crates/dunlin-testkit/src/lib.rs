@@ -82,7 +82,8 @@ pub fn settle(what: &str, nodes: &[&Node]) -> Tree {
         node.until_connected(nodes.len() - 1, PATIENCE);
     }
     for node in nodes {
-        node.wait();
+        // A connection may break in between, and be made anew: who is not connected is not waited for otherwise.
+        node.wait_for_copies(nodes.len());
     }
     identical(what, nodes)
 }

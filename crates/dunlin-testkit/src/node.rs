@@ -284,6 +284,12 @@ impl Node {
         assert_eq!(code, 0, "wait of {}: {err}{:#}", self.name, self.folder());
     }
 
+    /// The same until so many devices hold the same, this one among them.
+    pub fn wait_for_copies(&self, copies: usize) {
+        let (code, _, err) = self.asks(&["wait", "--timeout", "40", "--copies", &copies.to_string()]);
+        assert_eq!(code, 0, "wait of {}: {err}{:#}", self.name, self.folder());
+    }
+
     /// The events of a kind that it told since its start.
     pub fn events(&self, kind: &str) -> Vec<Value> {
         self.told.lock().unwrap().iter().filter(|e| e["event"] == kind).cloned().collect()
