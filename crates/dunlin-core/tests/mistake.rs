@@ -7,9 +7,9 @@ mod known;
 
 use common::Device;
 use dunlin_core::ids::ROOT;
-use dunlin_core::journal::{Kind, Moment};
+use dunlin_core::journal::{Journal, Kind, Moment};
 use dunlin_core::names;
-use dunlin_core::revert::{Beside, Selection, last_burst, last_of_each, select};
+use dunlin_core::revert::{Back, Beside, Selection, last_burst, last_of_each, select};
 use dunlin_core::rows::{Position, Rows};
 use dunlin_core::state::Content;
 use dunlin_core::tree::Work;
@@ -46,16 +46,22 @@ fn remove(d: &mut Device, i: usize) {
     d.disk.remove(&p(&format!("f{i}")));
 }
 
+/// Takes something back, as one act.
+fn take_back(d: &mut Device, back: &[Back], seconds: u64) -> usize {
+    let mut work = Work::new(&d.index).part_of(d.index.totals().unwrap().seq + 1);
+    assert!(back.iter().all(|b| work.take_back(b).unwrap()));
+    work.record_moment(Moment { wall: 1000, running: seconds }, None).unwrap();
+    let changes = work.finish().unwrap();
+    d.index.apply(changes);
+    back.len()
+}
+
 /// A plain undo; how many things it took back, and what was left beside it.
 fn undo(d: &mut Device, seconds: u64) -> (usize, Beside) {
     let burst = last_burst(&d.index, 10, 60, None).unwrap().unwrap();
     let back = select(&d.index, &burst.selection).unwrap().back;
     let back = last_of_each(&d.index, &burst.selection, back, 10).unwrap();
-    let mut work = Work::new(&d.index);
-    assert!(back.iter().all(|b| work.take_back(b).unwrap()));
-    work.record_moment(Moment { wall: 1000, running: seconds }, None).unwrap();
-    let changes = work.finish().unwrap();
-    d.index.apply(changes);
+    take_back(d, &back, seconds);
     let mut beside = burst.beside;
     beside.made.retain(|node| back.iter().all(|b| b.node != *node));
     (back.len(), beside)
@@ -414,4 +420,35 @@ fn hours_of_work_are_no_part_of_a_mistake_after_them() {
     (0..60).for_each(|i| file(&mut d, &format!("f{i}"), "a mistake"));
     known_at(&mut d, 5990);
     assert_eq!((undo(&mut d, 6100).0, shown(&d)), (60, meant));
+}
+
+/// Two undos of different things, a moment apart.
+#[test]
+fn each_undo_is_one_of_its_own() {
+    let (mut d, mut other) = (with_files(60), Device::new("b"));
+    hears(&mut other, &d, 1);
+    (0..12).for_each(|i| file(&mut d, &format!("f{i}"), "a mistake"));
+    known_at(&mut d, 300);
+    hears(&mut other, &d, 300);
+    (20..35).for_each(|i| file(&mut d, &format!("f{i}"), "another one"));
+    known_at(&mut d, 400);
+    let all = shown(&d);
+    hears(&mut other, &d, 400);
+    let mut d = other;
+    // The second mistake, then the first one: what was named by device or time.
+    assert_eq!(undo(&mut d, 500).0, 15);
+    let first = d.index.changes(0, u64::MAX, 1000).unwrap();
+    let from = first.iter().find(|(_, row)| row.kind == Kind::Changed).unwrap().0;
+    let earlier = Selection { to: from + 12, ..Selection::since(from) };
+    let back = select(&d.index, &earlier).unwrap().back;
+    assert_eq!((back.len(), take_back(&mut d, &back, 501)), (12, 12));
+    let good = shown(&d);
+    // Only the last of the two is undone; and that, again and again.
+    for n in 0..6 {
+        assert_eq!(undo(&mut d, 502 + n).0, 12, "{n}");
+        let now = shown(&d);
+        let is = |i: usize, as_in: &Shown| now[&format!("f{i}")] == as_in[&format!("f{i}")];
+        assert!((20..35).all(|i| is(i, &good)), "{n}");
+        assert!((0..12).all(|i| is(i, if n % 2 == 0 { &all } else { &good })), "{n}");
+    }
 }

@@ -159,7 +159,8 @@ impl<'v> Past<'v> {
                 };
                 let (at, kind, node) = (self.at(seq), row.kind, row.node);
                 let (weight, was) = (weight(self.view, kind, &row)?, shape(&row.before));
-                self.all.push(One { seq, at, node, inc, who, kind, counts: kind, weight, was, again: false });
+                let (counts, again, act) = (kind, false, row.act);
+                self.all.push(One { seq, at, node, inc, who, kind, counts, weight, was, again, act });
             }
             self.start = from;
         }
@@ -278,6 +279,9 @@ impl<'v> Past<'v> {
             } else {
                 gone.remove(&one.node);
             }
+        }
+        for seq in self.of_other_acts(&found.meant) {
+            found.meant.remove(&seq);
         }
         Some(found)
     }

@@ -77,3 +77,25 @@ fn a_directory_moved_by_mistake_is_moved_back_and_nothing_older_is_redone() {
     assert!(all.remove(&b"sub"[..]).is_some());
     assert_eq!(differences(&all, &before), Vec::<String>::new());
 }
+
+#[test]
+fn each_of_two_undos_in_a_moment_is_one_of_its_own() {
+    let (_temp, a, b, c) = three();
+    let before = settle("before", &[&a, &b, &c]);
+    (0..15).for_each(|i| write(b.path(file(i)), "garbage of b"));
+    (30..45).for_each(|i| fs::remove_file(c.path(file(i))).unwrap());
+    settle("two mistakes", &[&a, &b, &c]);
+    for who in ["b", "c"] {
+        assert_eq!(json(&a, &["undo", "--by", who])["count"], 15);
+    }
+    assert_eq!(differences(&settle("undone", &[&a, &b, &c]), &before), Vec::<String>::new());
+    // The last of the two is undone, and that again.
+    for deleted in [true, false, true, false] {
+        let undone = json(&a, &["undo"]);
+        assert_eq!(undone["count"], 15, "{undone}");
+        let all = settle("the last one", &[&a, &b, &c]);
+        let lacks = (0..FILES).filter(|i| !all.contains_key(file(*i).as_bytes())).count();
+        assert_eq!(lacks, if deleted { 15 } else { 0 });
+        assert!((0..15).all(|i| all[file(i).as_bytes()] == before[file(i).as_bytes()]));
+    }
+}

@@ -81,6 +81,20 @@ impl Past<'_> {
         Ok(())
     }
 
+    /// What of all that is meant is part of an undo that was not the last, and has nothing in common with the rest: it is one of
+    /// its own.
+    pub(super) fn of_other_acts(&self, meant: &BTreeSet<u64>) -> Vec<u64> {
+        let meant: Vec<&One> = self.all.iter().filter(|one| meant.contains(&one.seq)).collect();
+        let mut acts: BTreeMap<NodeId, BTreeSet<Option<u64>>> = BTreeMap::new();
+        for one in &meant {
+            acts.entry(one.node).or_default().insert(one.act);
+        }
+        let mut kept: BTreeSet<Option<u64>> =
+            acts.into_values().filter(|acts| acts.len() > 1).flatten().collect();
+        kept.extend([None, meant.first().and_then(|newest| newest.act)]);
+        meant.into_iter().filter(|one| !kept.contains(&one.act)).map(|one| one.seq).collect()
+    }
+
     /// Few are no undo of a mass change.
     fn just_many(&mut self) {
         let mut by: BTreeMap<Who, Vec<usize>> = BTreeMap::new();

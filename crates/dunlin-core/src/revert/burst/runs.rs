@@ -32,6 +32,8 @@ pub(super) struct One {
     pub(super) was: u64,
     /// It brought back what had been there before, with many others.
     pub(super) again: bool,
+    /// The undo of this device that it is a part of.
+    pub(super) act: Option<u64>,
 }
 
 /// Many changes of one kind by one device.
