@@ -84,6 +84,8 @@ pub struct ChangeRow {
     pub by: Dot,
     /// What it was before; blank for what was created.
     pub before: State,
+    /// The act of this device that it is a part of: one undo or restore has one number.
+    pub act: Option<u64>,
 }
 
 #[derive(Encode, Decode)]
@@ -96,6 +98,8 @@ struct ChangeBytes<'a> {
     by: Dot,
     #[cbor(n(3), with = "minicbor::bytes")]
     before: &'a [u8],
+    #[n(4)]
+    act: Option<u64>,
 }
 
 /// A moment, twice.
@@ -183,7 +187,7 @@ pub trait Journal: View {
                     bytes => decode_state(bytes).map_err(|_| bad("state"))?,
                 };
                 let kind = Kind::read(b.kind).ok_or_else(|| bad("change"))?;
-                Ok((number_in(k, "change")?, ChangeRow { node: b.node, kind, by: b.by, before }))
+                Ok((number_in(k, "change")?, ChangeRow { node: b.node, kind, by: b.by, before, act: b.act }))
             })
             .collect()
     }
@@ -247,7 +251,7 @@ impl Work<'_> {
             return Ok(());
         }
         let before = if kind == Kind::Created { Vec::new() } else { encode_state(old) };
-        let bytes = ChangeBytes { node, kind: kind as u8, by, before: &before };
+        let bytes = ChangeBytes { node, kind: kind as u8, by, before: &before, act: self.act };
         self.tx.put(numbered(Table::Change, seq), encode(&bytes));
         Ok(())
     }

@@ -28,6 +28,8 @@ pub struct Work<'v> {
     doubt: Option<Option<Doubt>>,
     /// What is observed is what a crash may have left.
     pub(crate) starting: bool,
+    /// What the journal calls the act that is carried out.
+    pub(crate) act: Option<u64>,
 }
 
 impl<'v> Work<'v> {
@@ -43,6 +45,7 @@ impl<'v> Work<'v> {
             unseen,
             doubt: None,
             starting: false,
+            act: None,
         }
     }
 
@@ -50,6 +53,12 @@ impl<'v> Work<'v> {
     #[must_use]
     pub fn on(self, keeps: Keeps) -> Work<'v> {
         Work { keeps, ..self }
+    }
+
+    /// The same, as part of one act, which the journal of this device knows by a number: an undo, which may take several batches.
+    #[must_use]
+    pub fn part_of(self, act: u64) -> Work<'v> {
+        Work { act: Some(act), ..self }
     }
 
     /// Cuts loops, derives what each touched node needs, and returns what is to be committed.

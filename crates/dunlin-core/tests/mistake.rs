@@ -7,9 +7,9 @@ mod known;
 
 use common::Device;
 use dunlin_core::ids::ROOT;
-use dunlin_core::journal::{Kind, Moment};
+use dunlin_core::journal::{Journal, Kind, Moment};
 use dunlin_core::names;
-use dunlin_core::revert::{Beside, Selection, last_burst, last_of_each, select};
+use dunlin_core::revert::{Back, Beside, Selection, last_burst, last_of_each, select};
 use dunlin_core::rows::{Position, Rows};
 use dunlin_core::state::Content;
 use dunlin_core::tree::Work;
@@ -46,16 +46,22 @@ fn remove(d: &mut Device, i: usize) {
     d.disk.remove(&p(&format!("f{i}")));
 }
 
+/// Takes something back, as one act.
+fn take_back(d: &mut Device, back: &[Back], seconds: u64) -> usize {
+    let mut work = Work::new(&d.index).part_of(d.index.totals().unwrap().seq + 1);
+    assert!(back.iter().all(|b| work.take_back(b).unwrap()));
+    work.record_moment(Moment { wall: 1000, running: seconds }, None).unwrap();
+    let changes = work.finish().unwrap();
+    d.index.apply(changes);
+    back.len()
+}
+
 /// A plain undo; how many things it took back, and what was left beside it.
 fn undo(d: &mut Device, seconds: u64) -> (usize, Beside) {
     let burst = last_burst(&d.index, 10, 60, None).unwrap().unwrap();
     let back = select(&d.index, &burst.selection).unwrap().back;
     let back = last_of_each(&d.index, &burst.selection, back, 10).unwrap();
-    let mut work = Work::new(&d.index);
-    assert!(back.iter().all(|b| work.take_back(b).unwrap()));
-    work.record_moment(Moment { wall: 1000, running: seconds }, None).unwrap();
-    let changes = work.finish().unwrap();
-    d.index.apply(changes);
+    take_back(d, &back, seconds);
     let mut beside = burst.beside;
     beside.made.retain(|node| back.iter().all(|b| b.node != *node));
     (back.len(), beside)
@@ -294,4 +300,155 @@ fn what_is_made_since_a_time_stays_as_it_is_where_it_is_to_stay() {
     let [f0, gone] = [("f0".to_owned(), Some(6)), ("gone".to_owned(), Some(5))];
     assert_eq!(sizes(&kept), [f0.clone(), gone]);
     assert_eq!(sizes(&Selection::since(from)), [f0, ("new".to_owned(), None)]);
+}
+
+/// What it hears of another one is recorded at this time.
+fn hears(d: &mut Device, other: &Device, seconds: u64) {
+    d.hear(&other.rows());
+    let mut work = Work::new(&d.index);
+    let moment = Moment { wall: 1000 + i64::try_from(seconds).unwrap(), running: seconds };
+    work.record_moment(moment, None).unwrap();
+    let changes = work.finish().unwrap();
+    d.index.apply(changes);
+}
+
+#[test]
+fn an_undo_is_undone_however_often_by_whom_it_may() {
+    let mistakes: [fn(&mut Device); 3] = [
+        |d| (0..12).for_each(|i| file(d, &format!("f{i}"), "")),
+        |d| (0..12).for_each(|i| assert!(d.disk.rename(&p(&format!("f{i}")), &p(&format!("moved{i}"))))),
+        |d| (0..12).for_each(|i| remove(d, i)),
+    ];
+    // Each time it is the one who made the mistake, another one, or both by turns.
+    for (mistake, whose) in (0..mistakes.len()).flat_map(|m| [(m, "a"), (m, "b"), (m, "aab"), (m, "aabb")]) {
+        let (mut b, mut a) = (with_files(12), Device::new("b"));
+        hears(&mut a, &b, 1);
+        mistakes[mistake](&mut b);
+        known_at(&mut b, 300);
+        let (before, after) = (shown(&a), shown(&b));
+        hears(&mut a, &b, 300);
+        for n in 0..14 {
+            let seconds = 305 + 5 * n;
+            let turn = usize::try_from(n).unwrap() % whose.len();
+            let (who, other) = if &whose[turn..=turn] == "a" { (&mut a, &mut b) } else { (&mut b, &mut a) };
+            // What was undone is said to be an undo.
+            let burst = last_burst(&who.index, 10, 60, None).unwrap().unwrap();
+            let brought = n > 0 && (mistake != 2 || n % 2 == 1);
+            assert_eq!((undo(who, seconds).0, burst.brought_back), (12, brought), "{mistake} {whose} {n}");
+            assert_eq!(shown(who), if n % 2 == 0 { before.clone() } else { after.clone() });
+            hears(other, who, seconds);
+        }
+    }
+}
+
+#[test]
+fn a_directory_that_is_moved_counts_with_what_is_in_it() {
+    for (inside, deep, counts) in [(9, false, true), (8, false, false), (3, true, true)] {
+        let mut d = with_files(12);
+        ["d", "d/e", "sub"].iter().for_each(|name| dir(&mut d, name));
+        (0..inside - 1).for_each(|i| file(&mut d, &format!("d/e/{i}"), "inside"));
+        if deep {
+            (0..6).for_each(|i| dir(&mut d, &format!("d/e/d{i}")));
+            (0..20).for_each(|i| file(&mut d, &format!("d/e/d5/{i}"), "deep inside"));
+        }
+        known_at(&mut d, 100);
+        (0..12).for_each(|i| file(&mut d, &format!("f{i}"), "a mistake"));
+        known_at(&mut d, 300);
+        let burst = |d: &Device| last_burst(&d.index, 10, 60, None).unwrap().unwrap();
+        assert!(d.disk.rename(&p("d"), &p("sub/d")));
+        known_at(&mut d, 1000);
+        let found = burst(&d);
+        assert_eq!((found.count, found.brought_back), (if counts { 1 } else { 12 }, false), "{inside}");
+        // Taken back and made again, within the minute, too.
+        for n in 0..if counts { 6 } else { 0 } {
+            assert_eq!(undo(&mut d, 1005 + 5 * n).0, 1, "{n}");
+            let at = names::visible_at(&d.index, &Position::new(ROOT, common::name(b"d"))).unwrap();
+            assert_eq!(at.is_some(), n % 2 == 0, "{n}");
+            assert!(burst(&d).brought_back);
+        }
+    }
+}
+
+#[test]
+fn what_was_done_before_a_pause_is_no_part_of_a_mistake_after_it() {
+    for pause in [5, 20, 45, 58] {
+        let mut d = with_files(60);
+        for (seconds, what) in [(100, "a first save"), (105, "a good save")] {
+            file(&mut d, "f0", what);
+            known_at(&mut d, seconds);
+        }
+        file(&mut d, "f1", "a good edit");
+        assert!(d.disk.rename(&p("f2"), &p("renamed")));
+        remove(&mut d, 3);
+        known_at(&mut d, 106);
+        let meant = shown(&d);
+        for (seconds, from) in [(0, 0), (1, 30)] {
+            (from..from + 30).filter(|i| ![2, 3].contains(i)).for_each(|i| {
+                file(&mut d, &format!("f{i}"), "a mistake");
+            });
+            file(&mut d, "renamed", "a mistake");
+            known_at(&mut d, 106 + pause + seconds);
+        }
+        let (count, beside) = undo(&mut d, 300);
+        assert_eq!((count, shown(&d)), (59, meant), "{pause}");
+        assert_eq!((beside.earlier.len(), beside.things.len()), (3, 1), "{pause}");
+        assert!((pause..=pause + 6).contains(&beside.earlier_by), "{pause}");
+    }
+    // What goes on slowly, or in parts, is one.
+    for pauses in [&[20_u64, 1, 1, 20, 20][..], &[4, 3, 4, 3, 4], &[40, 1, 40, 1, 40]] {
+        let mut d = with_files(60);
+        let (before, mut now) = (shown(&d), 1000);
+        for (n, pause) in pauses.iter().enumerate() {
+            let each = if pauses[0] == 20 { 12 } else { 4 };
+            (each * n..each * (n + 1)).for_each(|i| file(&mut d, &format!("f{i}"), "a mistake"));
+            known_at(&mut d, now);
+            now += pause;
+        }
+        undo(&mut d, 2000);
+        assert_eq!(shown(&d), before, "{pauses:?}");
+    }
+}
+
+#[test]
+fn hours_of_work_are_no_part_of_a_mistake_after_them() {
+    let mut d = with_files(60);
+    for i in 0..100 {
+        file(&mut d, &format!("f{}", i % 40), &format!("work {i}"));
+        known_at(&mut d, 1000 + 50 * u64::try_from(i).unwrap());
+    }
+    let meant = shown(&d);
+    (0..60).for_each(|i| file(&mut d, &format!("f{i}"), "a mistake"));
+    known_at(&mut d, 5990);
+    assert_eq!((undo(&mut d, 6100).0, shown(&d)), (60, meant));
+}
+
+/// Two undos of different things, a moment apart.
+#[test]
+fn each_undo_is_one_of_its_own() {
+    let (mut d, mut other) = (with_files(60), Device::new("b"));
+    hears(&mut other, &d, 1);
+    (0..12).for_each(|i| file(&mut d, &format!("f{i}"), "a mistake"));
+    known_at(&mut d, 300);
+    hears(&mut other, &d, 300);
+    (20..35).for_each(|i| file(&mut d, &format!("f{i}"), "another one"));
+    known_at(&mut d, 400);
+    let all = shown(&d);
+    hears(&mut other, &d, 400);
+    let mut d = other;
+    // The second mistake, then the first one: what was named by device or time.
+    assert_eq!(undo(&mut d, 500).0, 15);
+    let first = d.index.changes(0, u64::MAX, 1000).unwrap();
+    let from = first.iter().find(|(_, row)| row.kind == Kind::Changed).unwrap().0;
+    let earlier = Selection { to: from + 12, ..Selection::since(from) };
+    let back = select(&d.index, &earlier).unwrap().back;
+    assert_eq!((back.len(), take_back(&mut d, &back, 501)), (12, 12));
+    let good = shown(&d);
+    // Only the last of the two is undone; and that, again and again.
+    for n in 0..6 {
+        assert_eq!(undo(&mut d, 502 + n).0, 12, "{n}");
+        let now = shown(&d);
+        let is = |i: usize, as_in: &Shown| now[&format!("f{i}")] == as_in[&format!("f{i}")];
+        assert!((20..35).all(|i| is(i, &good)), "{n}");
+        assert!((0..12).all(|i| is(i, if n % 2 == 0 { &all } else { &good })), "{n}");
+    }
 }

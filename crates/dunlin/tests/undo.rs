@@ -7,6 +7,9 @@ use dunlin_testkit::*;
 use serde_json::Value;
 use std::fs;
 
+#[path = "undo/again.rs"]
+mod again;
+
 const FILES: usize = 60;
 
 /// Three devices with a tree of files in two directories.

@@ -1,5 +1,6 @@
 //! The last mass change: what `undo` means when it is told nothing else.
 
+mod again;
 mod runs;
 
 use super::{Back, PAGE, Selection, back_to};
@@ -7,6 +8,7 @@ use crate::ids::{DeviceId, Incarnation, NodeId};
 use crate::journal::{ChangeRow, Journal, Kind, Moment};
 use crate::kv::{Read, View};
 use crate::rows::Rows;
+use again::{shape, weight};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use runs::{One, Run, SPAN, busy, of_one_kind, together};
@@ -33,6 +35,8 @@ pub struct Burst {
     pub count: usize,
     /// What the same device did within a pause of it, and is not meant.
     pub beside: Beside,
+    /// It brought back what had been there before, as an undo does.
+    pub brought_back: bool,
 }
 
 /// What was done about the time of a burst, and is none of it.
@@ -42,6 +46,10 @@ pub struct Beside {
     pub things: BTreeSet<NodeId>,
     /// Which were made.
     pub made: BTreeSet<NodeId>,
+    /// What the burst changed and was changed before it: it comes back as it was between the two.
+    pub earlier: BTreeSet<NodeId>,
+    /// How many seconds before the burst the first of these changes was.
+    pub earlier_by: u64,
     /// The first and the last number of these changes and of the burst.
     pub between: (u64, u64),
 }
@@ -70,9 +78,9 @@ pub fn last_burst(
     loop {
         past.reach_back()?;
         let found = past.last(least, gap, by);
-        let whole = |found: &Found| past.is_known(found.begins(), gap);
+        let whole = |found: &Found| past.is_known(found.follows(), gap);
         if past.start == 0 || found.as_ref().is_some_and(whole) {
-            return Ok(found.map(|found| past.burst(&found, gap)));
+            return found.map(|found| past.burst(&found, gap)).transpose();
         }
     }
 }
@@ -103,6 +111,11 @@ struct Found {
 impl Found {
     fn begins(&self) -> u64 {
         self.runs.iter().map(|run| run.reaches).min().unwrap_or_default()
+    }
+
+    /// When all that began of which it may be a part.
+    fn follows(&self) -> u64 {
+        self.runs.iter().map(|run| run.follows).min().unwrap_or_default()
     }
 
     fn ends(&self) -> u64 {
@@ -144,13 +157,15 @@ impl<'v> Past<'v> {
                     Some(who) => *who,
                     None => *self.authors.entry(inc).or_insert(self.view.device_of(inc)?.ok_or(inc)),
                 };
-                let (at, kind) = (self.at(seq), row.kind);
-                self.all.push(One { seq, at, node: row.node, inc, who, kind, counts: kind });
+                let (at, kind, node) = (self.at(seq), row.kind, row.node);
+                let (weight, was) = (weight(self.view, kind, &row)?, shape(&row.before));
+                let (counts, again, act) = (kind, false, row.act);
+                self.all.push(One { seq, at, node, inc, who, kind, counts, weight, was, again, act });
             }
             self.start = from;
         }
         self.window = self.window.saturating_mul(2);
-        Ok(())
+        self.mark_again()
     }
 
     /// Whether all is known that may have to do with what began at that time.
@@ -265,16 +280,21 @@ impl<'v> Past<'v> {
                 gone.remove(&one.node);
             }
         }
+        for seq in self.of_other_acts(&found.meant) {
+            found.meant.remove(&seq);
+        }
         Some(found)
     }
 
-    fn burst(&self, found: &Found, gap: u64) -> Burst {
+    fn burst(&self, found: &Found, gap: u64) -> Read<Burst> {
         let who = found.runs.first().map(|run| run.who);
         let (mut things, mut kinds) = (BTreeSet::new(), BTreeSet::new());
-        for one in self.all.iter().filter(|one| found.meant.contains(&one.seq)) {
+        let meant: Vec<&One> = self.all.iter().filter(|one| found.meant.contains(&one.seq)).collect();
+        for one in &meant {
             things.insert(one.node);
             kinds.insert(one.kind);
         }
+        let brought_back = self.brought_back(&meant)?;
         let first = found.meant.first().copied().unwrap_or_default();
         let last = found.meant.last().copied().unwrap_or_default();
         let mut beside = Beside { between: (first, last), ..Beside::default() };
@@ -284,8 +304,15 @@ impl<'v> Past<'v> {
             let its = Some(one.who) == who && one.counts != Kind::Created;
             if found.since.contains_key(&one.node) {
                 ends.insert(one.node, one);
-            } else if its && found.is_near(one, gap) && !things.contains(&one.node) {
-                beside.things.insert(one.node);
+            } else if its && found.is_near(one, gap) && !found.meant.contains(&one.seq) {
+                if !things.contains(&one.node) {
+                    beside.things.insert(one.node);
+                } else if one.at < found.begins() {
+                    beside.earlier.insert(one.node);
+                    beside.earlier_by = beside.earlier_by.max(found.begins() - one.at);
+                } else {
+                    continue;
+                }
                 beside.between = (beside.between.0.min(one.seq), beside.between.1.max(one.seq));
             }
         }
@@ -310,7 +337,7 @@ impl<'v> Past<'v> {
             just: Some(found.meant.clone()),
             made,
         };
-        Burst { selection, count: things.len(), beside }
+        Ok(Burst { selection, count: things.len(), beside, brought_back })
     }
 }
 
@@ -332,15 +359,18 @@ pub fn last_of_each(
         from = end + 1;
         last.extend(page.into_iter().map(|(seq, row)| (row.node, (seq, row))));
     }
-    let mut out = Vec::new();
+    let (mut out, mut size) = (Vec::new(), 0);
     let goes_back: BTreeSet<NodeId> = back.iter().map(|b| b.node).collect();
     for (node, (seq, row)) in last {
         let stays = goes_back.contains(&node) || !selection.has(seq, row.by, row.kind);
         let Some(now) = view.node(node)?.filter(|_| !stays) else { continue };
-        out.extend(back_to(view, node, &now, seq, &row.before)?);
+        if let Some(one) = back_to(view, node, &now, seq, &row.before)? {
+            size += weight(view, row.kind, &row)?;
+            out.push(one);
+        }
     }
     let newest = out.iter().map(|o: &Back| o.seq).max();
-    if out.len() < least || back.len() >= least || back.iter().any(|b| Some(b.seq) < newest) {
+    if size < least || back.len() >= least || back.iter().any(|b| Some(b.seq) < newest) {
         return Ok(back);
     }
     out.sort_by(|a, b| a.path.cmp(&b.path));

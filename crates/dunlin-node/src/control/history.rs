@@ -173,6 +173,12 @@ pub struct Beside {
     pub left: Vec<AnyPath>,
     /// How many things it made; they stay.
     pub made: u64,
+    /// How many of the things that are taken back it had changed before that, too: they come back as they were in between.
+    #[serde(default)]
+    pub before: u64,
+    /// How many seconds before that the first of those changes was.
+    #[serde(default)]
+    pub before_s: u64,
     /// The command that takes all of that back, too; with `--keep-new` what was made stays.
     pub command: String,
 }
@@ -205,6 +211,9 @@ pub struct Undone {
     /// What else was done about the time of a mass change, and is left as it is.
     #[serde(default)]
     pub beside: Option<Beside>,
+    /// What is taken back had brought back what was there before, as an undo does: that goes again.
+    #[serde(default)]
+    pub brought_back: bool,
     /// What could not be put in place, and why: it is tried again as long as the node runs.
     pub problems: Vec<super::Problem>,
     /// Whether it was done, not just said.

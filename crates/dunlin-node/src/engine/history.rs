@@ -158,9 +158,11 @@ impl Engine {
             Again::Make(all) => all.len(),
         };
         let mut changed = Vec::with_capacity(count);
+        // No earlier act has this number: changes of it were given lower ones.
+        let act = self.folder.store.snapshot()?.totals()?.seq + 1;
         while changed.len() < count {
             let snapshot = self.folder.store.snapshot()?;
-            let mut work = Work::new(&snapshot);
+            let mut work = Work::new(&snapshot).part_of(act);
             let some = changed.len()..count.min(changed.len() + AGAIN_MAX);
             let (before, begun, mut deletes) = (work.tx.totals()?, changed.len(), false);
             match what {

@@ -39,6 +39,8 @@ struct Meant {
     again: String,
     /// What the same device did about that time, and is left as it is.
     beside: Option<Beside>,
+    /// It brought back what was there before, as an undo does.
+    brought_back: bool,
 }
 
 pub(super) async fn undo(
@@ -56,7 +58,7 @@ pub(super) async fn undo(
         return Err(held);
     }
     let names = Names::new(shared, &folder);
-    let Meant { by, between, back, left, blame, again: rest, beside } =
+    let Meant { by, between, back, left, blame, again: rest, beside, brought_back } =
         block_in_place(|| meant(&folder, &names, &request))?;
     let wanted: BTreeMap<_, _> = back.iter().filter_map(|b| b.content).collect();
     let held = Holders::ask(&folder, &wanted, VERIFIED, |here| !here).await;
@@ -87,6 +89,7 @@ pub(super) async fn undo(
         lacking: shown(&lost),
         rest: (!lost.is_empty()).then_some(rest),
         beside,
+        brought_back,
         problems: Vec::new(),
         done: false,
     };
@@ -99,6 +102,12 @@ pub(super) async fn undo(
     let meanwhile = paths.iter().zip(&changed).filter(|(_, changed)| !**changed).map(|(p, _)| p.clone());
     out.left.extend(shown(&meanwhile.collect::<Vec<_>>()));
     out.count = changed.iter().filter(|c| **c).count() as u64;
+    if out.count == 0 {
+        return Err(ApiError::failed(
+            format!("nothing was taken back: {} was changed meanwhile", some(&paths)),
+            "dunlin undo --dry-run says what it would take back now",
+        ));
+    }
     out.problems = settled(&folder, paths).await?;
     out.done = true;
     Ok(out)
@@ -121,22 +130,52 @@ fn tell(out: &mut Undone, back: &[Back], blame: &BTreeMap<u64, (String, Option<i
 
 /// Nothing is taken back, since some of it is held by nobody connected.
 fn lacking(folder: &Folder, lost: &[RelPath], all: usize, useless: bool) -> ApiError {
-    let some: Vec<String> = lost.iter().take(LISTED).map(ToString::to_string).collect();
-    let more = if lost.len() > LISTED { ", …" } else { "" };
     let what = format!(
-        "nothing was changed: {} of {all} that would come back are held by no connected device ({}{more})",
+        "nothing was changed: {} of {all} that would come back are held by no connected device ({})",
         lost.len(),
-        some.join(", ")
+        some(lost)
     );
     let partial = if useless { "" } else { "; dunlin undo --partial takes back what can be now" };
     ApiError::failed(what, format!("{}{partial}", connect(folder)))
+}
+
+/// The first of some paths.
+fn some(paths: &[RelPath]) -> String {
+    let some: Vec<String> = paths.iter().take(LISTED).map(ToString::to_string).collect();
+    format!("{}{}", some.join(", "), if paths.len() > LISTED { ", …" } else { "" })
+}
+
+/// Of all that is meant nothing is as it was made then.
+fn overtaken(
+    folder: &Folder,
+    view: &dyn View,
+    request: &UndoRequest,
+    selection: &Selection,
+    left: &[RelPath],
+) -> Read<ApiError> {
+    let (count, some) = (left.len(), some(left));
+    if select(view, &Selection::since(selection.from))?.back.is_empty() {
+        return Ok(ApiError::failed(
+            format!("there is nothing to undo: what was changed then is as it was before ({count}: {some})"),
+            "it was taken back already; dunlin history lists what was done",
+        ));
+    }
+    let begins = view.moment_of(selection.from)?.map(|m| m.wall - 1);
+    let since = request.since.or(begins).unwrap_or_default();
+    Ok(ApiError::failed(
+        format!("nothing is taken back: all that was changed then was changed since ({count}: {some})"),
+        format!(
+            "dunlin undo {} --since @{since} takes back whatever was changed since then, by any device",
+            folder.in_commands()
+        ),
+    ))
 }
 
 fn meant(folder: &Folder, names: &Names, request: &UndoRequest) -> Result<Meant, ApiError> {
     let snapshot = folder.site.store.snapshot().map_err(|e| unread(&e))?;
     let by = request.by.as_deref().map(|who| authors(&snapshot, names, who)).transpose()?;
     let least = if by.is_some() { 1 } else { MASS };
-    let mut beside = None;
+    let (mut beside, mut brought_back) = (None, false);
     let selection = match request.since {
         Some(since) => {
             let to = request.until.map_or(Ok(u64::MAX), |until| number(folder, until))?;
@@ -160,6 +199,7 @@ fn meant(folder: &Folder, names: &Names, request: &UndoRequest) -> Result<Meant,
             let found = last_burst(&snapshot, least, PAUSE, by.as_ref()).map_err(|e| unread(&e))?;
             found.map(|burst| {
                 beside = Some(burst.beside);
+                brought_back = burst.brought_back;
                 burst.selection
             })
         }
@@ -176,6 +216,11 @@ fn meant(folder: &Folder, names: &Names, request: &UndoRequest) -> Result<Meant,
     if meant.back.is_empty() && meant.left.is_empty() {
         return Err(nothing());
     }
+    if meant.back.is_empty() {
+        let why = overtaken(folder, &snapshot, request, &selection, &meant.left);
+        return Err(why.unwrap_or_else(|e| unread(&e)));
+    }
+    meant.brought_back = brought_back;
     meant.again = rest(folder, &snapshot, request, &selection, &meant).map_err(|e| unread(&e))?;
     if let Some(some) = beside {
         meant.beside =
@@ -222,14 +267,15 @@ fn left_beside(
     let made = beside.made.difference(&goes_back).count() as u64;
     let at = |seq: u64| Read::Ok(view.moment_of(seq)?.map(|m| m.wall));
     let Some((first, last)) = at(beside.between.0)?.zip(at(beside.between.1)?) else { return Ok(None) };
-    if left.is_empty() && made == 0 {
+    let before = beside.earlier.intersection(&goes_back).count() as u64;
+    if left.is_empty() && made == 0 && before == 0 {
         return Ok(None);
     }
     left.sort();
     let whose = whose(view, selection)?;
     let since = first.min(last) - 1;
     let command = format!("dunlin undo {} --since @{since} --until @{last}{whose}", folder.in_commands());
-    Ok(Some(Beside { left: shown(&left), made, command }))
+    Ok(Some(Beside { left: shown(&left), made, before, before_s: beside.earlier_by, command }))
 }
 
 /// What of a command says whose changes are meant.
@@ -281,7 +327,7 @@ fn read(view: &dyn View, names: &Names, selection: &Selection, least: Option<usi
     let first = undo.back.iter().map(|b| b.seq).min();
     let between = first.map(at).transpose()?.flatten().zip(last.map(at).transpose()?.flatten());
     let (back, left) = (undo.back, undo.changed_since);
-    Ok(Meant { by, between, back, left, blame, again: String::new(), beside: None })
+    Ok(Meant { by, between, back, left, blame, again: String::new(), beside: None, brought_back: false })
 }
 
 /// The incarnations of the device meant by a name or the beginning of an id.

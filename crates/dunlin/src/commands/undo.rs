@@ -9,9 +9,11 @@ use std::path::PathBuf;
 /// Takes back the last mass change, on every device.
 ///
 /// A mass change is 10 or more things deleted, changed or moved by one device without a pause of a minute (files that
-/// are written all the time fill none), with whatever else it did in those seconds. What was only added stays. With --since, everything that was done since then
-/// is taken back, additions too. What somebody changed after it is left as it is. It is a change like any other:
-/// another undo takes it back. Where some of it is held by nobody connected, nothing is changed without --partial.
+/// are written all the time fill none), with whatever else it did in those seconds; a directory that was moved counts with
+/// what is in it. Few changes before it, with a pause between, are no part of it. What was only added stays. With --since,
+/// everything that was done since then is taken back, additions too. What somebody changed after it is left as it is. It is
+/// a change like any other: another undo takes it back, and says that it does. Where some of it is held by nobody
+/// connected, nothing is changed without --partial.
 #[derive(Debug, clap::Args)]
 pub struct Undo {
     /// Path or id of the folder; not needed where there is only one

@@ -135,6 +135,10 @@ pub fn undo(undo: &Undone, style: &Style) -> String {
         None => String::new(),
     };
     let mut out = format!("{verb}: {}{when}\n", style.bold(&whose.join(", ")));
+    if undo.brought_back {
+        let what = "that was an undo, or a copy of what was: what it had brought back goes again";
+        out += &format!("  {}\n", style.busy(what));
+    }
     for (fate, n) in &undo.fates {
         out += &format!("  {} {}: {}\n", count(*n, "item", "items"), word(*fate), style.bold(remedy(*fate)));
     }
@@ -163,6 +167,12 @@ fn beside(beside: &Beside, style: &Style, out: &mut String) {
         *out += &format!("{}\n", style.busy(&format!("changed about then, and left as it is: {items}")));
         paths(&beside.left, style, out);
         *out += &format!("  this takes it back, too: {} --keep-new\n", beside.command);
+    }
+    if beside.before > 0 {
+        let items = count(beside.before, "item", "items");
+        let secs = beside.before_s;
+        *out += &format!("changed up to {secs} s before that, too: {items}; back to what was in between\n");
+        *out += &format!("  this takes back all of it: {} --keep-new\n", beside.command);
     }
     if beside.made > 0 {
         let items = count(beside.made, "item", "items");

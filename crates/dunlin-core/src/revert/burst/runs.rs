@@ -1,6 +1,6 @@
 //! Runs of changes of one kind by one device, and which of them were one go.
 
-use super::{Who, gap_of};
+use super::{BESIDE, WRITING, Who, gap_of};
 use crate::ids::{Incarnation, NodeId};
 use crate::journal::Kind;
 use crate::revert::MASS;
@@ -26,6 +26,14 @@ pub(super) struct One {
     pub(super) kind: Kind,
     /// What that counts as: what is written into what was made a moment before is part of having made it.
     pub(super) counts: Kind,
+    /// How many things that are: a directory that was moved counts with what is in it.
+    pub(super) weight: usize,
+    /// What shows of what it was before; see [`super::again`].
+    pub(super) was: u64,
+    /// It brought back what had been there before, with many others.
+    pub(super) again: bool,
+    /// The undo of this device that it is a part of.
+    pub(super) act: Option<u64>,
 }
 
 /// Many changes of one kind by one device.
@@ -37,12 +45,18 @@ pub(super) struct Run {
     pub(super) to: u64,
     /// Which things were changed.
     pub(super) things: BTreeSet<NodeId>,
+    /// How many that are, with what is in directories that were moved.
+    pub(super) size: usize,
     /// When the oldest change of it was recorded.
     pub(super) reaches: u64,
     /// When its newest was.
     pub(super) ends: u64,
     /// Nothing but things that are written to all the time.
     pub(super) steady: bool,
+    /// A pause parts it from a mass change after it, of which it is no part.
+    pub(super) apart: bool,
+    /// When the oldest change was recorded of all that no pause of a minute parts from it.
+    pub(super) follows: u64,
 }
 
 impl Run {
@@ -82,11 +96,12 @@ pub(super) fn together(all: Vec<Run>, least: usize, gap: u64) -> Vec<Run> {
     let Some(first) = newest(&all, least, gap) else { return Vec::new() };
     let first = all[first].clone();
     let mut rest: Vec<Run> = all.into_iter().filter(|run| run.who == first.who && *run != first).collect();
+    // Beside a mass change few others are not meant, even where few would do.
+    let many = least.max(first.size.min(MASS));
     let joins = |run: &Run, member: &Run| {
         // Few that are of the same kind are not written to all the time, and were at it, too.
-        let many =
-            run.things.len() >= least || (run.kind == first.kind && first.steady && run.is_near(&first, gap));
-        (many && run.goes_with(member, gap)) || run.replaces(member, gap)
+        let many = run.size >= many || (run.kind == first.kind && first.steady && run.is_near(&first, gap));
+        (many && !run.apart && run.goes_with(member, gap)) || run.replaces(member, gap)
     };
     let mut out = alloc::vec![first.clone()];
     let mut next = 0;
@@ -110,7 +125,7 @@ impl PartialEq for Run {
 /// since it began, or no more than `gap` seconds before that.
 fn newest(runs: &[Run], least: usize, gap: u64) -> Option<usize> {
     let last = |steady: bool| {
-        let large = |i: &usize| runs[*i].things.len() >= least && runs[*i].steady == steady;
+        let large = |i: &usize| runs[*i].size >= least && runs[*i].steady == steady;
         (0..runs.len()).filter(large).max_by_key(|i| runs[*i].to)
     };
     let (Some(steady), Some(other)) = (last(true), last(false)) else { return last(true).or(last(false)) };
@@ -135,29 +150,70 @@ fn parts(all: &[One], gap: u64) -> Vec<Run> {
     if out.is_empty() { runs(all, u64::MAX, true, |_| true) } else { out }
 }
 
-/// The runs of those that are meant, cut where for longer than `gap` there was none.
+/// The runs of those that are meant, cut where for longer than `gap` there was none, and where a mass change begins.
 fn runs(all: &[One], gap: u64, steady: bool, meant: impl Fn(usize) -> bool) -> Vec<Run> {
-    let run = |part: &[usize]| {
-        let (newest, oldest) = (all[*part.first()?], all[*part.last()?]);
-        Some(Run {
-            who: newest.who,
-            kind: newest.counts,
-            from: oldest.seq,
-            to: newest.seq + 1,
-            things: part.iter().map(|i| all[*i].node).collect(),
-            reaches: oldest.at,
-            ends: newest.at,
-            steady,
-        })
-    };
     let meant: Vec<usize> = (0..all.len()).filter(|i| meant(*i)).collect();
-    meant.chunk_by(|a, b| gap_of(&all[*a], &all[*b]) <= gap).filter_map(run).collect()
+    let mut out = Vec::new();
+    for part in meant.chunk_by(|a, b| gap_of(&all[*a], &all[*b]) <= gap) {
+        let follows = part.last().map_or(0, |oldest| all[*oldest].at);
+        let cut = if steady { part.len() } else { begins(all, part, gap) };
+        for (part, apart) in [(&part[..cut], false), (&part[cut..], true)] {
+            let (Some(newest), Some(oldest)) = (part.first(), part.last()) else { continue };
+            let (newest, oldest) = (all[*newest], all[*oldest]);
+            out.push(Run {
+                who: newest.who,
+                kind: newest.counts,
+                from: oldest.seq,
+                to: newest.seq + 1,
+                things: part.iter().map(|i| all[*i].node).collect(),
+                size: size(part.iter().map(|i| &all[*i])),
+                reaches: oldest.at,
+                ends: newest.at,
+                steady,
+                apart,
+                follows,
+            });
+        }
+    }
+    out
+}
+
+/// How many of some changes, given the newest first, are a mass change and what came after it, if few others, or slow ones,
+/// were before it and a pause between: those are what somebody did before a slip. All of them if there is no such pause.
+fn begins(all: &[One], part: &[usize], gap: u64) -> usize {
+    let between = |a: &usize, b: &usize| gap_of(&all[*a], &all[*b]);
+    let at_once: Vec<&[usize]> = part.chunk_by(|a, b| between(a, b) <= BESIDE).collect();
+    let is_mass = |of: &[usize]| size(of.iter().map(|i| &all[*i])) >= MASS;
+    let Some(newest) = at_once.iter().position(|of| is_mass(of)) else { return part.len() };
+    let mut first = newest;
+    for (i, of) in at_once.iter().enumerate().skip(newest + 1) {
+        let pause = at_once[first].last().zip(of.first()).map_or(0, |(newer, older)| between(newer, older));
+        if pause > gap {
+            break;
+        }
+        if is_mass(of) {
+            first = i;
+        }
+    }
+    let count = |upto: usize| at_once[..upto].iter().map(|of| of.len()).sum::<usize>();
+    let (after, cut) = (count(newest), count(first + 1));
+    let Some(pause) = part.get(cut).map(|older| between(&part[cut - 1], older)) else { return part.len() };
+    // What goes on slowly may be slow at its beginning.
+    let longest = part[after..cut].windows(2).map(|two| between(&two[0], &two[1])).max().unwrap_or(0);
+    let few = !is_mass(&part[cut..]);
+    if pause > 2 * longest && (few || pause > WRITING) { cut } else { part.len() }
+}
+
+/// How many things some changes are of, with what is in directories that were moved.
+pub(super) fn size<'a>(of: impl Iterator<Item = &'a One>) -> usize {
+    of.map(|one| (one.node, one.weight)).collect::<BTreeMap<_, _>>().values().sum()
 }
 
 /// Which of the changes are of things that are written to all the time.
+/// None is because it was taken back and made again: that is done by people.
 pub(super) fn busy(all: &[One], gap: u64) -> Vec<bool> {
     let mut times: BTreeMap<NodeId, Vec<u64>> = BTreeMap::new();
-    for one in all.iter().rev() {
+    for one in all.iter().rev().filter(|one| !one.again) {
         let of = times.entry(one.node).or_default();
         if of.last() != Some(&one.at) {
             of.push(one.at);
@@ -167,7 +223,7 @@ pub(super) fn busy(all: &[One], gap: u64) -> Vec<bool> {
         let span = gap.saturating_mul(SPAN);
         let of = times.get(&one.node).map_or(&[][..], |of| of);
         let from = of.partition_point(|t| *t < one.at.saturating_sub(span));
-        of.len() - from >= BUSY && of[from + BUSY - 1] <= one.at.saturating_add(span)
+        !one.again && of.len() - from >= BUSY && of[from + BUSY - 1] <= one.at.saturating_add(span)
     };
     all.iter().map(busy).collect()
 }
