@@ -426,10 +426,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("root");
         std::fs::create_dir(&root).unwrap();
-        let disk: Arc<dyn Disk> = Arc::new(PosixDisk::open(&root).unwrap());
-        let stage = Stage::open(disk.clone()).unwrap();
-        let store = Box::new(Store::open(&dir.path().join("index")).unwrap());
-        let site = Site::new(disk, stage, store);
+        let open = || {
+            let disk: Arc<dyn Disk> = Arc::new(PosixDisk::open(&root).unwrap());
+            let stage = Stage::open(disk.clone()).unwrap();
+            Site::new(disk, stage, Box::new(Store::open(&dir.path().join("index")).unwrap()))
+        };
+        let site = open();
         let content = ContentId(*blake3::hash(b"kept").as_bytes());
         let fetch = Fetch {
             content,
@@ -440,15 +442,27 @@ mod tests {
             from: 0,
             looks: (0o644, Mtime::default()),
         };
-        let copy = || site.copy(&fetch, &site.stage.claim_free(&content, 4).unwrap().unwrap(), Vec::new);
-        assert!(site.find(&content).is_none() && !copy());
+        let copies =
+            |site: &Site| site.copy(&fetch, &site.stage.claim_free(&content, 4).unwrap().unwrap(), Vec::new);
+        assert!(site.find(&content).is_none() && !copies(&site));
         std::fs::write(root.join("f"), b"kept").unwrap();
         let name = Name::new(b"f").unwrap();
         let kept = site.stage.keep(&RelPath::root().join(&name), &name, Some(content)).unwrap();
         assert!(site.find(&content).is_some());
         std::fs::write(root.join(kept.to_string()), b"kaput").unwrap();
-        assert!(!copy() && !site.stage.has(&content), "it is verified");
+        assert!(site.has(&content, 4, &mut 3), "so much is not read");
+        assert!(!copies(&site) && !site.stage.has(&content), "it is verified");
+        assert!(site.find(&content).is_none() && !site.has(&content, 4, &mut 4), "nobody waits for it");
+        drop(site);
+        // What it was called says so again at the next start, and that is found out as before.
+        let site = open();
+        assert!(
+            site.find(&content).is_some() && !site.has(&content, 4, &mut 4) && site.find(&content).is_none()
+        );
+        drop(site);
         std::fs::write(root.join(kept.to_string()), b"kept").unwrap();
-        assert!(copy() && site.stage.has(&content));
+        let (site, mut budget) = (open(), 5);
+        assert!(site.has(&content, 4, &mut budget) && budget == 1);
+        assert!(copies(&site) && site.stage.has(&content) && site.has(&content, 4, &mut 0));
     }
 }
