@@ -85,6 +85,12 @@ impl Held {
         before != (self.deletes, self.replaced)
     }
 
+    /// Whether what was carried out of these deletes is accepted by now, and was not when just `known` was.
+    pub fn is_news(&self, known: &[DotRange], accepted: &[DotRange]) -> bool {
+        let mut news = accepted.iter().filter(|range| !known.contains(range));
+        news.any(|range| self.changes.iter().any(|held| range.meets(held)))
+    }
+
     /// This counted when it tripped. What was held before is held still.
     #[must_use]
     pub fn counted(self, count: &Count) -> Held {

@@ -214,9 +214,7 @@ impl Engine {
         let known = dunlin_core::brake::released(&snapshot)?;
         let mut work = Work::new(&snapshot);
         if work.release(&all)? {
-            let held = self.braking.held.iter().flat_map(|h| &h.changes);
-            let is_news = |range: &&DotRange| !known.contains(range);
-            let went = held.clone().any(|held| all.iter().filter(is_news).any(|r| r.meets(held)));
+            let went = self.braking.held.as_ref().is_some_and(|held| held.is_news(&known, &all));
             self.commit(work)?;
             self.replan = true;
             self.braking.recount = true;
