@@ -3,8 +3,9 @@
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use dunlin_core::codec::{decode_state, encode_state};
 use dunlin_core::ids::FolderId;
-use dunlin_core::message::{Message, frame, read_message};
+use dunlin_core::message::{frame, read_message};
 use dunlin_core::path::RelPath;
+use dunlin_core::session::Receipt;
 use std::hint::black_box;
 
 #[path = "../tests/common/mod.rs"]
@@ -61,7 +62,7 @@ fn core(c: &mut Criterion) {
         b.iter(|| black_box(hearer.plan(&|_| true, FILES)).steps.len());
     });
     group.finish();
-    let framed = frame(&Message::Ack { folder: FolderId([7; 32]), received: 1 });
+    let framed = frame(&Receipt { received: 1, ..Receipt::default() }.told(FolderId([7; 32])));
     c.bench_function("core/read a message", |b| b.iter(|| read_message(black_box(&framed[4..])).is_ok()));
 }
 

@@ -85,7 +85,7 @@ pub struct Heard {
 /// Whether this index is the one that a peer heard, or one that came of it, as far as can be told.
 pub fn vouches(view: &dyn View, heard: &Heard) -> Read<bool> {
     let totals = view.totals()?;
-    if heard.of != totals.of_index().0 || heard.received == 0 {
+    if heard.of != totals.of_index().0 {
         return Ok(true);
     }
     let lives = lives(view)?;
@@ -270,7 +270,8 @@ mod tests {
         // Told more in a life than that life said here; or in one that is not known here.
         assert!(!vouched(1, 6) && !vouched(2, 10) && !vouched(3, 13) && !vouched(4, 12) && !vouched(4, 1));
         // Nothing received, another incarnation, or a program that says nothing of lives.
-        assert!(vouched(4, 0) && vouched(0, 12) && !vouched(0, 13));
+        assert!(vouched(0, 0) && vouched(0, 12) && !vouched(0, 13));
+        assert!(!vouched(4, 0), "it told nothing, and it was there");
         let other = Heard { of: Incarnation([2; 16]), received: 99, life: life(4) };
         assert!(vouches(&index, &other).unwrap());
         let known = |n: u8, seq: u64| remembers(&index, life(n), seq).unwrap();

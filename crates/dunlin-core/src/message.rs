@@ -140,6 +140,15 @@ pub enum Message {
         /// The sequence number.
         #[n(1)]
         received: u64,
+        /// The life of the receiver's program that told the last of them: an answer to another one is not for this one.
+        #[cbor(n(2), default)]
+        life: LifeId,
+        /// The life that told rows before that one; zeros if there was none.
+        #[cbor(n(3), default)]
+        before: LifeId,
+        /// How far those reached.
+        #[cbor(n(4), default)]
+        before_received: u64,
     },
     /// How the sender's folder stands.
     #[n(5)]
@@ -463,12 +472,12 @@ mod tests {
 
     #[test]
     fn fields_added_later_are_ignored() {
-        // Ack with a third field.
-        let mut bytes = vec![0x82, 4, 0x83, 0x58, 32];
+        // Close with a second field.
+        let mut bytes = vec![0x82, 6, 0x82, 0x58, 32];
         bytes.extend([1; 32]);
-        bytes.extend([5, 0x61, b'x']);
-        let ack = Message::Ack { folder: FolderId([1; 32]), received: 5 };
-        assert_eq!(read_message(&bytes).unwrap(), Some(ack));
+        bytes.extend([0x61, b'x']);
+        let close = Message::Close { folder: FolderId([1; 32]) };
+        assert_eq!(read_message(&bytes).unwrap(), Some(close));
     }
 
     #[test]

@@ -136,13 +136,37 @@ impl Outgoing {
     }
 }
 
+/// What a device has of a peer's rows, as it tells the peer once they are committed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Receipt {
+    /// Rows up to this sequence number.
+    pub received: u64,
+    /// The life of the peer's program that told the last of them.
+    pub life: LifeId,
+    /// The one that told rows before, and how far those reached; zeros if there was none.
+    pub before: (LifeId, u64),
+}
+
+impl Receipt {
+    /// The message that tells it.
+    pub fn told(&self, folder: FolderId) -> Message {
+        let Receipt { received, life, before: (before, before_received) } = *self;
+        Message::Ack { folder, received, life, before, before_received }
+    }
+
+    /// Whether it is for another run of this device's program, a copy of it, over whose connection the rows came.
+    pub fn is_anothers(&self, life: LifeId) -> bool {
+        self.life != LifeId::default() && self.life != life
+    }
+}
+
 /// What came of a message with rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Taken {
     /// The nodes of which something new was learnt.
     pub news: Vec<NodeId>,
     /// What is to be acknowledged.
-    pub received: u64,
+    pub receipt: Receipt,
     /// A row knows of changes of mine that I never made, and was not taken: this index was rolled back, and has to
     /// be renewed before. All of them are to come again.
     pub foretold: bool,
@@ -198,10 +222,14 @@ impl Work<'_> {
             }
         }
         if upto >= peer.received && !taken.foretold && !again {
+            if peer.life != from.life {
+                (peer.before, peer.before_received) = (peer.life, peer.received);
+            }
             (peer.received, peer.life) = (upto, from.life);
         }
         self.tx.put_peer(from.device, &peer);
-        taken.received = peer.received;
+        let PeerRow { received, life, before, before_received, .. } = peer;
+        taken.receipt = Receipt { received, life, before: (before, before_received) };
         Ok(Ok(taken))
     }
 }
@@ -291,7 +319,7 @@ mod tests {
                     let mut work = Work::new(to);
                     let from = Speaker { inc, ..speaker(me) };
                     let taken = work.take_rows(&from, upto, &rows, false).unwrap().unwrap();
-                    assert_eq!(taken.received, upto);
+                    assert_eq!(taken.receipt.received, upto);
                     let changes = work.finish().unwrap();
                     to.apply(changes);
                 }
@@ -350,6 +378,38 @@ mod tests {
             let taken = Work::new(&to).take_rows(&speaker(1), 1, &[bad], false).unwrap();
             assert!(taken.is_err());
         }
+    }
+
+    /// Rows of a device's life are taken, none of them new.
+    fn notes(index: &mut Memory, life: u8) -> Receipt {
+        let from = Speaker { life: LifeId([life; 16]), ..speaker(1) };
+        let mut work = Work::new(index);
+        let taken = work.take_rows(&from, 7, &[], false).unwrap().unwrap();
+        let changes = work.finish().unwrap();
+        index.apply(changes);
+        taken.receipt
+    }
+
+    #[test]
+    fn of_two_copies_the_one_that_is_noted_second_is_told_of_the_first() {
+        let mut index = index(2, 0);
+        let life = |n: u8| LifeId([n; 16]);
+        assert_eq!(
+            notes(&mut index, 5),
+            Receipt { received: 7, life: life(5), before: (LifeId::default(), 0) }
+        );
+        // The copies' lives are 6 and 7. However often one of them is heard, what was heard before it stays known.
+        for _ in 0..3 {
+            assert_eq!(notes(&mut index, 6).before, (life(5), 7));
+        }
+        for _ in 0..3 {
+            assert_eq!(notes(&mut index, 7).before, (life(6), 7));
+        }
+        let receipt = notes(&mut index, 6);
+        assert_eq!(receipt, Receipt { received: 7, life: life(6), before: (life(7), 7) });
+        assert!(receipt.is_anothers(life(7)) && !receipt.is_anothers(life(6)));
+        // A program that says nothing of lives.
+        assert!(!Receipt::default().is_anothers(life(6)));
     }
 
     #[test]

@@ -179,11 +179,11 @@ fn a_row_about_changes_never_made_keeps_no_other_back_and_comes_again() {
     forged.seen.add(Dot { inc: ME, counter: 9 });
     let plain = version(dot(2, 2), file(2, 5));
     let taken = tell(&mut index, 7, &[(node(1), forged), (node(2), plain.clone())], false);
-    assert_eq!((taken.foretold, &taken.news[..], taken.received), (true, &[node(2)][..], 0));
+    assert_eq!((taken.foretold, &taken.news[..], taken.receipt.received), (true, &[node(2)][..], 0));
     assert_eq!(index.node(node(1)).unwrap(), None);
     // Nor do rows after it count as received, until all are told anew.
-    assert_eq!(tell(&mut index, 9, &[(node(3), plain.clone())], true).received, 0);
-    assert_eq!(tell(&mut index, 9, &[(node(4), plain)], false).received, 9);
+    assert_eq!(tell(&mut index, 9, &[(node(3), plain.clone())], true).receipt.received, 0);
+    assert_eq!(tell(&mut index, 9, &[(node(4), plain)], false).receipt.received, 9);
 }
 
 /// Of all that is stored for one node and its versions: rows and bytes.

@@ -349,12 +349,8 @@ impl Engine {
         match input {
             Input::Hints(hints) => hints.into_iter().for_each(|h| self.hint(h)),
             Input::Open { from, heard, own } => self.open(&from, &heard, &own)?,
-            Input::Rows { from, told, upto, last, rows } => {
-                self.rows((&from, told), upto, last, &rows)?;
-                if last {
-                    self.waits_for_tree = None;
-                }
-            }
+            Input::Noted { from, before } => self.noted(from, &before)?,
+            Input::Rows { from, told, upto, last, rows } => self.rows((&from, told), upto, last, &rows)?,
             Input::Fetched(all) => all.into_iter().try_for_each(|(c, f)| self.fetched(c, f))?,
             Input::Peers => {
                 self.ask_anew();

@@ -22,7 +22,7 @@ use dunlin_core::ids::{ContentId, DeviceId, DotRange, FolderId};
 use dunlin_core::message::Message;
 use dunlin_core::path::{Escaped, RelPath};
 use dunlin_core::plan::Fetch;
-use dunlin_core::session::Known;
+use dunlin_core::session::{Known, Receipt};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -131,10 +131,10 @@ impl Host for Folder {
         });
     }
 
-    fn acknowledge(&self, device: DeviceId, received: u64) {
+    fn acknowledge(&self, device: DeviceId, receipt: Receipt) {
         if let Some(peer) = lock(&self.peers).get(&device) {
             // A queue that is full is a peer that does not read; the session ends it.
-            let _ = peer.out.try_send(Message::Ack { folder: self.id, received });
+            let _ = peer.out.try_send(receipt.told(self.id));
         }
     }
 

@@ -19,7 +19,7 @@ use dunlin_core::kv::Read;
 use dunlin_core::life::Heard;
 use dunlin_core::message::{DeviceAddress, FEATURE_BLOCKS, FEATURE_PAGES, Message, VERSION, read_message};
 use dunlin_core::rows::Rows;
-use dunlin_core::session::{Link, Speaker, Standing, old_stays, opening};
+use dunlin_core::session::{Link, Receipt, Speaker, Standing, old_stays, opening};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -233,9 +233,27 @@ struct Exchange {
     peer: Arc<PeerFolder>,
     /// The incarnation of this index that the peer is told.
     told: Incarnation,
+    /// Whether the peer said that it heard this life.
+    noted: bool,
     /// The peer, once it opened the exchange.
     from: Option<Speaker>,
     sender: Option<tokio::task::JoinHandle<()>>,
+}
+
+impl Exchange {
+    /// The peer committed rows.
+    async fn hear_receipt(&mut self, from: DeviceId, receipt: &Receipt) {
+        let me = self.folder.site.life_id();
+        if receipt.is_anothers(me) {
+            return;
+        }
+        lock(&self.peer.known).acked = receipt.received;
+        self.folder.raise();
+        if receipt.life == me && !std::mem::replace(&mut self.noted, true) {
+            let before = Heard { of: self.told, received: receipt.before.1, life: receipt.before.0 };
+            self.folder.tell(Input::Noted { from, before }).await;
+        }
+    }
 }
 
 struct Session {
@@ -320,7 +338,7 @@ impl Session {
             folder.raise();
             folder.tell(Input::Peers).await;
             let id = folder.id;
-            self.folders.insert(id, Exchange { folder, peer, told, from: None, sender: None });
+            self.folders.insert(id, Exchange { folder, peer, told, noted: false, from: None, sender: None });
             for message in statements {
                 self.say(message).await?;
             }
@@ -383,9 +401,9 @@ impl Session {
                 let told = exchange.told;
                 folder.tell(Input::Rows { from, told, upto, last, rows }).await;
             }
-            Message::Ack { received, .. } => {
-                lock(&exchange.peer.known).acked = received;
-                folder.raise();
+            Message::Ack { received, life, before, before_received, .. } => {
+                let receipt = Receipt { received, life, before: (before, before_received) };
+                exchange.hear_receipt(self.peer.device, &receipt).await;
             }
             Message::Status { digest, need, busy, held, .. } => {
                 lock(&exchange.peer.known).standing = Some(Standing { digest, need, busy, held });

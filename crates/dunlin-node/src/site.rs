@@ -112,6 +112,11 @@ impl Site {
         Ok(())
     }
 
+    /// The life of the program; zeros before it began.
+    pub fn life_id(&self) -> LifeId {
+        self.life().as_ref().map_or(LifeId::default(), |noted| noted.life)
+    }
+
     fn life(&self) -> MutexGuard<'_, Option<Noted>> {
         // Replaced as a whole: a panic elsewhere leaves it right.
         self.life.lock().unwrap_or_else(PoisonError::into_inner)

@@ -250,9 +250,14 @@ impl Stage {
         self.lent().remove(content);
     }
 
-    /// Puts back what [`Stage::take`] took out; what was placed from the stage itself never left it.
+    /// Puts back what [`Stage::take`] took out; what was to be placed from the stage itself never left it, unless what
+    /// failed came after that.
     pub fn put_back(&self, content: ContentId, from: &RelPath) -> io::Result<()> {
         if *from == self.path(&content) {
+            if !matches!(self.disk.stat(from), Ok(Some(_))) {
+                // Should it be there and only not be seen, it is fetched again, and replaces that.
+                self.placed(from, &content);
+            }
             return Ok(());
         }
         match self.disk.rename(from, &self.path(&content), Rename::NoReplace) {
@@ -313,6 +318,23 @@ mod tests {
         let kept: Vec<_> = std::fs::read_dir(dir.path().join(".dunlin/history")).unwrap().collect();
         assert_eq!(kept.len(), 1);
         assert_eq!(std::fs::read(kept[0].as_ref().unwrap().path()).unwrap(), b"old work");
+    }
+
+    #[test]
+    fn what_was_placed_before_something_failed_is_staged_no_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk: Arc<dyn Disk> = Arc::new(PosixDisk::open(dir.path()).unwrap());
+        let stage = Stage::open(disk).unwrap();
+        let content = ContentId(*blake3::hash(b"new").as_bytes());
+        stage.put(content, b"new", None).unwrap();
+        let at = stage.path(&content);
+        stage.put_back(content, &at).unwrap();
+        assert!(stage.has(&content), "it never left");
+        std::fs::rename(dir.path().join(at.to_string()), dir.path().join("placed")).unwrap();
+        stage.put_back(content, &at).unwrap();
+        assert!(!stage.has(&content));
+        stage.put(content, b"new", None).unwrap();
+        assert!(stage.has(&content) && dir.path().join(at.to_string()).exists());
     }
 
     #[test]

@@ -27,6 +27,7 @@ impl World {
     /// A program that starts anew begins to count anew.
     pub(crate) fn forget_deletes(&mut self, device: usize) {
         self.machines[device].deletes.clear();
+        self.machines[device].coming.clear();
         self.machines[device].made.clear();
     }
 
@@ -40,6 +41,7 @@ impl World {
         let (held_before, held_after) = (holds(before)?, holds(&after)?);
         if held_before && !held_after {
             self.machines[device].deletes.clear();
+            self.machines[device].coming.clear();
         }
         self.note_made(device, before, &after, changes)?;
         self.note_rejected(device, before, &after, changes)?;
@@ -149,10 +151,14 @@ impl World {
     fn count(&mut self, device: usize, deleted: Vec<NodeId>, files: u64) {
         let now = self.now;
         let machine = &mut self.machines[device];
-        // What lives again was taken back, and is one of the files that are left.
+        // What lives again was taken back, and is one of the files that are left; before it is here, too.
         let rows = machine.index.rows();
         let lives = |node: &NodeId| rows.node(*node).ok().flatten().is_some_and(|row| row.state.alive());
+        let is_here = |node: &NodeId| rows.places_of(*node).is_ok_and(|places| !places.is_empty());
+        machine.coming.extend(machine.deletes.iter().filter(|(_, node)| lives(node)).copied());
+        machine.coming.retain(|(at, node)| now <= at + MINUTE && lives(node) && !is_here(node));
         machine.deletes.retain(|(at, node)| now <= at + MINUTE && !lives(node));
+        let files = files + machine.coming.len() as u64;
         let before = machine.deletes.len();
         for node in deleted {
             // One that failed half-way is tried again.

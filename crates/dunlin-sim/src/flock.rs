@@ -381,10 +381,10 @@ impl Flock {
             let after = self.links.delay();
             self.later(after, Event::Fetched { device, life: number, fetch });
         }
-        for (peer, received) in acks {
+        for (peer, receipt) in acks {
             let is_it = |to: &usize| self.devices[*to].id == peer;
             if let Some(to) = self.links.connected(device).into_iter().find(is_it) {
-                self.send(device, to, Message::Ack { folder: FOLDER, received });
+                self.send(device, to, receipt.told(FOLDER));
             }
         }
         if changed {

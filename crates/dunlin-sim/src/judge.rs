@@ -112,15 +112,20 @@ impl Flock {
     }
 
     /// Whether a version is wanted that a user deleted where nobody had another copy, while another user moved the
-    /// file: nobody holds it, every device says so, and that is how it stays (docs/conflicts.md).
+    /// file: nobody holds it, every device says so, and that is how it stays (docs/conflicts.md). Or all others are gone,
+    /// and what one of them had with them.
     fn is_hopeless(&self) -> bool {
+        let staying = self.staying();
+        let is_alone = |d: &crate::device::Device| {
+            staying == [d.number] && d.life.as_ref().is_some_and(|l| l.host.told().pulse.need() > 0)
+        };
         let says = |d: &crate::device::Device| {
             let lives = d.life.as_ref();
             lives.is_some_and(|l| {
                 l.host.told().problems.values().any(|why| why.starts_with("no connected device"))
             })
         };
-        self.now > self.calm_since + HOPE && self.devices.iter().any(says)
+        self.now > self.calm_since + HOPE && self.devices.iter().any(|d| says(d) || is_alone(d))
     }
 
     pub(crate) fn rest(&mut self) -> bool {

@@ -35,6 +35,8 @@ pub struct End {
     pub known: Known,
     /// The other side, once it opened the exchange.
     pub from: Option<Speaker>,
+    /// Whether the other side said that it heard this life.
+    pub noted: bool,
     /// When the last message from here arrives: the next comes after it.
     last: Time,
     /// Messages that are under way from here.

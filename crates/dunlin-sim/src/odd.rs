@@ -57,7 +57,7 @@ impl Odd {
         self.0 != 0
     }
 
-    fn names(self) -> Names {
+    pub(crate) fn names(self) -> Names {
         match self.0 & 7 {
             0 => Names::Exact,
             1 => Names::CaseBlind,

@@ -4,6 +4,7 @@ use dunlin_core::brake::Held;
 use dunlin_core::ids::{ContentId, DeviceId, DotRange};
 use dunlin_core::path::RelPath;
 use dunlin_core::plan::Fetch;
+use dunlin_core::session::Receipt;
 use dunlin_node::control::Change;
 use dunlin_node::engine::{Host, Pulse};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -17,8 +18,8 @@ const RECENT: usize = 16;
 pub struct Told {
     /// Contents that are lacking.
     pub wants: Vec<Fetch>,
-    /// Peers whose rows are committed, and how far.
-    pub acks: Vec<(DeviceId, u64)>,
+    /// Peers whose rows are committed, and what they are told of it.
+    pub acks: Vec<(DeviceId, Receipt)>,
     /// Peers that do not keep to the protocol.
     pub refused: Vec<(DeviceId, String)>,
     /// Paths that were changed by the program.
@@ -94,8 +95,8 @@ impl Host for Outbox {
         told.problems = problems;
     }
 
-    fn acknowledge(&self, device: DeviceId, received: u64) {
-        self.told().acks.push((device, received));
+    fn acknowledge(&self, device: DeviceId, receipt: Receipt) {
+        self.told().acks.push((device, receipt));
     }
 
     fn refuse(&self, device: DeviceId, why: &str) {

@@ -42,6 +42,8 @@ pub struct Machine {
     pub died: bool,
     /// For so many commits users have just moved things about: where a path leads is then not the program's doing.
     moving: u32,
+    /// A user moved something there, ever.
+    moved: bool,
     /// Its folder is away: what stands in its place is nobody's.
     pub away: bool,
     /// What the program took out of the folder.
@@ -50,6 +52,8 @@ pub struct Machine {
     pub(crate) brake: Option<u64>,
     /// Which files were deleted, and when, in this life of its program.
     pub(crate) deletes: VecDeque<(Time, NodeId)>,
+    /// Those of them that live again, and are not here yet.
+    pub(crate) coming: VecDeque<(Time, NodeId)>,
     /// What was kept of all of it.
     pub(crate) whole: Option<Whole>,
     /// When files appeared on it that are young still, in this life of its program.
@@ -94,10 +98,12 @@ impl Shared {
                 armed: Vec::new(),
                 died: false,
                 moving: 0,
+                moved: false,
                 away: false,
                 taken: Taken::default(),
                 brake: None,
                 deletes: VecDeque::new(),
+                coming: VecDeque::new(),
                 whole: None,
                 made: BTreeMap::new(),
             })
@@ -222,6 +228,7 @@ impl World {
                 ) {
                     self.machines[device].moving = 8;
                 }
+                self.machines[device].moved |= matches!(what, What::Move { .. } | What::Exchange { .. });
                 let disk = self.machines[device].disk.clone();
                 // What the system refuses did not happen.
                 let _ = Hands { disk: &disk, device, ledger: &mut self.ledger }.act(what);
@@ -337,8 +344,11 @@ impl World {
             }
             let disk = &self.machines[device].disk;
             let shows = disk.visible_at(&path).is_some_and(|t| is_of(&row, &t));
-            if shows && !disk.durable(&path).is_some_and(|t| is_of(&row, &t)) {
-                let what = format!("device {device}: {path} is recorded, and {:?}", disk.durable(&path));
+            // A directory that a user exchanged and exchanged back is where it was recorded, and a power cut may part the two.
+            let moved = self.machines[device].moved;
+            let durable = if moved { disk.durable_entry(&path) } else { disk.durable(&path) };
+            if shows && !durable.as_ref().is_some_and(|t| is_of(&row, t)) {
+                let what = format!("device {device}: {path} is recorded, and {durable:?}");
                 self.breaks("recorded is durable", what);
             }
         }

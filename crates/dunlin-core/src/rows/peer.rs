@@ -23,6 +23,12 @@ pub struct PeerRow {
     /// The life of the peer's program that sent the last of those rows.
     #[cbor(n(4), default)]
     pub life: LifeId,
+    /// The life that sent rows before that one; zeros if there was none.
+    #[cbor(n(5), default)]
+    pub before: LifeId,
+    /// How far the rows of that one reached.
+    #[cbor(n(6), default)]
+    pub before_received: u64,
 }
 
 impl Tx<'_> {

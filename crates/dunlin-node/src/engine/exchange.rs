@@ -47,6 +47,9 @@ pub(super) struct Met {
     vouched: BTreeSet<DeviceId>,
     /// They told all they know besides, and there was nothing of that kind.
     whole: BTreeSet<DeviceId>,
+    /// They noted that they heard this life, and had heard none before that the index does not know: whichever other
+    /// copy of it they hear from now on, they tell it of this one.
+    noted: BTreeSet<DeviceId>,
 }
 
 impl Engine {
@@ -70,14 +73,29 @@ impl Engine {
         Ok(())
     }
 
-    /// A peer told all it knows. Once every other member has, and none of them knows more of this index than it does
-    /// itself, nobody does. `true`: the index is to be renewed, as too many lives could not be confirmed.
-    fn was_met(&mut self, work: &mut Work<'_>, from: DeviceId) -> Read<bool> {
-        if self.renewals.due.is_some() || !self.met.vouched.contains(&from) {
-            return Ok(false);
+    /// A peer noted this life. Of two copies that begin at one moment it hears one first: the other one is told so with
+    /// this, even if the peer had not heard anything yet as it opened the exchange.
+    pub(super) fn noted(&mut self, from: DeviceId, before: &Heard) -> Read<()> {
+        let snapshot = self.folder.store.snapshot()?;
+        if snapshot.totals()?.of_index().0 != before.of {
+            return Ok(());
         }
-        self.met.whole.insert(from);
-        if work.tx.totals()?.is_confirmed() || !self.host.is_everybody(&self.met.whole) {
+        if !vouches(&snapshot, before)? {
+            return self.ask_to_renew();
+        }
+        self.met.noted.insert(from);
+        let mut work = Work::new(&snapshot);
+        let worn = self.confirm_if_met(&mut work)?;
+        self.commit(work)?;
+        if worn { self.ask_to_renew() } else { Ok(()) }
+    }
+
+    /// Once every other member told all it knows, and none of them knows more of this index than it does itself, nobody
+    /// does. `true`: the index is to be renewed, as too many lives could not be confirmed.
+    fn confirm_if_met(&mut self, work: &mut Work<'_>) -> Read<bool> {
+        let met = &self.met.whole & &self.met.noted;
+        let waits = self.renewals.due.is_some() || work.tx.totals()?.is_confirmed();
+        if waits || !self.host.is_everybody(&met) {
             return Ok(false);
         }
         work.confirm()?;
@@ -141,6 +159,9 @@ impl Engine {
         last: bool,
         rows: &[RowBytes],
     ) -> Read<()> {
+        if last {
+            self.waits_for_tree = None;
+        }
         let snapshot = self.folder.store.snapshot()?;
         if snapshot.totals()?.of_index().0 != told {
             // Meant for the index before it was renewed, and without what came from that. All come again.
@@ -157,7 +178,10 @@ impl Engine {
             return self.renew();
         }
         self.hold_back(&snapshot, &taken.news)?;
-        let worn = last && !taken.foretold && self.was_met(&mut work, from.device)?;
+        if last && !taken.foretold && self.renewals.due.is_none() && self.met.vouched.contains(&from.device) {
+            self.met.whole.insert(from.device);
+        }
+        let worn = self.confirm_if_met(&mut work)?;
         self.commit(work)?;
         self.braking.brake.heard(self.braking.time(self.now), &snapshot, &taken.news)?;
         self.replan |= !taken.news.is_empty();
@@ -167,7 +191,7 @@ impl Engine {
                 self.backoff.remove(node);
             }
         }
-        self.host.acknowledge(from.device, taken.received);
+        self.host.acknowledge(from.device, taken.receipt);
         if taken.foretold || worn { self.ask_to_renew() } else { Ok(()) }
     }
 }

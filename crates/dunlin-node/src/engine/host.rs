@@ -12,7 +12,7 @@ use dunlin_core::message::RowBytes;
 use dunlin_core::path::RelPath;
 use dunlin_core::plan::Fetch;
 use dunlin_core::rows::{Position, Stamp, Totals};
-use dunlin_core::session::{Speaker, Standing};
+use dunlin_core::session::{Receipt, Speaker, Standing};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
@@ -84,6 +84,13 @@ pub enum Input {
         /// Other incarnations of it.
         own: Vec<Incarnation>,
     },
+    /// A peer noted durably that it heard rows of this life: the first time over a connection.
+    Noted {
+        /// Which.
+        from: DeviceId,
+        /// What it had heard before, of the incarnation that it was told when the exchange was opened.
+        before: Heard,
+    },
     /// Rows of a peer.
     Rows {
         /// Whose.
@@ -143,8 +150,8 @@ pub trait Host: Send + Sync {
     fn recent(&self, content: ContentId, bytes: Vec<u8>);
     /// How the folder stands, and all that stands in the way, after each round.
     fn stands(&self, pulse: Pulse, problems: BTreeMap<RelPath, String>);
-    /// Rows of a peer up to this number are committed.
-    fn acknowledge(&self, device: DeviceId, received: u64);
+    /// Rows of a peer are committed.
+    fn acknowledge(&self, device: DeviceId, receipt: Receipt);
     /// A peer does not keep to the protocol.
     fn refuse(&self, device: DeviceId, why: &str);
     /// The members that are connected.

@@ -52,22 +52,16 @@ impl ModelDisk {
     /// What would be at `path` after the worst crash now: everything lost that is not durable.
     pub fn durable(&self, path: &RelPath) -> Option<Thing> {
         let tree = self.tree();
-        let mut at = tree.place;
-        for name in path.names() {
-            let entries = &tree.inodes[at].dir()?.durable;
-            let stored = entries.get(name).copied();
-            let same = || entries.iter().find(|(n, _)| tree.options.names.same(n, name)).map(|(_, id)| *id);
-            at = stored.or_else(same)?;
-        }
-        let inode = &tree.inodes[at];
-        let kept = &inode.kept;
-        Some(match tree.thing(at) {
-            Thing::Dir { .. } => Thing::Dir { mode: kept.mode },
-            Thing::File { ino, .. } => {
-                Thing::File { mode: kept.mode, mtime: kept.mtime, bytes: kept.data.clone(), ino }
-            }
-            other => other,
-        })
+        let at = path.names().iter().try_fold(tree.place, |at, name| tree.find_durable(at, name))?;
+        Some(tree.durable_thing(at))
+    }
+
+    /// What of an entry would survive in the directory that is visible there, wherever a power cut leaves that.
+    pub fn durable_entry(&self, path: &RelPath) -> Option<Thing> {
+        let tree = self.tree();
+        let (dir, name) = path.split_last()?;
+        let dir = dir.names().iter().try_fold(tree.place, |at, name| tree.find(at, name).map(|f| f.1))?;
+        Some(tree.durable_thing(tree.find_durable(dir, &name)?))
     }
 
     /// The whole tree at the folder's path, without `.dunlin`.
@@ -129,6 +123,24 @@ impl ModelDisk {
 }
 
 impl Tree {
+    /// What of a thing would survive.
+    fn durable_thing(&self, id: Id) -> Thing {
+        let kept = &self.inodes[id].kept;
+        match self.thing(id) {
+            Thing::Dir { .. } => Thing::Dir { mode: kept.mode },
+            Thing::File { ino, .. } => {
+                Thing::File { mode: kept.mode, mtime: kept.mtime, bytes: kept.data.clone(), ino }
+            }
+            other => other,
+        }
+    }
+
+    fn find_durable(&self, dir: Id, name: &Name) -> Option<Id> {
+        let entries = &self.inodes[dir].dir()?.durable;
+        let same = || entries.iter().find(|(n, _)| self.options.names.same(n, name)).map(|(_, id)| *id);
+        entries.get(name).copied().or_else(same)
+    }
+
     fn thing(&self, id: Id) -> Thing {
         let inode = &self.inodes[id];
         match &inode.node {

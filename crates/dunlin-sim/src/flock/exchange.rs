@@ -7,7 +7,7 @@ use dunlin_core::life::Heard;
 use dunlin_core::message::Message;
 use dunlin_core::plan::Fetch;
 use dunlin_core::rows::Rows;
-use dunlin_core::session::{Outgoing, Speaker, Standing, opening};
+use dunlin_core::session::{Outgoing, Receipt, Speaker, Standing, opening};
 use dunlin_node::engine::Input;
 
 /// So many messages may be under way from one device to another.
@@ -106,6 +106,22 @@ impl Flock {
         Some(self.devices[device].life.as_ref()?.host.told().pulse.standing())
     }
 
+    /// A device is told that its rows are committed elsewhere.
+    fn hear_receipt(&mut self, to: usize, from: usize, receipt: &Receipt) {
+        let Some(life) = &self.devices[to].life else { return };
+        let (me, device) = (life.site.life_id(), self.devices[from].id);
+        let of = life.site.store.snapshot().and_then(|s| s.totals()).unwrap_or_default().of_index().0;
+        if receipt.is_anothers(me) {
+            return;
+        }
+        let end = self.links.end(to, from);
+        end.known.acked = receipt.received;
+        if receipt.life == me && !std::mem::replace(&mut end.noted, true) {
+            let before = Heard { of, received: receipt.before.1, life: receipt.before.0 };
+            self.input(to, Input::Noted { from: device, before });
+        }
+    }
+
     fn say_to(&mut self, device: usize, peer: usize) {
         let (Some(standing), Some(life)) = (self.standing(device), &self.devices[device].life) else {
             return;
@@ -169,7 +185,10 @@ impl Flock {
                 self.input(to, Input::Rows { from: speaker, told, upto, last, rows });
             }
             Message::Statements { statements, .. } => self.hear_releases(to, &statements),
-            Message::Ack { received, .. } => self.links.end(to, from).known.acked = received,
+            Message::Ack { received, life, before, before_received, .. } => {
+                let receipt = Receipt { received, life, before: (before, before_received) };
+                self.hear_receipt(to, from, &receipt);
+            }
             Message::Status { digest, need, busy, held, .. } => {
                 self.links.end(to, from).known.standing = Some(Standing { digest, need, busy, held });
             }

@@ -2,6 +2,7 @@
 
 use super::{Event, FOLDER, Flock, Outcome, Trace};
 use crate::chance::Chance;
+use crate::disk::Names;
 use crate::judge::{Tree, difference};
 use crate::ledger::{Entry, id_of_link};
 use crate::liar::{Ear, LINKS, Liar};
@@ -11,14 +12,15 @@ use crate::users::content_of;
 use crate::workload;
 use crate::world::Machine;
 use dunlin_core::decide::{Lack, lacks_of};
-use dunlin_core::ids::{ContentId, NodeId, PARKED, ROOT};
+use dunlin_core::ids::{ContentId, LifeId, NodeId, PARKED, ROOT};
 use dunlin_core::kv::{Read, View};
+use dunlin_core::life::Heard;
 use dunlin_core::merge::BESIDE_MAX;
 use dunlin_core::message::Message;
 use dunlin_core::names::wanted;
-use dunlin_core::path::RelPath;
+use dunlin_core::path::{Name, RelPath};
 use dunlin_core::plan::path_of;
-use dunlin_core::rows::Rows;
+use dunlin_core::rows::{LocalRow, Rows};
 use dunlin_core::session::{Outgoing, Standing};
 use dunlin_core::state::Content;
 use dunlin_node::engine::Input;
@@ -132,6 +134,12 @@ impl Flock {
         let Some(life) = self.devices[to].life.as_ref().filter(|l| l.number == number) else { return false };
         let begun = life.site.store.snapshot().and_then(|s| Outgoing::new(&s, FOLDER, speaker, &heard));
         let Ok(outgoing) = begun else { return false };
+        // It heard nobody before, and notes whom it hears.
+        let before = Heard { of: totals.of_index().0, received: 0, life: LifeId::default() };
+        self.input(to, Input::Noted { from: speaker.device, before });
+        if self.devices[to].life.as_ref().is_none_or(|l| l.number != number) {
+            return false;
+        }
         self.liars[liar].ears[to] = Some(Ear { life: number, speaker, outgoing });
         true
     }
@@ -225,6 +233,7 @@ impl Flock {
             let view = rows.as_ref();
             let mut open = needy(view)?;
             let (mut vain, unshown) = (BTreeSet::new(), self.unshown(device));
+            let names = self.odd(device).names();
             for node in &open {
                 for w in wanted(view, *node)? {
                     let path = path_of(view, &w.at)?;
@@ -241,7 +250,7 @@ impl Flock {
             loop {
                 let before = vain.len();
                 for node in &open {
-                    if is_vain(view, *node, &held, &vain)? {
+                    if is_vain(view, *node, names, (&held, &vain))? {
                         vain.insert(*node);
                     }
                 }
@@ -320,8 +329,13 @@ fn needy(view: &dyn View) -> Read<Vec<NodeId>> {
 }
 
 /// Whether what a node lacks cannot be had: nobody has its content, its directory is nowhere, or what is in its way
-/// is such a node.
-fn is_vain(view: &dyn View, node: NodeId, held: &BTreeSet<ContentId>, vain: &BTreeSet<NodeId>) -> Read<bool> {
+/// is such a node, under a name that the disk takes for the same.
+fn is_vain(
+    view: &dyn View,
+    node: NodeId,
+    names: Names,
+    (held, vain): (&BTreeSet<ContentId>, &BTreeSet<NodeId>),
+) -> Read<bool> {
     let lacks = lacks_of(view, node)?;
     // Of a kind that no program knows.
     let mut all = lacks.is_empty();
@@ -329,7 +343,10 @@ fn is_vain(view: &dyn View, node: NodeId, held: &BTreeSet<ContentId>, vain: &BTr
         all |= match lack {
             Lack::Create(w) | Lack::Replace(_, w) | Lack::Move(_, _, w) => {
                 let lost = matches!(&w.content, Content::File { id, .. } if !held.contains(id));
-                let there = view.local(&w.at)?.is_some_and(|x| x.node != node && vain.contains(&x.node));
+                let in_the_way = |(at, x): &(Name, LocalRow)| {
+                    names.same(at, &w.at.name) && x.node != node && vain.contains(&x.node)
+                };
+                let there = view.locals(w.at.dir)?.iter().any(in_the_way);
                 let dir = w.at.dir != ROOT && !view.is_on_disk(w.at.dir)?;
                 let nowhere = dir && view.node(w.at.dir)?.is_none_or(|r| r.raw().is_none());
                 // On its way, or where it is now, it would be in itself.
