@@ -312,7 +312,8 @@ fn what_lives_for_a_moment_leaves_nothing() {
     }
     let all = settle("after", &[&a, &b]);
     assert_eq!(all.len(), 1, "{all:?}");
-    let grown = (size(&a) - before.0, size(&b) - before.1);
+    // The database may give back room that it has no more use for.
+    let grown = (size(&a).saturating_sub(before.0), size(&b).saturating_sub(before.1));
     eprintln!("10,000 files made and removed at once: the indexes grew by {grown:?} bytes");
     assert!(grown.0.max(grown.1) < 8 << 20, "{grown:?}");
 }
