@@ -5,7 +5,7 @@
 //! here) and for a minute after it was carried out, once for each file. Moves are no deletes. An edit that replaces a file counts the same way
 //! where the history cannot keep what was there, and not where it can. What a person accepted does not count, and neither
 //! does a file that was made on this disk, or heard of for the first time, less than a minute before: programs make many
-//! and delete them.
+//! and delete them. Nor does what git put into a pack.
 
 use crate::ids::DotRange;
 use alloc::vec::Vec;
@@ -13,6 +13,7 @@ use core::time::Duration;
 
 mod done;
 mod held;
+mod packed;
 mod replaced;
 mod take_back;
 mod young;

@@ -7,6 +7,8 @@ mod again;
 mod common;
 #[path = "brake/overwritten.rs"]
 mod overwritten;
+#[path = "brake/packed.rs"]
+mod packed;
 
 use common::*;
 use dunlin_core::brake::{Brake, Held, Limits, absent_files, counts, held, pending};
@@ -460,7 +462,9 @@ fn what_is_heard_of_is_young_if_nothing_was_known_of_it() {
     for known in [false, true] {
         let mut brake = Brake::new(Limits::default());
         brake.knows(known);
-        brake.heard(Duration::ZERO, &b.index, &news).unwrap();
+        let mut after = b.clone();
+        after.hear(&rows);
+        brake.heard(Duration::ZERO, &b.index, &after.index, &news).unwrap();
         assert_eq!((brake.is_young(node("new")), brake.is_young(node("1"))), (known, false));
     }
 }
@@ -488,7 +492,7 @@ fn young_files_neither_trip_it_nor_hide_that_older_ones_go() {
     let mut brake = Brake::new(limits);
     brake.knows(true);
     let news: Vec<_> = a.rows().iter().map(|(node, _)| *node).collect();
-    brake.heard(Duration::ZERO, &pair(8).0[1].index, &news).unwrap();
+    brake.heard(Duration::ZERO, &pair(8).0[1].index, &b.index, &news).unwrap();
     let totals = b.index.totals().unwrap();
     assert_eq!(brake.too_many(&b.index, &totals, Duration::ZERO, 4).unwrap(), None);
     assert!(brake.too_many(&b.index, &totals, Duration::ZERO, 5).unwrap().is_some());

@@ -378,6 +378,37 @@ fn files_that_live_for_less_than_a_minute_do_not_count() {
     assert!(until_halted(&f.a).starts_with("240 of 240"));
 }
 
+#[test]
+fn git_may_pack_a_repository() {
+    let git = |at: &std::path::Path, args: &[&str]| {
+        let mut git = std::process::Command::new("git");
+        git.current_dir(at).args(["-c", "user.name=n", "-c", "user.email=e", "-c", "gc.auto=0"]).args(args);
+        let out = git.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_SYSTEM", "/dev/null").output();
+        out.is_ok_and(|out| out.status.success())
+    };
+    let temp = tempfile::tempdir().unwrap();
+    let [mut a, mut b] = ["a", "b"].map(|n| Node::new(&temp.path().canonicalize().unwrap(), n));
+    if !git(&a.dir, &["init", "-q"]) {
+        eprintln!("SKIPPED: there is no git");
+        return;
+    }
+    for i in 0..60 {
+        write(a.path((i % 9).to_string()), format!("content {i}"));
+        assert!(git(&a.dir, &["add", "-A"]) && git(&a.dir, &["commit", "-qm", "a change"]));
+        assert!(git(&a.dir, &["tag", &format!("tag-{i}")]));
+    }
+    let ticket = a.share();
+    a.wait();
+    b.join(&ticket);
+    settle("the beginning", &[&a, &b]);
+    let before = files(&a);
+    assert!(git(&a.dir, &["gc", "-q"]));
+    settle("packed", &[&a, &b]);
+    assert!(before > 250 && files(&b) < before / 2, "{before} and {} files", files(&b));
+    assert_eq!([&a, &b].map(halts), [0, 0]);
+    assert!(git(&b.dir, &["fsck", "--strict"]) && git(&b.dir, &["rev-parse", "tag-59"]));
+}
+
 /// How often a device halted.
 fn halts(node: &Node) -> usize {
     node.events("problem").iter().filter(|e| e["path"] == "").count()

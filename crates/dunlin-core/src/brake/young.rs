@@ -41,19 +41,30 @@ impl Brake {
         for o in seen.iter().filter(|o| matches!(o.seen, Seen::File(..) | Seen::Link(..))) {
             let Some(row) = after.local(&o.at)?.filter(|_| self.young.known) else { continue };
             // One that is to be removed, and is met because that failed halfway, is as old as it was.
-            let was_there = before.local(&o.at)?.is_some_and(|was| was.node == row.node);
-            if !was_there && before.node(row.node)?.is_none_or(|was| !was.state.alive()) {
+            if before.local(&o.at)?.is_some_and(|was| was.node == row.node) {
+                continue;
+            }
+            if before.node(row.node)?.is_none_or(|was| !was.state.alive()) {
                 self.made(now, row.node);
             }
+            self.came(now, after, &o.at)?;
         }
         Ok(())
     }
 
     /// Nodes were heard of. Those are young that nothing was known of `before`, as far as can be told.
-    pub fn heard(&mut self, now: Duration, before: &dyn View, news: &[NodeId]) -> Read<()> {
+    pub fn heard(&mut self, now: Duration, before: &dyn View, after: &dyn View, news: &[NodeId]) -> Read<()> {
+        if !self.young.known {
+            return Ok(());
+        }
         for node in news {
-            if self.young.known && before.node(*node)?.is_none() {
+            let was = before.node(*node)?;
+            if was.is_none() {
                 self.made(now, *node);
+            }
+            let Some(row) = after.node(*node)?.filter(|row| row.state.alive()) else { continue };
+            if let Some(at) = row.raw().filter(|at| was.and_then(|was| was.raw()).as_ref() != Some(at)) {
+                self.came(now, after, &at)?;
             }
         }
         Ok(())

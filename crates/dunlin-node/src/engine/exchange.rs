@@ -183,7 +183,8 @@ impl Engine {
         }
         let worn = self.confirm_if_met(&mut work)?;
         self.commit(work)?;
-        self.braking.brake.heard(self.braking.time(self.now), &snapshot, &taken.news)?;
+        let (now, after) = (self.braking.time(self.now), self.folder.store.snapshot()?);
+        self.braking.brake.heard(now, &snapshot, &after, &taken.news)?;
         self.replan |= !taken.news.is_empty();
         for node in &taken.news {
             // That nobody had its old content says nothing of the new one.
