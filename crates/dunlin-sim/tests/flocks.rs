@@ -18,7 +18,7 @@ const ANY_SIZE: u64 = 500_000;
 
 /// `.ci/run` takes 20,000; `FLOCK_SEEDS=1000000` for more; `cargo run -p dunlin-sim -- --help` for other ways to run them.
 fn seeds() -> u64 {
-    std::env::var("FLOCK_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(4_000)
+    std::env::var("FLOCK_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(2_000)
 }
 
 #[test]

@@ -35,7 +35,7 @@ pub use ledger::{Found, Ledger};
 pub use mounts::{Journal, Mount, no_mounts, no_power_cuts, unmount};
 pub use node::Node;
 pub use poller::Poller;
-pub use skip::{can, say, skipped};
+pub use skip::{can, has_time, say, skipped};
 pub use tree::{Thing, Tree, conflicts, contents, differences, history, link_content, tree};
 pub use users::{Crowd, User};
 

@@ -6,6 +6,9 @@ use std::process::Command;
 /// Set where every test has what it needs (`.ci/run`): to skip one is to fail there.
 const MUST_RUN: &str = "DUNLIN_TESTS_MUST_RUN";
 
+/// Set by `.ci/run`, and by who has the time: what takes a minute or longer by its nature runs too.
+const LONG: &str = "DUNLIN_LONG";
+
 /// A line that is seen although the test passes: a test's `print` is shown only when it fails.
 pub fn say(line: &str) {
     // That nobody reads it is no reason to fail.
@@ -17,6 +20,15 @@ pub fn say(line: &str) {
 pub fn skipped(what: &str, why: &str) {
     say(&format!("SKIPPED: {what}: {why}"));
     assert!(std::env::var_os(MUST_RUN).is_none(), "{what} is skipped although {MUST_RUN} is set: {why}");
+}
+
+/// Whether what takes a minute or longer is to run; says so when not.
+pub fn has_time(what: &str) -> bool {
+    let has = [LONG, MUST_RUN].iter().any(|name| std::env::var_os(name).is_some());
+    if !has {
+        say(&format!("LEFT OUT: {what}: it takes more than a minute; {LONG}=1 has it run"));
+    }
+    has
 }
 
 /// Whether a program is there and can do what is asked of it; says loudly when not, as [`skipped`] does.

@@ -256,11 +256,13 @@ fn overwriting_more_than_the_history_has_room_for_is_held_and_rejecting_brings_a
     });
     fs::remove_file(flock.nodes[1].path("new")).unwrap();
     until("a delete leaves", PATIENCE, || flock.all().iter().all(|node| !node.path("new").exists()));
-    // A restart changes nothing, nor does what comes after a minute.
+    // A restart changes nothing, nor does a minute.
     flock.nodes[1].kill();
     flock.nodes[1].run_until_it_answers();
     until("held again", PATIENCE, || why_held(&flock.nodes[1]).contains("overwritten"));
-    std::thread::sleep(Duration::from_secs(63));
+    if has_time("what is held after a minute") {
+        std::thread::sleep(Duration::from_secs(63));
+    }
     for keeper in &flock.nodes[1..] {
         assert!(why_held(keeper).contains("--reject brings back everywhere"), "{}", why_held(keeper));
         flock.has_all_old(keeper);
@@ -322,6 +324,9 @@ fn what_an_undo_overwrites_is_not_held() {
 /// The first of many deletes are carried out everywhere before the brake halts, on the device where they are made if it has
 /// one. More is added than there is room for, and a person rejects after more than a minute.
 fn deleted_in_part(sender_has_a_brake: bool) {
+    if !has_time("what was deleted before the brake halts, after a minute") {
+        return;
+    }
     let Some(mut flock) = flock_on("size=34m", &["a", "b", "c"], OVERWRITTEN, SIZE) else { return };
     if !sender_has_a_brake {
         flock.nodes[0].set("brake", &serde_json::json!({"percent": 100}));

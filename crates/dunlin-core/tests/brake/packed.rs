@@ -1,6 +1,7 @@
 //! A repository of git is packed: what its program put into one file, and deletes, does not count.
 
-use super::{Body, Device, content_id, pair, path, plan_position, settle, tell};
+use super::young::tell;
+use super::{Body, Device, content_id, pair, path, plan_position, settle};
 use dunlin_core::brake::{Brake, Limits, absent_files};
 use dunlin_core::rows::Rows;
 use std::collections::BTreeMap;
