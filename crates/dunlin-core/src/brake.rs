@@ -13,6 +13,7 @@ use core::time::Duration;
 
 mod done;
 mod held;
+mod moved;
 mod packed;
 mod replaced;
 mod take_back;
@@ -20,6 +21,7 @@ mod young;
 
 pub use done::Gone;
 pub use held::{Absent, Held, absent_files, counts, held, overwriting, pending, released};
+pub use moved::{came, leaving};
 pub use replaced::{History, Room, hull};
 
 /// Deletes wait until none has come for so long.

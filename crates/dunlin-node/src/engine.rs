@@ -16,6 +16,7 @@ mod history;
 mod host;
 mod left_alone;
 mod looking;
+mod moved_out;
 mod nowhere;
 mod overwriting;
 mod planning;

@@ -17,7 +17,7 @@ use crate::engine::{Host, Input, Pulse};
 use crate::net::connection::Connection;
 use crate::net::lane::Lane;
 use crate::site::Site;
-use dunlin_core::brake::Held;
+use dunlin_core::brake::{Held, came};
 use dunlin_core::ids::{ContentId, DeviceId, DotRange, FolderId};
 use dunlin_core::message::Message;
 use dunlin_core::path::{Escaped, RelPath};
@@ -159,6 +159,17 @@ impl Host for Folder {
 
     fn is_held_elsewhere(&self) -> bool {
         !self.holding().is_empty()
+    }
+
+    fn has_other_folders(&self) -> bool {
+        (self.others)().iter().any(|other| other.id != self.id)
+    }
+
+    fn came_elsewhere(&self, contents: &BTreeSet<ContentId>, since: i64) -> BTreeSet<ContentId> {
+        let others = (self.others)().into_iter().filter(|other| other.id != self.id);
+        // What an index cannot tell did not come there.
+        let there = |other: Arc<Folder>| came(&other.site.store.snapshot().ok()?, contents, since).ok();
+        others.filter_map(there).flatten().collect()
     }
 
     fn braked(&self, held: Option<&Held>) {

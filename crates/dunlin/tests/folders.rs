@@ -115,6 +115,44 @@ fn a_move_between_folders_is_not_sent() {
     }
 }
 
+/// That all of it is gone here is no mass delete, on any device that has both folders.
+#[test]
+fn all_of_a_folder_may_be_moved_to_another() {
+    let Some(mut all) = Lans::new(&["a", "b"]) else { return };
+    fill(&{
+        fs::create_dir(&all.nodes[0].dir).unwrap();
+        all.nodes[0].path("d")
+    });
+    fs::create_dir(all.nodes[0].path("e")).unwrap();
+    for n in 0..160 {
+        write(all.nodes[0].path(format!("d/more {n}")), noise(900 + n, 900));
+        write(all.nodes[0].path(format!("e/{n}")), noise(2000 + n, 900));
+    }
+    let ticket = all.nodes[0].share();
+    // What is there at the start is not young.
+    all.nodes[0].wait();
+    all.nodes[1].join(&ticket);
+    settle_within("the first folder", &[&all.nodes[0], &all.nodes[1]], PATIENCE * 2);
+    all.share_other(&[1]);
+    let dirs = all.nodes.iter().map(|n| n.dir.clone()).collect::<Vec<_>>();
+    fs::rename(all.nodes[0].path("d"), all.other(0).join("d")).unwrap();
+    all.settle([(0, dirs[0].clone()), (0, all.other(0)), (1, dirs[1].clone()), (1, all.other(1))]);
+    all.settle_other(1);
+    assert!(all.other(1).join("d/more 159").exists() && dirs.iter().all(|dir| !dir.join("d").exists()));
+    for node in &all.nodes {
+        assert!(node.events("problem").is_empty(), "{}: {:?}", node.name, node.events("problem"));
+    }
+    // What goes and came nowhere else is one, be there as many folders as there may.
+    fs::remove_dir_all(dirs[0].join("e")).unwrap();
+    until("halted", PATIENCE, || {
+        let (_, out, _) = all.nodes[0].asks(&["status", "--json"]);
+        let status: serde_json::Value = serde_json::from_str(&out).unwrap();
+        let folders = status["folders"].as_array().unwrap();
+        folders.iter().any(|f| f["path"] == dirs[0].to_str().unwrap() && f["state"] == "halted")
+    });
+    assert!(dirs[1].join("e/159").exists());
+}
+
 /// Who is in one folder only must not get what is in another by knowing its hash.
 #[test]
 fn what_others_may_not_have_is_not_taken_from_another_folder() {

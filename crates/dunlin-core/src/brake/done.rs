@@ -20,6 +20,11 @@ pub struct Gone {
 }
 
 impl Gone {
+    /// Those that are known.
+    pub fn nodes(&self) -> &[NodeId] {
+        &self.nodes
+    }
+
     /// How many there are.
     pub fn files(&self) -> u64 {
         self.more.saturating_add(self.nodes.len() as u64)

@@ -219,7 +219,7 @@ pub fn counts(view: &dyn View, node: NodeId) -> Read<Vec<DotRange>> {
     Ok(row.map_or(Vec::new(), |r| r.state.gone.entries().iter().map(|(d, _)| DotRange::of(*d)).collect()))
 }
 
-fn each_need(view: &dyn View, mut f: impl FnMut(NodeId) -> Read<()>) -> Read<()> {
+pub(super) fn each_need(view: &dyn View, mut f: impl FnMut(NodeId) -> Read<()>) -> Read<()> {
     let mut from = vec![Table::Need as u8];
     loop {
         let page = view.range(&from, &after(&[Table::Need as u8]), PAGE)?;

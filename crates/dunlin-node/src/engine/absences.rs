@@ -69,14 +69,9 @@ impl Engine {
             return Ok(());
         }
         let snapshot = self.folder.store.snapshot()?;
-        let all = absent_files(
-            &snapshot,
-            &self.braking.brake,
-            gone.iter().map(|o| &o.at).chain(self.absent.keys()),
-        )?
-        .living;
+        let all: Vec<Position> = gone.iter().map(|o| &o.at).chain(self.absent.keys()).cloned().collect();
         // An index that only unites deletes nothing.
-        if !self.uniting && self.trips(&snapshot.totals()?, all)? {
+        if !self.uniting && self.trips(&snapshot.totals()?, &all)? {
             self.absent.extend(gone.into_iter().map(|o| (o.at, self.now)));
             return Ok(());
         }

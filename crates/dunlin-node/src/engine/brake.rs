@@ -49,7 +49,7 @@ pub(super) struct Braking {
     /// Since when absences wait to be believed.
     pub(super) absences: Option<Patience>,
     /// Since when removals that were heard wait to be carried out, and how many there were.
-    removals: Option<Patience>,
+    pub(super) removals: Option<Patience>,
     heard: u64,
     /// How many removals and replacements there were when what is held was counted.
     counted: (u64, u64),
@@ -66,6 +66,8 @@ pub(super) struct Braking {
     before_loss: Option<Vec<DotRange>>,
     /// What a person decided, to be carried out once the disk was looked at.
     asked: Vec<(bool, Decided)>,
+    /// Since when it would have tripped, and what goes was waited for in other folders of this device.
+    pub(super) elsewhere_since: Option<Duration>,
     /// Why the others could not be told of a release, and when that is tried again.
     pub(super) untold: Option<(String, Instant)>,
 }
@@ -86,6 +88,7 @@ impl Braking {
             relieved: false,
             before_loss: None,
             asked: Vec::new(),
+            elsewhere_since: None,
             untold: None,
         })
     }
@@ -132,9 +135,8 @@ impl Engine {
         if totals.removals == 0 {
             return Ok(true);
         }
-        let here =
-            absent_files(&self.folder.store.snapshot()?, &self.braking.brake, self.absent.keys())?.living;
-        Ok(!self.trips(totals, here)?)
+        let absent: Vec<Position> = self.absent.keys().cloned().collect();
+        Ok(!self.trips(totals, &absent)?)
     }
 
     /// Whether removals have just waited long enough.
@@ -149,14 +151,25 @@ impl Engine {
         self.braking.brake.done(now, gone, changes);
     }
 
-    /// Whether the brake trips now that `here` files vanished from this disk and more are to be removed; then it holds.
-    pub(super) fn trips(&mut self, totals: &Totals, here: u64) -> Read<bool> {
+    /// Whether the brake trips now that this vanished from the disk and more is to be removed; then it holds.
+    pub(super) fn trips(&mut self, totals: &Totals, absent: &[Position]) -> Read<bool> {
         let now = self.braking.time(self.now);
         let snapshot = self.folder.store.snapshot()?;
-        match self.braking.brake.too_many(&snapshot, totals, now, here)? {
-            Some(count) => self.halt(&snapshot, totals, here, &count).map(|()| true),
-            None => Ok(false),
+        for is_last in [false, true] {
+            let here = absent_files(&snapshot, &self.braking.brake, absent)?;
+            let Some(count) = self.braking.brake.too_many(&snapshot, totals, now, here.living)? else {
+                self.braking.elsewhere_since = None;
+                return Ok(false);
+            };
+            if !is_last && self.spare_what_moved_out(&snapshot, &here.gone)? {
+                continue;
+            }
+            if !self.may_turn_up_elsewhere() {
+                self.halt(&snapshot, totals, here.living, &count)?;
+            }
+            break;
         }
+        Ok(true)
     }
 
     /// So many deletes and replacements are too many: the brake holds them.

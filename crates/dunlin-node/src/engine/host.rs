@@ -164,6 +164,15 @@ pub trait Host: Send + Sync {
     fn is_held_elsewhere(&self) -> bool {
         false
     }
+    /// Whether this device has other folders.
+    fn has_other_folders(&self) -> bool {
+        false
+    }
+    /// Which of these contents came to other folders of this device since then, in seconds of the wall clock, or are about
+    /// to.
+    fn came_elsewhere(&self, _contents: &BTreeSet<ContentId>, _since: i64) -> BTreeSet<ContentId> {
+        BTreeSet::new()
+    }
     /// Deletes are held from now on; or none are any more.
     fn braked(&self, held: Option<&Held>);
     /// A person accepted these deletes: all members are to know. Durable when it returns; else why not.
