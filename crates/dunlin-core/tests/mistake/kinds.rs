@@ -128,3 +128,18 @@ fn what_goes_on_without_such_a_pause_is_one() {
         assert_eq!((undo(&mut d, 400).0, shown(&d)), (next, before), "{n}");
     }
 }
+
+#[test]
+fn what_was_renamed_and_written_over_in_place_has_its_name_again() {
+    let mut d = with_files(20);
+    let before = shown(&d);
+    for i in 0..20 {
+        assert!(d.disk.rename(&p(&format!("f{i}")), &p(&format!("f{i}.locked"))));
+        file(&mut d, &format!("f{i}.locked"), "nobody can read this");
+    }
+    known_at(&mut d, 100);
+    let after = shown(&d);
+    for (seconds, shows) in [(300, &before), (500, &after)] {
+        assert_eq!((undo(&mut d, seconds).0, &shown(&d)), (20, shows));
+    }
+}
