@@ -122,6 +122,14 @@ fn could_be(row: &LocalRow, seen: &Seen) -> bool {
     }
 }
 
+/// Whether what was seen may be the file of `row`, written to after it was moved. Without a time of birth nothing tells it
+/// from another file that was given the same number.
+fn could_be_edited(row: &LocalRow, seen: &Seen) -> bool {
+    let (Content::File { .. }, Seen::File(_, _, s)) = (&row.content, seen) else { return false };
+    let one_name = row.stamp.nlink <= 1 && s.nlink <= 1;
+    s.btime.is_some() && row.stamp.is_same_inode(s) && one_name && s.size > 0
+}
+
 /// Whether an observation continues what its position held.
 fn continues(row: &LocalRow, seen: &Seen) -> bool {
     match (&row.content, seen) {
@@ -136,7 +144,7 @@ pub fn suspects(view: &dyn View, batch: &[Observation]) -> Read<Vec<Position>> {
     let looked: BTreeSet<&Position> = batch.iter().map(|o| &o.at).collect();
     let mut out = BTreeSet::new();
     for o in batch.iter().filter(|o| o.seen != Seen::Absent) {
-        for at in origins(view, o)? {
+        for at in origins(view, o, |row| could_be(row, &o.seen) || could_be_edited(row, &o.seen))? {
             if !looked.contains(&at) {
                 out.insert(at);
             }
@@ -145,13 +153,14 @@ pub fn suspects(view: &dyn View, batch: &[Observation]) -> Read<Vec<Position>> {
     Ok(out.into_iter().collect())
 }
 
-fn origins(view: &dyn View, o: &Observation) -> Read<Vec<Position>> {
+/// Other positions from which what was seen may have come.
+fn origins(view: &dyn View, o: &Observation, may_be: impl Fn(&LocalRow) -> bool) -> Read<Vec<Position>> {
     if view.local(&o.at)?.is_some_and(|row| continues(&row, &o.seen)) {
         return Ok(Vec::new());
     }
     let mut out = Vec::new();
     for at in view.places_of_inode(o.seen.stamp().ino)? {
-        if at != o.at && view.local(&at)?.is_some_and(|row| could_be(&row, &o.seen)) {
+        if at != o.at && view.local(&at)?.is_some_and(|row| may_be(&row)) {
             out.push(at);
         }
     }
@@ -181,16 +190,22 @@ impl Work<'_> {
         let mut moves: BTreeMap<Position, &Observation> = BTreeMap::new();
         for o in batch.iter().filter(|o| o.seen != Seen::Absent) {
             let mut left = Vec::new();
-            for from in origins(&self.tx, o)? {
+            for from in origins(&self.tx, o, |row| could_be(row, &o.seen) || could_be_edited(row, &o.seen))? {
                 if let (Some(now), Some(row)) = (seen.get(&from), self.tx.local(&from)?)
                     && !could_be(&row, now)
                     && !moves.contains_key(&from)
                 {
-                    left.push((self.is_superseded(&from, &row)?, from));
+                    let edited = !could_be(&row, &o.seen);
+                    // Where something else took its name that is the file, as editors save; and what lies parked is not the
+                    // user's.
+                    if !edited || (**now == Seen::Absent && ![from.dir, o.at.dir].contains(&PARKED)) {
+                        left.push((edited, self.is_superseded(&from, &row)?, from));
+                    }
                 }
             }
             // Where it was seen twice on its way, it came from where it belongs.
-            if let Some((_, from)) = left.into_iter().min_by_key(|(superseded, _)| *superseded) {
+            let first = left.into_iter().min_by_key(|(edited, superseded, _)| (*edited, *superseded));
+            if let Some((_, _, from)) = first {
                 moves.insert(from, o);
             }
         }

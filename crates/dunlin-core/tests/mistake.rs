@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+#[path = "mistake/kinds.rs"]
+mod kinds;
 #[path = "common/known.rs"]
 mod known;
 

@@ -9,6 +9,7 @@
 use dunlin_testkit::*;
 use std::ffi::OsString;
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Two nodes on hosts of their own, whose waits for the disk are written down.
@@ -130,6 +131,13 @@ fn what_things_cost_stays_in_bounds() {
     assert!(insert.received < 190_000, "{insert:?}");
     assert!(insert.read < LARGE * 10, "{insert:?}");
 
+    let moved = pair.cost("renamed and appended to", |dir| {
+        fs::rename(dir.join("large"), dir.join("renamed")).unwrap();
+        fs::File::options().append(true).open(dir.join("renamed")).unwrap().write_all(b"and more").unwrap();
+    });
+    assert!(moved.received < 190_000, "{moved:?}");
+    assert!(moved.read < LARGE * 10, "{moved:?}");
+
     let edit = pair.cost("an edit of a small file", |dir| write(dir.join("7"), b"edited"));
     assert!(edit.received < 12_000, "{edit:?}");
     assert!(edit.fsyncs < 30, "{edit:?}");
@@ -137,7 +145,7 @@ fn what_things_cost_stays_in_bounds() {
 
     let into = |dir: &Path| {
         fs::create_dir_all(dir.join("all/deep")).unwrap();
-        fs::rename(dir.join("large"), dir.join("all/large")).unwrap();
+        fs::rename(dir.join("renamed"), dir.join("all/large")).unwrap();
         (0..FILES).for_each(|n| {
             let to = if n % 2 == 0 { "all" } else { "all/deep" };
             fs::rename(dir.join(n.to_string()), dir.join(to).join(n.to_string())).unwrap();

@@ -1,6 +1,6 @@
 //! What is found as it should be: a step of ours that was not recorded, or the same done by a person.
 
-use super::{Observation, Observed, Seen, origins};
+use super::{Observation, Observed, Seen, could_be, origins};
 use crate::ids::PARKED;
 use crate::kv::Read;
 use crate::names;
@@ -13,7 +13,8 @@ impl Work<'_> {
     /// program that was killed had placed is of the node that it was placed for, wherever a user moved that node since.
     pub(super) fn take_over(&mut self, batch: &[Observation], out: &mut Observed) -> Read<()> {
         for o in batch.iter().filter(|o| o.seen != Seen::Absent && o.at.dir != PARKED) {
-            if self.tx.local(&o.at)?.is_some() || !origins(&self.tx, o)?.is_empty() {
+            let came = || origins(&self.tx, o, |row| could_be(row, &o.seen));
+            if self.tx.local(&o.at)?.is_some() || !came()?.is_empty() {
                 continue;
             }
             if let Some(row) = self.as_it_should_be(&o.at, &o.seen)? {

@@ -171,8 +171,10 @@ fn beside(beside: &Beside, style: &Style, out: &mut String) {
     if beside.before > 0 {
         let items = count(beside.before, "item", "items");
         let secs = beside.before_s;
-        *out += &format!("changed up to {secs} s before that, too: {items}; back to what was in between\n");
-        *out += &format!("  this takes back all of it: {} --keep-new\n", beside.command);
+        *out += &format!(
+            "had been changed already, up to {secs} s earlier: {items}; these earlier changes stay\n"
+        );
+        *out += &format!("  this takes them back, too: {} --keep-new\n", beside.command);
     }
     if beside.made > 0 {
         let items = count(beside.made, "item", "items");

@@ -53,10 +53,35 @@ fn good_work_before_a_mistake_stays() {
     let beside = &said["beside"];
     assert_eq!((&said["count"], &beside["before"]), (&(FILES - 1).into(), &3.into()), "{said}");
     let (_, out, _) = a.asks(&["undo", "--dry-run"]);
-    assert!(out.contains(" s before that, too: 3 items; back to what was in between"), "{out}");
+    assert!(
+        out.contains(" s earlier: 3 items; these earlier changes stay\n  this takes them back, too: dunlin"),
+        "{out}"
+    );
     let (code, out, err) = a.asks(&["undo"]);
     assert_eq!(code, 0, "{err}");
     assert_eq!(differences(&settle("undone", &[&a, &b, &c]), &meant), Vec::<String>::new(), "{out}");
+}
+
+#[test]
+fn many_good_edits_before_many_deletes_stay_and_what_was_undone_stays_undone() {
+    let (_temp, a, b, c) = three();
+    let pause = || std::thread::sleep(std::time::Duration::from_secs(11));
+    let before = settle("before", &[&a, &b, &c]);
+    (0..30).for_each(|i| write(b.path(file(i)), "a mistake"));
+    settle("a mistake", &[&a, &b, &c]);
+    assert_eq!(json(&a, &["undo"])["count"], 30);
+    assert_eq!(differences(&settle("undone", &[&a, &b, &c]), &before), Vec::<String>::new());
+    (0..30).for_each(|i| write(c.path(file(i)), "good work"));
+    let meant = settle("meant", &[&a, &b, &c]);
+    pause();
+    // What a deletes comes back alone, and then what c deletes; neither what a had undone nor what c had edited before.
+    for (node, from) in [(&a, 30), (&c, 45)] {
+        (from..from + 15).for_each(|i| fs::remove_file(node.path(file(i))).unwrap());
+        settle("a slip", &[&a, &b, &c]);
+        let undone = json(&b, &["undo"]);
+        assert_eq!(undone["count"], 15, "{undone}");
+        assert_eq!(differences(&settle("taken back", &[&a, &b, &c]), &meant), Vec::<String>::new());
+    }
 }
 
 #[test]

@@ -57,6 +57,21 @@ pub(super) struct Run {
     pub(super) apart: bool,
     /// When the oldest change was recorded of all that no pause of a minute parts from it.
     pub(super) follows: u64,
+    /// That of it which makes it a mass change.
+    core: Core,
+}
+
+/// From the first ten or more at once of a run to the last ten or more at once. All of it if it goes on slowly.
+#[derive(Clone, Copy, Default)]
+struct Core {
+    /// When the oldest change of it was recorded.
+    reaches: u64,
+    /// When its newest was.
+    ends: u64,
+    /// The number after its newest.
+    to: u64,
+    /// The longest pause within it.
+    longest: u64,
 }
 
 impl Run {
@@ -68,7 +83,19 @@ impl Run {
         }
         let mass = |kind: Kind| matches!(kind, Kind::Changed | Kind::Deleted);
         let at_once = self.from < other.to && other.from < self.to;
-        at_once || (mass(self.kind) && mass(other.kind) && self.is_near(other, gap))
+        let near = self.steady || other.steady || !self.is_parted(other);
+        near && (at_once || (mass(self.kind) && mass(other.kind) && self.is_near(other, gap)))
+    }
+
+    /// Whether a pause lies between the two that neither has: then the older one is what somebody did before a slip. What goes
+    /// on slowly may be slow at its beginning.
+    fn is_parted(&self, other: &Run) -> bool {
+        let (mut older, mut newer) = (self.core, other.core);
+        if older.to > newer.to {
+            core::mem::swap(&mut older, &mut newer);
+        }
+        let pause = newer.reaches.saturating_sub(older.ends);
+        pause >= WRITING && pause > newer.longest.saturating_mul(2)
     }
 
     /// Whether what one of the two deleted the other one made again: an old copy is put in the place of all.
@@ -126,7 +153,7 @@ impl PartialEq for Run {
 fn newest(runs: &[Run], least: usize, gap: u64) -> Option<usize> {
     let last = |steady: bool| {
         let large = |i: &usize| runs[*i].size >= least && runs[*i].steady == steady;
-        (0..runs.len()).filter(large).max_by_key(|i| runs[*i].to)
+        (0..runs.len()).filter(large).max_by_key(|i| runs[*i].core.to)
     };
     let (Some(steady), Some(other)) = (last(true), last(false)) else { return last(true).or(last(false)) };
     let [s, o] = [&runs[steady], &runs[other]];
@@ -172,6 +199,7 @@ fn runs(all: &[One], gap: u64, steady: bool, meant: impl Fn(usize) -> bool) -> V
                 steady,
                 apart,
                 follows,
+                core: core(all, part, gap, steady),
             });
         }
     }
@@ -181,10 +209,22 @@ fn runs(all: &[One], gap: u64, steady: bool, meant: impl Fn(usize) -> bool) -> V
 /// How many of some changes, given the newest first, are a mass change and what came after it, if few others, or slow ones,
 /// were before it and a pause between: those are what somebody did before a slip. All of them if there is no such pause.
 fn begins(all: &[One], part: &[usize], gap: u64) -> usize {
+    let Some((after, cut)) = at_once(all, part, gap) else { return part.len() };
+    let Some(older) = part.get(cut) else { return part.len() };
+    let pause = gap_of(&all[part[cut - 1]], &all[*older]);
+    // What goes on slowly may be slow at its beginning.
+    let few = size(part[cut..].iter().map(|i| &all[*i])) < MASS;
+    let is_cut = pause > 2 * longest(all, &part[after..cut]) && (few || pause > WRITING);
+    if is_cut { cut } else { part.len() }
+}
+
+/// Where the last ten or more at once stand among some changes, given the newest first, and where the first of those end that
+/// no pause of more than `gap` parts from them.
+fn at_once(all: &[One], part: &[usize], gap: u64) -> Option<(usize, usize)> {
     let between = |a: &usize, b: &usize| gap_of(&all[*a], &all[*b]);
     let at_once: Vec<&[usize]> = part.chunk_by(|a, b| between(a, b) <= BESIDE).collect();
     let is_mass = |of: &[usize]| size(of.iter().map(|i| &all[*i])) >= MASS;
-    let Some(newest) = at_once.iter().position(|of| is_mass(of)) else { return part.len() };
+    let newest = at_once.iter().position(|of| is_mass(of))?;
     let mut first = newest;
     for (i, of) in at_once.iter().enumerate().skip(newest + 1) {
         let pause = at_once[first].last().zip(of.first()).map_or(0, |(newer, older)| between(newer, older));
@@ -196,12 +236,20 @@ fn begins(all: &[One], part: &[usize], gap: u64) -> usize {
         }
     }
     let count = |upto: usize| at_once[..upto].iter().map(|of| of.len()).sum::<usize>();
-    let (after, cut) = (count(newest), count(first + 1));
-    let Some(pause) = part.get(cut).map(|older| between(&part[cut - 1], older)) else { return part.len() };
-    // What goes on slowly may be slow at its beginning.
-    let longest = part[after..cut].windows(2).map(|two| between(&two[0], &two[1])).max().unwrap_or(0);
-    let few = !is_mass(&part[cut..]);
-    if pause > 2 * longest && (few || pause > WRITING) { cut } else { part.len() }
+    Some((count(newest), count(first + 1)))
+}
+
+/// The longest pause between one and the next.
+fn longest(all: &[One], part: &[usize]) -> u64 {
+    part.windows(2).map(|two| gap_of(&all[two[0]], &all[two[1]])).max().unwrap_or(0)
+}
+
+fn core(all: &[One], part: &[usize], gap: u64, steady: bool) -> Core {
+    let (after, cut) = if steady { None } else { at_once(all, part, gap) }.unwrap_or((0, part.len()));
+    let part = &part[after..cut];
+    let (Some(newest), Some(oldest)) = (part.first(), part.last()) else { return Core::default() };
+    let (newest, oldest) = (all[*newest], all[*oldest]);
+    Core { reaches: oldest.at, ends: newest.at, to: newest.seq + 1, longest: longest(all, part) }
 }
 
 /// How many things some changes are of, with what is in directories that were moved.
