@@ -150,6 +150,7 @@ impl Flock {
         let Some(life) = &self.devices[device].life else { return false };
         let told = life.host.told();
         self.odd(device).any()
+            && !life.engine.will_try_again()
             && !told.problems.is_empty()
             && told.problems.values().all(|why| is_unshown(why))
     }

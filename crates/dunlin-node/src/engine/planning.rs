@@ -86,7 +86,9 @@ impl Engine {
         self.flow.planned(&steps, &skip, now, tangled, totals.need_files);
         let stuck = steps.is_empty() && fetches.is_empty() && !unshown.is_empty();
         self.cannot_show(unshown);
-        steps.retain(|step| !self.is_in_doubt(step));
+        // What has to step aside for others is planned whether it was just tried or not.
+        let waits = |step: &Step| self.backoff.get(&step.node).is_some_and(|b| b.until > now);
+        steps.retain(|step| !self.is_in_doubt(step) && !waits(step));
         // What still cannot be planned waits for something else to change, and not for the time.
         self.backoff.values_mut().filter(|b| b.until <= now).for_each(|b| b.offered = true);
         let stuck = stuck && !self.waits_for_more();
@@ -106,6 +108,11 @@ impl Engine {
         let worked = self.apply(bounded(steps))?;
         self.replan = worked || asked;
         Ok(())
+    }
+
+    /// Whether something is to be tried again when its time comes.
+    pub fn will_try_again(&self) -> bool {
+        self.backoff.values().any(|b| b.due().is_some())
     }
 
     /// What was found gone, and is not believed yet, counts as there in the index: what is planned with it would be wrong,
