@@ -18,7 +18,7 @@ mod take_back;
 mod young;
 
 pub use done::Gone;
-pub use held::{Absent, Held, absent_files, counts, held, overwriting, pending, released};
+pub use held::{Absent, Held, absent_files, carried_out, counts, held, overwriting, pending, released};
 pub use replaced::{History, Room, hull};
 
 /// Deletes wait until none has come for so long.

@@ -156,6 +156,8 @@ fn folder(id: &str, path: &Path, state: State, in_sync: bool) -> Folder {
         need_bytes: 0,
         to_delete: 0,
         conflicts: 0,
+        held: None,
+        root_lost: false,
         problems: vec![Problem { path: PathBuf::from("x").into(), why: "locked".into() }],
         devices: vec![Device {
             id: "ee".into(),
