@@ -20,7 +20,7 @@ mod take_back;
 mod young;
 
 pub use done::Gone;
-pub use held::{Absent, Held, absent_files, counts, held, overwriting, pending, released};
+pub use held::{Absent, Held, absent_files, carried_out, counts, held, overwriting, pending, released};
 pub use moved::{came, leaving};
 pub use replaced::{History, Room, hull};
 

@@ -14,7 +14,7 @@ mod young;
 
 use common::*;
 use dunlin_core::brake::{Brake, Held, Limits, absent_files, counts, held, pending};
-use dunlin_core::ids::{DotRange, ROOT};
+use dunlin_core::ids::{DeviceId, DotRange, ROOT};
 use dunlin_core::path::RelPath;
 use dunlin_core::plan::{Action, Window, plan};
 use dunlin_core::rows::{Position, Rows};
@@ -333,6 +333,7 @@ fn what_is_held_is_remembered() {
         from: Some(12),
         several: true,
         upto: 13,
+        others: vec![(DeviceId([1; 32]), 15)],
         ..Held::default()
     };
     work(&mut b, |w| w.hold(Some(&all)));

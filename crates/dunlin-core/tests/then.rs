@@ -36,7 +36,9 @@ fn chosen(d: &Device, path: &str, which: &Which, copy: bool) -> Result<Vec<Strin
 
 fn listed(d: &Device, under: &str) -> Vec<String> {
     let mut out = Vec::new();
-    versions(&d.index, &p(under), |v| out.push(format!("{} {} {:?}", v.path, text(&v), v.by.1))).unwrap();
+    let was = |v: &Version| v.was.as_ref().map_or_else(String::new, |was| format!(" as {was}"));
+    let told = |v: Version| out.push(format!("{} {} {:?}{}", v.path, text(&v), v.by.1, was(&v)));
+    versions(&d.index, &p(under), told).unwrap();
     out
 }
 
@@ -88,10 +90,10 @@ fn what_had_a_path_then_is_found_by_it() {
         assert_eq!(listed(&d, "d/sub/x"), ["d/sub/x x Moved"]);
         assert_eq!(listed(&d, "d"), ["d/f one Changed", "d / Moved"]);
         let all = listed(&d, "e/f");
-        assert_eq!(all, ["e/f two Changed", "e/f three Moved"], "{gone}");
+        assert_eq!(all, ["e/f one Changed as d/f", "e/f two Changed", "e/f three Moved"], "{gone}");
         if !gone {
             // By the path of today what was there before is found, too.
-            assert_eq!(listed(&d, "up/g/f"), ["up/g/f one Changed", "up/g/f two Changed"]);
+            assert_eq!(listed(&d, "up/g/f"), ["up/g/f one Changed as d/f", "up/g/f two Changed as e/f"]);
             assert_eq!(chosen(&d, "up/g/f", &Which::Newest, false).unwrap(), ["up/g/f two"]);
             d.disk.remove(&p("up"));
             known_at(&mut d, 7);
@@ -104,6 +106,83 @@ fn what_had_a_path_then_is_found_by_it() {
     assert_eq!(chosen(&d, "d/f", &at(&d, 1), false).unwrap(), ["d/f one"]);
     assert_eq!(chosen(&d, "d", &at(&d, 1), false).unwrap(), ["d/f one", "d/sub /", "d/sub/x x"]);
     assert_eq!(chosen(&d, "d", &Which::Newest, false), Err(Unmet::Same), "nothing was deleted in it");
+    d.check_totals();
+}
+
+#[test]
+fn what_has_another_name_by_now_is_found_by_both() {
+    let mut d = Device::new("a");
+    dir(&mut d, "old");
+    for (seconds, text) in [(1, "one"), (2, "two")] {
+        file(&mut d, "doc", text);
+        file(&mut d, "old/f", text);
+        known_at(&mut d, seconds);
+    }
+    d.disk.rename(&p("doc"), &p("paper"));
+    d.disk.rename(&p("old"), &p("new"));
+    known_at(&mut d, 3);
+    let before = ["paper one Changed as doc", "paper two Moved as doc"];
+    assert_eq!(listed(&d, "paper"), before);
+    assert_eq!(listed(&d, "doc"), ["doc one Changed", "doc two Moved"]);
+    assert_eq!(listed(&d, "new/f"), ["new/f one Changed as old/f"]);
+    let (one, two) = (["paper one".to_owned()], ["paper two".to_owned()]);
+    for copy in [false, true] {
+        assert_eq!(chosen(&d, "paper", &Which::Newest, copy).unwrap(), one);
+        assert_eq!(chosen(&d, "paper", &at(&d, 1), copy).unwrap(), one);
+        let id = Which::Content(blake3::hash(b"one").to_hex()[..16].to_owned());
+        assert_eq!(chosen(&d, "paper", &id, copy).unwrap(), one);
+        assert_eq!(chosen(&d, "doc", &Which::Newest, copy).unwrap(), ["doc two"]);
+        assert_eq!(chosen(&d, "doc", &id, copy).unwrap(), ["doc one"]);
+        assert_eq!(chosen(&d, "doc", &at(&d, 1), copy).unwrap(), ["doc one"]);
+        assert_eq!(chosen(&d, "doc", &at(&d, 3), copy), Err(Unmet::Nothing), "it is elsewhere");
+    }
+    assert_eq!(chosen(&d, "paper", &at(&d, 2), false), Err(Unmet::Same));
+    assert_eq!(chosen(&d, "paper", &at(&d, 2), true).unwrap(), two);
+    // A directory is what was in it, where that is by now.
+    assert_eq!(chosen(&d, "new", &at(&d, 1), false).unwrap(), ["new/f one"]);
+    assert_eq!(chosen(&d, "new", &Which::Newest, false), Err(Unmet::Same), "nothing was deleted in it");
+    // What was deleted had other names, too; and what is renamed after that is no part of it.
+    file(&mut d, "paper", "three");
+    known_at(&mut d, 4);
+    d.disk.remove(&p("paper"));
+    known_at(&mut d, 5);
+    let gone = ["paper two Changed", "paper three Deleted"];
+    assert_eq!(listed(&d, "paper"), [&before[..], &gone[..]].concat());
+    assert_eq!(chosen(&d, "paper", &at(&d, 1), false).unwrap(), one);
+    assert_eq!(chosen(&d, "paper", &Which::Newest, false).unwrap(), ["paper three"]);
+    assert_eq!(listed(&d, "doc"), ["doc one Changed", "doc two Moved"]);
+    d.check_totals();
+}
+
+#[test]
+fn the_newest_that_differs_is_another_one_each_time() {
+    let mut d = Device::new("a");
+    for (seconds, text) in [(1, "one"), (2, "two"), (3, "three")] {
+        file(&mut d, "n", text);
+        known_at(&mut d, seconds);
+    }
+    d.disk.remove(&p("n"));
+    known_at(&mut d, 4);
+    let newest = |d: &Device| chosen(d, "n", &Which::Newest, false);
+    for (seconds, text) in [(5, "three"), (6, "two"), (7, "three"), (8, "two")] {
+        assert_eq!(newest(&d).unwrap(), [format!("n {text}")], "{seconds}");
+        file(&mut d, "n", text);
+        known_at(&mut d, seconds);
+    }
+    // Only if none differs it is as it was.
+    file(&mut d, "m", "x");
+    known_at(&mut d, 9);
+    d.disk.remove(&p("m"));
+    known_at(&mut d, 10);
+    file(&mut d, "m", "x");
+    known_at(&mut d, 11);
+    assert_eq!(chosen(&d, "m", &Which::Newest, false), Err(Unmet::Same));
+    // A directory that had the name is in nobody's place.
+    d.disk.remove(&p("m"));
+    known_at(&mut d, 12);
+    dir(&mut d, "m");
+    known_at(&mut d, 13);
+    assert_eq!(chosen(&d, "m", &Which::Newest, false).unwrap(), ["m x"]);
     d.check_totals();
 }
 

@@ -121,6 +121,26 @@ fn file_in(dir: &Path) -> PathBuf {
     dir.join("folder.json")
 }
 
+/// What people set there, and the most it may be.
+const SETTINGS: [(&str, &str, u64); 5] = [
+    ("brake", "percent", 100),
+    ("brake", "files", u64::MAX),
+    ("brake", "most", u64::MAX),
+    ("history", "days", u32::MAX as u64),
+    ("history", "percent", 100),
+];
+
+/// What is set to something that it cannot be, as a line.
+fn wrong_setting(bytes: &[u8]) -> Option<String> {
+    let all: serde_json::Value = serde_json::from_slice(bytes).ok()?;
+    SETTINGS.iter().find_map(|(of, field, most)| {
+        let value = all.get(of)?.get(field).filter(|v| !(v.is_null() && *of == "brake"))?;
+        let fits = value.as_u64().is_some_and(|n| n <= *most);
+        let upto = if *most < u64::MAX { format!(" from 0 to {most}") } else { String::new() };
+        (!fits).then(|| format!("{of}.{field} is {value}, and has to be a whole number{upto}"))
+    })
+}
+
 impl Config {
     /// That of a folder that is new here.
     pub fn new(
@@ -141,7 +161,12 @@ impl Config {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other?,
         };
-        let f: File = serde_json::from_slice(&bytes).map_err(|_| bad("not the expected JSON"))?;
+        if let Some(why) = wrong_setting(&bytes) {
+            let why = format!("{} has a wrong value: {why}", file_in(dir).display());
+            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+        }
+        let unread = |e| bad(&format!("{} is not the expected JSON: {e}", file_in(dir).display()));
+        let f: File = serde_json::from_slice(&bytes).map_err(unread)?;
         if f.format != 1 {
             return Err(bad("a newer dunlin wrote it"));
         }
@@ -162,9 +187,6 @@ impl Config {
         let path = PathBuf::from(std::ffi::OsString::from_vec(unhex(&f.path_hex)?));
         let token = id_of(&f.token)?;
         let HistoryFile { days, percent } = f.history;
-        if percent > 100 {
-            return Err(bad("history.percent is above 100"));
-        }
         let history = Kept { days, percent };
         let (joining, brake) = (f.joining, f.brake);
         Ok(Some(Config { id, path, token, statements, invites, releases, brake, joining, history }))
@@ -291,6 +313,33 @@ mod tests {
         std::fs::write(dir.path().join("folder.json"), old.to_string()).unwrap();
         let read = Config::load(id, dir.path()).unwrap().unwrap();
         assert_eq!((read.releases.len(), read.brake.limits()), (0, Limits::default()));
+        for (of, field, value, why) in [
+            (
+                "brake",
+                "percent",
+                serde_json::json!(101),
+                "brake.percent is 101, and has to be a whole number from 0 to 100",
+            ),
+            (
+                "brake",
+                "most",
+                serde_json::json!("many"),
+                "brake.most is \"many\", and has to be a whole number",
+            ),
+            ("brake", "files", serde_json::json!(-1), "brake.files is -1, and has to be a whole number"),
+            (
+                "history",
+                "percent",
+                serde_json::json!(200),
+                "history.percent is 200, and has to be a whole number from 0 to 100",
+            ),
+        ] {
+            let mut wrong: serde_json::Value = serde_json::from_str(&text).unwrap();
+            wrong[of][field] = value;
+            std::fs::write(dir.path().join("folder.json"), wrong.to_string()).unwrap();
+            let said = Config::load(id, dir.path()).unwrap_err().to_string();
+            assert!(said.ends_with(why) && said.contains("folder.json has a wrong value"), "{said}");
+        }
         std::fs::write(dir.path().join("folder.json"), b"{").unwrap();
         assert!(Config::load(id, dir.path()).is_err());
     }

@@ -24,6 +24,7 @@
 
 mod api;
 mod event;
+mod held;
 mod history;
 mod outside;
 mod path;
@@ -31,11 +32,12 @@ mod server;
 
 pub use api::{
     Api, ApiError, Device, ErrorBody, ErrorCode, Folder, FolderSpec, InviteRequest, Invited, JoinRequest,
-    Joined, Problem, ResumeRequest, Resumed, ShareRequest, Shared, State, Status, Tcp, UniteRequest, United,
-    Verified, VerifyRequest, WaitRequest,
+    Joined, Problem, ShareRequest, Shared, State, Status, Tcp, UniteRequest, United, Verified, VerifyRequest,
+    WaitRequest,
 };
 pub use dunlin_core::path::Escaped;
 pub use event::{Change, Event};
+pub use held::{Deleter, Holding, ResumeRequest, Resumed};
 pub use history::{
     Beside, Fate, History, HistoryRequest, Item, RestoreRequest, Restored, Undo, UndoRequest, Undone, Version,
 };

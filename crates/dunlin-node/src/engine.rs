@@ -24,6 +24,7 @@ mod size;
 mod thread;
 mod unreadable;
 mod unshown;
+mod whose;
 
 pub use brake::{Decided, Settled, Undecided};
 pub(crate) use damage::ASKED;

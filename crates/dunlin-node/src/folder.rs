@@ -11,7 +11,7 @@ pub(crate) use recent::Recent;
 pub(crate) use statements::{known, ranges};
 
 use crate::config::Config;
-use crate::control::{AnyPath, ApiError, Change, Event, for_shell};
+use crate::control::{AnyPath, ApiError, Change, Event, Holding, for_shell};
 use crate::disk::ReadFile;
 use crate::engine::{Host, Input, Pulse};
 use crate::net::connection::Connection;
@@ -271,7 +271,20 @@ impl Folder {
 
     /// What is said of deletes that are held, with what to do.
     fn held_text(&self, held: &Held) -> String {
-        brake::text(held, self.name_of(held).as_deref(), &self.in_commands())
+        brake::text(held, self.name_of(held).as_deref(), &self.others_of(held), &self.in_commands())
+    }
+
+    /// Who else deleted some of what is held, by name, and how many files.
+    fn others_of(&self, held: &Held) -> Vec<(String, u64)> {
+        let members = self.members.borrow();
+        let name = |device: &DeviceId| members.get(device).cloned().unwrap_or_else(|| device.to_string());
+        held.others.iter().map(|(device, files)| (name(device), *files)).collect()
+    }
+
+    /// What the brake holds, for programs; `own` is the name of this device.
+    pub(crate) fn held_here(&self, pulse: &Pulse, own: &str) -> Option<Holding> {
+        let held = pulse.brake.as_ref().filter(|_| pulse.halted.is_none() && pulse.failed.is_none());
+        held.map(|held| brake::holding(held, own, self.others_of(held)))
     }
 
     /// What a person calls the folder in a command: its path, or its id where no shell takes that as it is.
@@ -282,7 +295,7 @@ impl Folder {
     /// Why the folder is halted, if the brake holds deletes.
     pub(crate) fn braked_for(&self, pulse: &Pulse) -> Option<String> {
         let held = pulse.brake.as_ref().filter(|_| pulse.halted.is_none() && pulse.failed.is_none());
-        held.map(|held| brake::happened(held, self.name_of(held).as_deref()))
+        held.map(|held| brake::happened(held, self.name_of(held).as_deref(), &self.others_of(held)))
     }
 
     /// Why nothing can be done with the folder now, with what to do: its root is lost, or its index.

@@ -236,6 +236,25 @@ fn rejecting_at_the_sender_brings_everything_back() {
 }
 
 #[test]
+fn of_several_who_deleted_each_is_named_with_how_many() {
+    let f = Flock::new();
+    fs::remove_dir_all(f.b.path("d/deep")).unwrap();
+    settle("few enough", &f.all());
+    (0..100).filter(|i| i % 4 != 1).for_each(|i| fs::remove_file(f.a.path(file(i))).unwrap());
+    until("all are known", &[&f.a], || until_halted(&f.a).contains("75 here"));
+    let why = until_halted(&f.a);
+    let says = "135 of 240 files were deleted within a minute, 75 here and 60 by \"b\"; no other device was told of those here";
+    assert!(why.starts_with(says), "{why}");
+    let held = &f.a.folder()["held"];
+    assert_eq!((&held["deleted"], &held["of"]), (&135.into(), &240.into()), "{held}");
+    let whose = serde_json::json!([{"device": "a", "here": true, "files": 75}, {"device": "b", "here": false, "files": 60}]);
+    assert_eq!(held["whose"], whose);
+    assert_eq!((&f.a.folder()["root_lost"], &f.b.folder()["held"]), (&false.into(), &Value::Null));
+    resume(&f.a, "--reject");
+    f.is_whole("rejected");
+}
+
+#[test]
 fn what_is_deleted_while_the_node_is_stopped_is_held_too() {
     let mut f = Flock::new();
     f.a.stop();

@@ -105,6 +105,48 @@ fn versions_are_listed_with_who_and_who_has_them_and_each_can_be_had_again() {
 }
 
 #[test]
+fn a_renamed_file_has_its_history_and_the_newest_that_differs_is_another_each_time() {
+    let (_temp, a, b) = pair();
+    save(&a, "doc", "one");
+    settle("the first", &[&a, &b]);
+    std::thread::sleep(Duration::from_millis(2100));
+    let then = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() - 1;
+    save(&b, "doc", "two");
+    settle("the second", &[&a, &b]);
+    fs::rename(a.path("doc"), a.path("paper")).unwrap();
+    settle("renamed", &[&a, &b]);
+    let listed = told(&b, &["history", "paper"]);
+    let of = |rest: &str| listed.lines().filter(|line| line.contains(rest)).count();
+    assert_eq!(listed.lines().count(), 2, "{listed}");
+    assert_eq!(
+        (of("  paper  as doc  written by a, on"), of("  paper  as doc  written by b, on")),
+        (1, 1),
+        "{listed}"
+    );
+    let versions = json(&b, &["history", "paper"]);
+    assert_eq!(versions["versions"][1]["was"]["path"], "doc", "{versions}");
+    let one = versions["versions"][1]["version"].as_str().unwrap().to_owned();
+    let holds = |how: &[&str], text: &str| {
+        let said = told(&b, &[&["restore", "paper"], how].concat());
+        let to = format!("restored 1 item, 3 bytes, to {}\n", b.path("paper").display());
+        assert_eq!((said, fs::read(b.path("paper")).unwrap()), (to, text.as_bytes().to_vec()), "{how:?}");
+        settle("restored", &[&a, &b]);
+    };
+    holds(&[], "one");
+    holds(&[], "two");
+    holds(&[], "one");
+    holds(&[], "two");
+    holds(&["--version", &one], "one");
+    holds(&[], "two");
+    holds(&["--at", &format!("@{then}")], "one");
+    assert!(!b.path("doc").exists());
+    // What had the old name is found by that, too, and made a second time.
+    told(&b, &["restore", "doc"]);
+    assert_eq!(fs::read(b.path("doc")).unwrap(), b"two");
+    assert_eq!(fs::read(b.path("paper")).unwrap(), b"one");
+}
+
+#[test]
 fn a_deleted_directory_comes_back_as_it_was_with_what_others_kept() {
     let (_temp, a, b, c) = three();
     let before = tree(&a.dir);

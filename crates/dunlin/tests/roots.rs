@@ -282,7 +282,9 @@ fn what_is_asked_while_the_root_is_lost_is_told_so_at_once() {
             assert_eq!(err.lines().count(), 2, "{err}");
         }
         let (code, out, _) = p.a.asks(&["status"]);
-        assert!(code == 0 && out.contains("halted, waiting for you") && out.contains("--unite"), "{out}");
+        let says = "halted, waiting for its directory to be back, or for you";
+        assert!(code == 0 && out.contains(says) && out.contains("--unite"), "{out}");
+        assert!(p.a.folder()["root_lost"] == true && p.a.folder()["held"].is_null());
         p.kept_by_b_but(&["1"]);
     };
     // Nobody has noticed it yet, and then it is known.

@@ -75,6 +75,7 @@ impl Api for Fake {
         self.hear(format!("history {} {:?} {}", self.pick(&request.folder)?, request.path.0, request.limit));
         let version = |path: &str, item, by: &str| Version {
             path: PathBuf::from(path).into(),
+            was: (by == "laptop").then(|| PathBuf::from("once\x1b").into()),
             version: (item == Item::File).then(|| "0123456789abcdef".into()),
             item,
             size: 1234,
@@ -155,6 +156,8 @@ fn folder(id: &str, path: &Path, state: State, in_sync: bool) -> Folder {
         need_bytes: 0,
         to_delete: 0,
         conflicts: 0,
+        held: None,
+        root_lost: false,
         problems: vec![Problem { path: PathBuf::from("x").into(), why: "locked".into() }],
         devices: vec![Device {
             id: "ee".into(),
@@ -385,17 +388,20 @@ fn paths_of_the_history_are_found_in_their_folder() {
     // The times are local: they are not compared.
     let lines: Vec<&str> = out.lines().map(|l| l.split_once("  ").map_or(l, |(_, rest)| rest)).collect();
     let expected = [
-        "deleted       by nas        1.2 kB  0123456789abcdef  a\\u{1b}  on nas, pc\\u{1b}",
-        "deleted       by laptop     1.2 kB  0123456789abcdef  b  held by nobody connected",
+        "deleted       by nas        1.2 kB  0123456789abcdef  a\\u{1b}  written by nas, on nas, pc\\u{1b}",
+        "deleted       by laptop     1.2 kB  0123456789abcdef  b  as once\\u{1b}  written by laptop, held by nobody connected",
         "deleted       by nas     directory                    c",
         "and 7 more before: --limit N",
     ];
     assert_eq!(lines, expected);
     let path = |below: &str| node.path(below).display().to_string();
-    assert_eq!(node.told(&["restore", &path("1/x"), "--to", "1/y/z", "--version", "0123"]).0, 0);
+    let (code, out, _) = node.told(&["restore", &path("1/x"), "--to", "1/y/z", "--version", "0123"]);
+    assert_eq!((code, out), (0, format!("restored 2 items, 5 bytes, to {}\n", path("1/y/z"))));
     assert_eq!(node.told(&["restore", "some/x", "--folder", "1", "--at", "@1795000000"]).0, 0);
     let (code, out, err) = node.told(&["restore", "1/lost"]);
-    assert_eq!((code, out.as_str()), (1, "restored 2 items, 5 bytes\nheld by nobody connected:\n  lost\n"));
+    let said =
+        format!("restored 2 items, 5 bytes, to {}\nheld by nobody connected:\n  lost\n", path("1/lost"));
+    assert_eq!((code, out), (1, said));
     assert!(err.contains("no connected device has 1 of them"), "{err}");
     let asked = node.fake.asked.lock().unwrap().clone();
     let expected = [

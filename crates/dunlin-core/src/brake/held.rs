@@ -2,7 +2,7 @@
 
 use super::{Brake, Count, Gone};
 use crate::decide::{Lack, lacks_of, overwrites};
-use crate::ids::{DeviceId, DotRange, NodeId};
+use crate::ids::{DeviceId, DotRange, Incarnation, NodeId};
 use crate::kv::{Read, View};
 use crate::names::Wanted;
 use crate::rows::{LocalRow, Position, Rows, Table, after, all_released, decode, encode};
@@ -11,6 +11,7 @@ use crate::tree::Work;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec;
 use alloc::vec::Vec;
+use core::time::Duration;
 use minicbor::{Decode, Encode};
 
 /// Nodes looked at together.
@@ -62,6 +63,15 @@ pub struct Held {
     /// … up to this one, which it was when they were held.
     #[cbor(n(13), default)]
     pub upto: u64,
+    /// Files that this device deleted of all these, as far as it is known …
+    #[cbor(n(14), default)]
+    pub mine: u64,
+    /// … and those that others did, the most first.
+    #[cbor(n(15), default)]
+    pub others: Vec<(DeviceId, u64)>,
+    /// Those of the latter that were carried out.
+    #[cbor(n(16), default)]
+    pub theirs_done: u64,
 }
 
 impl Held {
@@ -83,6 +93,22 @@ impl Held {
         }
         self.of = self.of.max(self.deletes);
         before != (self.deletes, self.replaced)
+    }
+
+    /// So many files were deleted by whom by now, and so many of those of others carried out. What counted before counts still,
+    /// though it was longer ago than a minute.
+    pub fn are_of(&mut self, own: DeviceId, who: BTreeMap<DeviceId, u64>, theirs_done: u64) {
+        let mut all: BTreeMap<DeviceId, u64> =
+            self.others.iter().copied().chain([(own, self.mine)]).collect();
+        for (device, files) in who {
+            let known = all.entry(device).or_default();
+            *known = files.max(*known);
+        }
+        self.mine = all.remove(&own).unwrap_or_default();
+        self.others = all.into_iter().filter(|(_, files)| *files > 0).collect();
+        self.others.sort_by_key(|(_, files)| core::cmp::Reverse(*files));
+        self.theirs_done = self.theirs_done.max(theirs_done);
+        self.several |= self.others.len() + usize::from(self.mine > 0) > 1;
     }
 
     /// Whether what was carried out of these deletes is accepted by now, and was not when just `known` was.
@@ -177,6 +203,19 @@ pub fn pending(view: &dyn View) -> Read<Vec<(DotRange, u64)>> {
         Ok(())
     })?;
     Ok(out.into_values().collect())
+}
+
+/// The deletes that were carried out within the last minute: by whom, and how many files, as far as it is known.
+pub fn carried_out(view: &dyn View, brake: &Brake, now: Duration) -> Read<Vec<(Incarnation, u64)>> {
+    let mut out = BTreeMap::<Incarnation, u64>::new();
+    for node in brake.done.known(now) {
+        let Some(row) = view.node(node)?.filter(|row| !row.state.alive()) else { continue };
+        // Of several who deleted it at once, one did.
+        if let Some((dot, _)) = row.state.gone.entries().first() {
+            *out.entry(dot.inc).or_default() += 1;
+        }
+    }
+    Ok(out.into_iter().collect())
 }
 
 /// The edits that are heard, not accepted, and would replace what is here: by whom, and how many files.

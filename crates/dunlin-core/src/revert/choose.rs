@@ -2,9 +2,12 @@
 
 use super::then::Then;
 use super::{Version, shown_at, versions};
+use crate::ids::NodeId;
 use crate::journal::{Journal, Kind, Moment};
 use crate::kv::{Read, View};
+use crate::names::Wanted;
 use crate::path::RelPath;
+use crate::rows::Rows;
 use crate::state::Content;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::{String, ToString};
@@ -13,7 +16,7 @@ use alloc::vec::Vec;
 /// Which versions of what is at and below a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Which {
-    /// Of a file or link, the newest that differs from what is there; of a directory, all that was deleted in it.
+    /// Of a file or link, the newest that differs from what is there, under whatever name; of a directory, all that was deleted in it.
     Newest,
     /// What was there before the change of this number.
     Before(u64),
@@ -100,15 +103,21 @@ struct Met {
 
 fn gather(view: &dyn View, path: &RelPath, which: &Which) -> Read<Result<Met, Unmet>> {
     let mut met: BTreeMap<RelPath, Version> = BTreeMap::new();
-    let shows = shown_at(view, path)?.is_some();
+    let there = shown_at(view, path)?;
+    let shows = there.is_some();
     let mut known = shows;
+    // A directory is as it was by what is in it.
+    let file = there.as_ref().map(|(_, w)| &w.content).filter(|content| **content != Content::Dir);
+    let differs = |v: &Version| file != Some(&v.content);
     match which {
         Which::Newest => {
             let mut away = None;
             versions(view, path, |mut v| {
                 known = true;
                 let itself = v.path == *path;
-                if itself {
+                // What it was under another name, and not what was here.
+                let renamed = v.was.is_some() && v.here.is_none();
+                if itself && !renamed {
                     away = (v.content == Content::Dir && v.by.1 == Kind::Moved).then_some(v.seq);
                 }
                 // Where directories are by now, unless just the place of then was asked for.
@@ -116,7 +125,8 @@ fn gather(view: &dyn View, path: &RelPath, which: &Which) -> Read<Result<Met, Un
                     v.path = here;
                 }
                 // Where it went it still is: only what was named itself is made a second time.
-                if v.by.1 == Kind::Deleted || itself {
+                let meant = if itself { differs(&v) } else { v.by.1 == Kind::Deleted && !renamed };
+                if meant {
                     met.insert(v.path.clone(), v);
                 }
             })?;
@@ -126,7 +136,11 @@ fn gather(view: &dyn View, path: &RelPath, which: &Which) -> Read<Result<Met, Un
             }
         }
         Which::Before(seq) => {
-            let all = Then::before(view, *seq)?.tree(path)?;
+            let then = Then::before(view, *seq)?;
+            let mut all = then.tree(path)?;
+            if all.is_empty() {
+                all = renamed(view, &then, path, there)?;
+            }
             if all.is_empty() && !path.is_root() {
                 versions(view, path, |_| known = true)?;
                 return Ok(Err(if known { Unmet::Nothing } else { Unmet::Unknown }));
@@ -154,4 +168,27 @@ fn gather(view: &dyn View, path: &RelPath, which: &Which) -> Read<Result<Met, Un
         }
     }
     Ok(Ok(Met { met, known }))
+}
+
+/// What was under another name then, and is at a path now or was when it was deleted.
+fn renamed(
+    view: &dyn View,
+    then: &Then<'_>,
+    path: &RelPath,
+    there: Option<(NodeId, Wanted)>,
+) -> Read<Vec<Version>> {
+    if let Some((node, w)) = there {
+        return then.tree_of(node, Some(w), path);
+    }
+    let mut ended = None;
+    versions(view, path, |v| {
+        if v.path == *path && v.was.is_none() && v.by.1 == Kind::Deleted {
+            ended = Some(v.node);
+        }
+    })?;
+    match ended {
+        // It may have come back elsewhere.
+        Some(node) if view.node(node)?.is_none_or(|row| !row.state.alive()) => then.tree_of(node, None, path),
+        _ => Ok(Vec::new()),
+    }
 }

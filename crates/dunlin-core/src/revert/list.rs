@@ -18,8 +18,10 @@ pub struct Version {
     pub node: NodeId,
     /// The number of the change that ended it.
     pub seq: u64,
-    /// Where it was.
+    /// Where it was, or where what it belongs to is, or was last, of what was asked after.
     pub path: RelPath,
+    /// Where it was, if that is another path.
+    pub was: Option<RelPath>,
     /// Where that is by now, if directories above it were moved since; `None` if it lies elsewhere than asked for.
     pub here: Option<RelPath>,
     /// What it was, and held.
@@ -63,25 +65,64 @@ impl Paths {
     }
 }
 
+/// What was at or below a path at some time.
+#[derive(Default)]
+struct Were {
+    /// By which change each of that ended to be there as it was for the last time, and where that was.
+    last: BTreeMap<NodeId, (u64, RelPath)>,
+    /// What left the path with a directory above it, by the changes that moved that.
+    away: BTreeMap<u64, Version>,
+}
+
+impl Were {
+    fn read(view: &dyn View, under: &RelPath, dirs: &mut Dirs) -> Read<Were> {
+        let mut were = Were::default();
+        each_change(view, 0, |seq, row| {
+            let Some((_, place)) = row.before.placed() else { return Ok(()) };
+            let Some(then) = dirs.path(view, &place.value, seq)? else { return Ok(()) };
+            if let Some(away) = moved_with(view, under, seq, &row, &then)? {
+                were.last.insert(away.node, (seq, away.path.clone()));
+                were.away.insert(seq, away);
+            }
+            if then.names().starts_with(under.names()) {
+                were.last.insert(row.node, (seq, then));
+            }
+            Ok(())
+        })?;
+        Ok(were)
+    }
+}
+
 /// Visits what was at or below a path and is not there any more as it was, the oldest change first: by the paths of then,
-/// and by those that directories have by now.
+/// by those that directories have by now, and what something that is or was there had been under other names before.
 pub fn versions(view: &dyn View, under: &RelPath, mut visit: impl FnMut(Version)) -> Read<()> {
     let (mut paths, mut dirs) = (Paths::default(), Dirs::read(view)?);
+    let mut were = Were::read(view, under, &mut dirs)?;
+    let is_under = |path: &RelPath| path.names().starts_with(under.names());
     each_change(view, 0, |seq, row| {
         let Some((_, place)) = row.before.placed() else { return Ok(()) };
-        let then = dirs.path(view, &place.value, seq)?;
-        if let Some(away) = moved_with(view, under, seq, &row, then.as_ref())? {
+        if let Some(away) = were.away.remove(&seq) {
             visit(away);
         }
         let Some((author, content)) = top(&row.before) else { return Ok(()) };
+        let then = dirs.path(view, &place.value, seq)?;
         let here = paths.of(view, place.value.parent)?.map(|dir| dir.join(&place.value.name));
-        let is_under = |path: &RelPath| path.names().starts_with(under.names());
-        let (then, here) = (then.filter(is_under), here.filter(is_under));
-        let Some(path) = then.or_else(|| here.clone()) else { return Ok(()) };
+        let here = here.filter(is_under);
+        let path = match then.clone().filter(is_under).or_else(|| here.clone()) {
+            Some(path) => path,
+            None if then.is_none() => return Ok(()),
+            // The same under another name: as long as it is there, or until it was for the last time.
+            None => match (paths.of(view, row.node)?.filter(is_under), were.last.get(&row.node)) {
+                (Some(now), _) => now,
+                (None, Some((last, path))) if seq < *last => path.clone(),
+                _ => return Ok(()),
+            },
+        };
         let with = super::attributes(&row.before, author, content);
         visit(Version {
             node: row.node,
             seq,
+            was: then.filter(|then| *then != path),
             path,
             here,
             content: content.clone(),
@@ -100,13 +141,13 @@ fn moved_with(
     path: &RelPath,
     seq: u64,
     row: &ChangeRow,
-    then: Option<&RelPath>,
+    then: &RelPath,
 ) -> Read<Option<Version>> {
     let is_above = |dir: &RelPath| {
         let names = path.names();
         dir.names().len() < names.len() && names.starts_with(dir.names())
     };
-    if row.kind != Kind::Moved || !then.is_some_and(is_above) {
+    if row.kind != Kind::Moved || !is_above(then) {
         return Ok(None);
     }
     let was = Then::before(view, seq)?.at(path)?;

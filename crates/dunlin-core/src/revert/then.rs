@@ -121,12 +121,29 @@ impl<'v> Then<'v> {
 
     /// What was at a path and below it, the directories before what was in them.
     pub(super) fn tree(&self, path: &RelPath) -> Read<Vec<Version>> {
-        let (mut out, mut met) = (Vec::new(), BTreeSet::new());
         let mut todo = Vec::new();
         match path.split_last() {
             None => todo.extend(self.inside(ROOT, None)?.into_iter().map(|v| (path.clone(), v))),
             Some((above, _)) => todo.extend(self.find(path)?.map(|v| (above.clone(), v))),
         }
+        self.below(todo)
+    }
+
+    /// What something was, and all in it, under whatever name it had, as if it had been at this path.
+    pub(super) fn tree_of(&self, node: NodeId, now: Option<Wanted>, path: &RelPath) -> Read<Vec<Version>> {
+        let Some((above, name)) = path.split_last() else { return Ok(Vec::new()) };
+        let was = match self.changed.get(&node) {
+            Some(changed) => changed.as_ref().map(|was| (was.version.clone(), was.hollow)),
+            None => now.map(|w| (as_it_is(node, w), false)),
+        };
+        let Some((version, hollow)) = was else { return Ok(Vec::new()) };
+        let version = Version { path: alloc::vec![name.clone()].into(), ..version };
+        self.below(alloc::vec![(above, (version, hollow))])
+    }
+
+    /// Some things, each below a path, and all that was in them.
+    fn below(&self, mut todo: Vec<(RelPath, (Version, bool))>) -> Read<Vec<Version>> {
+        let (mut out, mut met) = (Vec::new(), BTreeSet::new());
         while let Some((above, (mut version, hollow))) = todo.pop() {
             let Some(name) = version.path.names().last() else { continue };
             let path = above.join(name);
@@ -205,6 +222,7 @@ fn was(row: &ChangeRow, seq: u64, name: Name) -> Was {
         node: row.node,
         seq,
         path: alloc::vec![name].into(),
+        was: None,
         here: None,
         content,
         mode: with.mode,
@@ -223,6 +241,7 @@ fn as_it_is(node: NodeId, w: Wanted) -> Version {
         node,
         seq: u64::MAX,
         path: alloc::vec![w.at.name].into(),
+        was: None,
         here: None,
         mode: (!matches!(w.content, Content::Link(_))).then_some(w.mode),
         mtime: is_file.then_some(w.mtime),

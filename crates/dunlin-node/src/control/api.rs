@@ -1,8 +1,8 @@
 //! The types of the control API, and the trait that a node implements.
 
 use super::{
-    AnyPath, Bytes, ContentRequest, Event, HandedOut, History, HistoryRequest, RestoreRequest, Restored,
-    UndoRequest, Undone,
+    AnyPath, Bytes, ContentRequest, Event, HandedOut, History, HistoryRequest, Holding, RestoreRequest,
+    Restored, Resumed, UndoRequest, Undone,
 };
 use serde::{Deserialize, Serialize};
 use std::future::Future;
@@ -273,16 +273,6 @@ pub struct Verified {
     pub problems: Vec<Problem>,
 }
 
-/// `POST /v1/resume`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ResumeRequest {
-    /// Which folder.
-    #[serde(default)]
-    pub folder: FolderSpec,
-    /// The deletes happen; else they are taken back.
-    pub accept: bool,
-}
-
 /// `POST /v1/unite`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UniteRequest {
@@ -299,23 +289,6 @@ pub struct United {
     /// Where it is, absolute.
     #[serde(flatten)]
     pub path: AnyPath,
-}
-
-/// What became of deletes and edits that were held.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Resumed {
-    /// The folder's id.
-    pub folder: String,
-    /// Where it is, absolute.
-    #[serde(flatten)]
-    pub path: AnyPath,
-    /// They happen; else they are taken back.
-    pub accepted: bool,
-    /// How many files that is about.
-    pub files: u64,
-    /// Those of them that were not deleted but overwritten.
-    #[serde(default)]
-    pub overwritten: u64,
 }
 
 /// The state of a node.
@@ -372,6 +345,12 @@ pub struct Folder {
     pub to_delete: u64,
     /// Conflict copies showing.
     pub conflicts: u64,
+    /// What it holds until a person decides, if it is halted for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<Holding>,
+    /// It is halted since its directory is not there, or not the right one: it goes on by itself when that is back.
+    #[serde(default)]
+    pub root_lost: bool,
     /// What could not be done, by path.
     pub problems: Vec<Problem>,
     /// The other devices of the folder.
@@ -423,6 +402,7 @@ pub enum Tcp {
 
 #[cfg(test)]
 mod tests {
+    use super::super::ResumeRequest;
     use super::*;
     use std::path::Path;
 
@@ -442,6 +422,8 @@ mod tests {
                 need_bytes: 4,
                 to_delete: 1,
                 conflicts: 5,
+                held: None,
+                root_lost: false,
                 problems: vec![Problem { path: PathBuf::from("p").into(), why: "w".into() }],
                 devices: vec![Device {
                     id: "e".into(),
@@ -457,7 +439,7 @@ mod tests {
         let json = concat!(
             r#"{"device":"d","name":"laptop","folders":[{"id":"f","path":"/s","state":"syncing","#,
             r#""in_sync":false,"files":1,"bytes":2,"need_files":3,"need_bytes":4,"to_delete":1,"conflicts":5,"#,
-            r#""problems":[{"path":"p","why":"w"}],"devices":[{"id":"e","name":"nas","#,
+            r#""root_lost":false,"problems":[{"path":"p","why":"w"}],"devices":[{"id":"e","name":"nas","#,
             r#""connected":false,"in_sync":false,"address":null,"tcp":null,"holds":false}]}]}"#
         );
         assert_eq!(serde_json::to_string(&status).unwrap(), json);

@@ -54,9 +54,12 @@ pub enum Fate {
 /// What was at a path until it was changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Version {
-    /// Where it was, relative to the folder.
+    /// Where it was, or where what it belongs to is, or was last, of what was asked after: relative to the folder.
     #[serde(flatten)]
     pub path: AnyPath,
+    /// Where it was then, if that is another path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub was: Option<AnyPath>,
     /// Of a file, by which it is named: the first 16 digits of the BLAKE3 hash of its bytes.
     pub version: Option<String>,
     /// What it was.
@@ -115,6 +118,9 @@ pub struct Restored {
     pub restored: u64,
     /// Bytes of them.
     pub bytes: u64,
+    /// Where they are, as a whole path: of several, the directory. The command says it; in an answer of a node there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<AnyPath>,
     /// What no connected device has any more.
     pub lacking: Vec<AnyPath>,
     /// What could not be put in place, and why: it is tried again as long as the node runs.

@@ -192,6 +192,7 @@ impl Engine {
             *who.entry(Some(self.fresh.0)).or_default() += here;
         }
         let own = Some(self.fresh.0);
+        let (deleted, theirs_done) = self.deleted(snapshot, totals, here)?;
         let most = who.iter().max_by_key(|(device, files)| (**files, **device == own));
         let most = most.and_then(|(device, _)| *device);
         let before = self.braking.held.take().filter(Held::holds).unwrap_or_default();
@@ -209,6 +210,7 @@ impl Engine {
         if count.replaced > 0 {
             (held.replacing, held.bytes) = (brake.replacing(now), brake.replaced_bytes(now));
         }
+        held.are_of(self.fresh.0, deleted, theirs_done);
         let held = held.counted(count);
         let mut work = Work::new(snapshot);
         work.hold(Some(&held));
@@ -311,11 +313,15 @@ impl Engine {
             }
         }
         self.absent.retain(|at, _| !stale.contains(at));
-        let left = if self.braking.holds_deletes() {
-            absent_files(&snapshot, &self.braking.brake, self.absent.keys())?.living + totals.removals
-        } else {
-            0
-        };
+        let (mut left, mut whose) = (0, None);
+        if self.braking.holds_deletes() {
+            let here = absent_files(&snapshot, &self.braking.brake, self.absent.keys())?.living;
+            left = here + totals.removals;
+            // Of one alone it is known how many they are.
+            if self.braking.held.as_ref().is_some_and(|held| held.several) {
+                whose = Some(self.deleted(&snapshot, &totals, here)?);
+            }
+        }
         let held_edits = self.braking.held.as_ref().is_some_and(|held| held.replaced > 0);
         let waits = held_edits && totals.replaces > 0 && !self.has_room_again(&snapshot)?;
         let edits = if waits { totals.replaces } else { 0 };
@@ -331,6 +337,9 @@ impl Engine {
         }
         let Some(held) = &mut self.braking.held else { return Ok(()) };
         if held.pends(left, edits) {
+            if let Some((who, theirs_done)) = whose {
+                held.are_of(self.fresh.0, who, theirs_done);
+            }
             // What is not held any more can be planned.
             self.replan = true;
             let mut work = Work::new(&snapshot);

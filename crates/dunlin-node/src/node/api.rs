@@ -156,6 +156,8 @@ impl Node {
             need_bytes: pulse.totals.need_bytes,
             to_delete: pulse.totals.to_delete(),
             conflicts: pulse.totals.conflicts,
+            held: folder.held_here(&pulse, &self.shared.name),
+            root_lost: pulse.halted.is_some() && pulse.failed.is_none(),
             problems,
             devices: self.device_statuses(folder, &pulse),
         }
@@ -184,6 +186,8 @@ impl Node {
             need_bytes: 0,
             to_delete: 0,
             conflicts: 0,
+            held: None,
+            root_lost: false,
             problems: vec![Problem { path: Folder::any_path(&Default::default()), why: there.why.clone() }],
             devices: others.map(device).collect(),
         }

@@ -194,6 +194,7 @@ fn tell(view: &dyn View, names: &Names, held: &Holders, v: &Version) -> Read<Tol
     devices.sort();
     Ok(Told {
         path: Folder::any_path(&v.path),
+        was: v.was.as_ref().map(Folder::any_path),
         version: content.map(|id| id.to_string()[..16].to_owned()),
         item,
         size,

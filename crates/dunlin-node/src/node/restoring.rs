@@ -63,6 +63,7 @@ pub(super) async fn restore(folder: Arc<Folder>, request: RestoreRequest) -> Res
     Ok(Restored {
         restored: count.saturating_sub(problems.len()) as u64,
         bytes,
+        to: None,
         lacking: lost.iter().map(|v| Folder::any_path(&v.path)).collect(),
         problems,
         blocked: blocked

@@ -6,10 +6,11 @@ use crate::{host, render};
 use dunlin_node::control::HistoryRequest;
 use std::path::PathBuf;
 
-/// Lists what was changed or deleted: when, by which device, and who still has it.
+/// Lists what was changed or deleted: when, by which device, who had written it, and who still has it.
 ///
 /// A version is named by the first digits of the BLAKE3 hash of its bytes (what b3sum prints); dunlin restore
-/// takes it back. A path that something had before it, or a directory above it, was moved or deleted is found, too.
+/// takes it back. A path that something had before it, or a directory above it, was moved or deleted is found, too; and
+/// what is or was at PATH is listed with what it was under other names before ("as NAME").
 /// What is replaced or deleted is kept for 30 days, on every device but the one where that was done.
 #[derive(Debug, clap::Args)]
 pub struct History {

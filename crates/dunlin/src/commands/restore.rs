@@ -5,14 +5,22 @@ use crate::client::Client;
 use crate::failure::Failure;
 use crate::host::End;
 use crate::{host, outside, render, when};
-use dunlin_node::control::RestoreRequest;
+use dunlin_node::control::{AnyPath, RestoreRequest};
 use std::path::{Path, PathBuf};
 
 /// Has a file or directory be again as it was, on every device.
 ///
-/// Without --at and --version: of a file the newest version that differs from what is there, of a directory all
-/// that was deleted in it. PATH is that of then: with --at, what was there at that time. What is there now is kept in
-/// the history, so that this can be taken back too.
+/// Without --at and --version: of a file the newest version that differs from what is there, under whatever name it was;
+/// of a directory all that was deleted in it. What is there now is kept in the history, so that this can be taken back
+/// too: it is the newest version then, and the same command again brings it back. Older ones are named by --version.
+///
+/// With --at: what was at PATH at that time, else what the file or directory that is at PATH now was then. In a directory
+/// files are as they were then, at the paths of then: those deleted, moved or edited since are made again. What came
+/// later stays, and so does what was moved away, at its new place: it is there twice. dunlin undo --since removes and moves
+/// back, too.
+///
+/// PATH may be one on this computer, in a shared folder, or else counts from the folder's root. --to is always one on this
+/// computer: it counts from the directory that you are in.
 #[derive(Debug, clap::Args)]
 pub struct Restore {
     /// File or directory; it need not be there any more
@@ -23,7 +31,8 @@ pub struct Restore {
     /// This version, as dunlin history lists it
     #[arg(long, value_name = "ID", conflicts_with = "at")]
     version: Option<String>,
-    /// Put it there instead, where nothing is yet: in its folder, or anywhere else, as a file of yours
+    /// Put it there instead, where nothing is yet: in its folder, or anywhere else, as a file of yours; a path from the
+    /// directory you are in, not from the folder's root
     #[arg(long, value_name = "PATH")]
     to: Option<PathBuf>,
     /// Path or id of the folder, if PATH is relative to it
@@ -40,7 +49,10 @@ impl Restore {
             None => None,
             Some(to) => Some(match host::in_folder(&client, to).await? {
                 None => Err(outside::place(to)?),
-                Some(inside) if inside.root == place.root => Ok(inside.path),
+                Some(inside) if inside.root == place.root => {
+                    let root = inside.root.unwrap_or_default();
+                    Ok((root.join(inside.path.as_path()), inside.path))
+                }
                 Some(_) => {
                     return Err(Failure::usage(
                         "PATH and --to are in different folders",
@@ -50,13 +62,16 @@ impl Restore {
             }),
         };
         let (folder, path) = (place.folder, place.path);
+        // Where it will be, as far as one knows beforehand.
+        let mut whole = place.root.map(|root| root.join(path.as_path()).components().collect::<PathBuf>());
         let mut request = RestoreRequest { folder, path, at: self.at, version: self.version, to: None };
         match to {
             Some(Err(to)) => return elsewhere(&client, &request, &to, globals.json).await,
-            Some(Ok(to)) => request.to = Some(to),
+            Some(Ok(inside)) => (whole, request.to) = (Some(inside.0), Some(inside.1)),
             None => {}
         }
-        let restored = client.restore(&request).await?;
+        let mut restored = client.restore(&request).await?;
+        restored.to = whole.map(AnyPath::from);
         render::restored(&restored, globals.json);
         Failure::unless_all_came(restored.lacking.len(), restored.problems.len())?;
         match restored.blocked.len() {
@@ -78,6 +93,7 @@ async fn elsewhere(client: &Client, request: &RestoreRequest, to: &Path, json: b
     let found = client.versions(request).await?;
     let mut done = outside::put(client, &request.folder, found.things, to, &mut end).await?;
     outside::below(&mut done, &request.path);
+    done.to = Some(AnyPath::from(to.to_path_buf()));
     if done.restored > 0 || json {
         render::restored(&done, json);
     }

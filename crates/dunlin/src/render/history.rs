@@ -61,20 +61,26 @@ fn line(v: &Version, by: usize, style: &Style) -> String {
         Item::Directory => format!("{:>9}  {:16}", "directory", ""),
         Item::Link => format!("{:>9}  {:16}", "link", ""),
     };
+    let path = Escaped(v.path.as_bytes());
+    let was = v.was.as_ref().map(|was| format!("  as {}", Escaped(was.as_bytes()))).unwrap_or_default();
+    let written = match v.item {
+        Item::Directory => String::new(),
+        _ => format!("  {}", style.dim(&format!("written by {}", name(&v.author)))),
+    };
     let mut kept: Vec<String> = Vec::new();
     if v.item == Item::File {
         kept.extend(v.here.then(|| "here".into()));
         kept.extend(v.devices.iter().map(|d| name(d)));
     }
     let kept = match (v.item, kept.is_empty()) {
-        (Item::File, true) => format!("  {}", style.bad("held by nobody connected")),
-        (Item::File, false) => format!("  {}", style.dim(&format!("on {}", kept.join(", ")))),
+        (Item::File, true) => format!(", {}", style.bad("held by nobody connected")),
+        (Item::File, false) => style.dim(&format!(", on {}", kept.join(", "))),
         _ => String::new(),
     };
     let who = name(&v.by);
     let pad = " ".repeat(by.saturating_sub(who.chars().count()));
-    let path = Escaped(v.path.as_bytes());
-    format!("{}  {:12}  by {who}{pad}  {what}  {path}{kept}\n", style.dim(&ended), word(v.fate))
+    let fate = word(v.fate);
+    format!("{}  {fate:12}  by {who}{pad}  {what}  {path}{was}{written}{kept}\n", style.dim(&ended))
 }
 
 fn paths(all: &[AnyPath], style: &Style, out: &mut String) {
@@ -110,7 +116,8 @@ fn problems(all: &[Problem], style: &Style, out: &mut String) {
 /// What was restored.
 pub fn restored(done: &Restored, style: &Style) -> String {
     let things = format!("restored {}", count(done.restored, "item", "items"));
-    let mut out = format!("{}, {}\n", style.good(&things), size(done.bytes));
+    let to = done.to.as_ref().map(|to| format!(", to {}", style.path(to))).unwrap_or_default();
+    let mut out = format!("{}, {}{to}\n", style.good(&things), size(done.bytes));
     if !done.lacking.is_empty() {
         out += &format!("{}\n", style.bad("held by nobody connected:"));
         paths(&done.lacking, style, &mut out);

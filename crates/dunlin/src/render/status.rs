@@ -51,6 +51,9 @@ fn folder_text(out: &mut String, folder: &Folder, style: &Style) -> std::fmt::Re
 fn state(folder: &Folder, style: &Style) -> String {
     let need = need(folder);
     match folder.state {
+        State::Halted if folder.root_lost => {
+            style.bad("halted, waiting for its directory to be back, or for you")
+        }
         State::Halted => style.bad("halted, waiting for you"),
         State::Error => style.bad("cannot go on"),
         State::Scanning => style.busy(&["looking at the disk", &need].join("")),
@@ -190,6 +193,8 @@ mod tests {
             need_bytes: 0,
             to_delete: 0,
             conflicts: 0,
+            held: None,
+            root_lost: false,
             problems: Vec::new(),
             devices: Vec::new(),
         }
@@ -254,7 +259,7 @@ mod tests {
             (0..13).map(|i| Problem { path: AnyPath(i.to_string().into()), why: "w".into() }).collect();
         let text = text(&status(vec![bad]), &Style::plain("/h"));
         assert_eq!(text.matches("problem:").count(), 10);
-        assert!(text.contains("halted") && text.contains("and 3 problems"), "{text}");
+        assert!(text.contains("halted, waiting for you") && text.contains("and 3 problems"), "{text}");
     }
 
     #[test]
