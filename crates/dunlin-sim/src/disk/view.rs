@@ -61,7 +61,7 @@ impl ModelDisk {
         let tree = self.tree();
         let (dir, name) = path.split_last()?;
         let dir = dir.names().iter().try_fold(tree.place, |at, name| tree.find(at, name).map(|f| f.1))?;
-        Some(tree.durable_thing(tree.find_durable(dir, &name)?))
+        Some(tree.durable_thing(tree.find_durable(dir, name)?))
     }
 
     /// The whole tree at the folder's path, without `.dunlin`.
