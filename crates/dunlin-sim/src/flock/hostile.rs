@@ -40,6 +40,8 @@ const LEFT_OUT: &[&str] = &[
 ];
 /// After the last lie and the last fault, all is at rest after this: contents that nobody has are asked for a while.
 const CALM: u64 = 150_000 * MS;
+/// Within this, whoever asks in vain asks again.
+const ASKS_AGAIN: u64 = 20_000 * MS;
 /// A word about the past of an index may be believed so much later.
 const LATE: u64 = 2_200_000 * MS;
 /// An index takes no more than this many bytes, and so many times what liars said: each version that shows remembers
@@ -211,23 +213,25 @@ impl Flock {
         for device in self.staying() {
             self.shared.world().check_visible(device);
         }
-        match self.lacking() {
-            Ok(lacking) => self.honest_trees_are_equal(&lacking),
-            Err(e) => self.breaks("the index can be read", e.to_string()),
+        if matches!(self.lacking(), Ok((_, Some(_)))) {
+            // A liar may have answered at last, one of them. Whoever asks in vain asks again before long.
+            let until = self.now + ASKS_AGAIN;
+            while self.step(until) {}
         }
+        self.all_else_is_done();
         self.nothing_is_gone();
         self.nothing_grew();
     }
 
     /// What honest devices have of a liar's doing that cannot be carried out: paths that say nothing, each with all
-    /// below. Breaks if something else is lacking.
-    fn lacking(&self) -> Read<BTreeSet<RelPath>> {
-        let (mut world, staying) = (self.shared.world(), self.staying());
+    /// below; and something else that is lacking.
+    fn lacking(&self) -> Read<(BTreeSet<RelPath>, Option<String>)> {
+        let (world, staying) = (self.shared.world(), self.staying());
         let mut held = BTreeSet::new();
         for device in &staying {
             held.extend(contents(&world.machines[*device]));
         }
-        let mut out = BTreeSet::new();
+        let (mut out, mut undone) = (BTreeSet::new(), None);
         for device in staying {
             let rows = world.machines[device].index.rows();
             let view = rows.as_ref();
@@ -260,11 +264,10 @@ impl Flock {
                 }
             }
             if let Some(node) = open.first() {
-                let what = format!("device {device}: {:?}", lacks_of(view, *node)?);
-                world.breaks("what can be done is done", what);
+                undone = Some(format!("device {device}: {:?}", lacks_of(view, *node)?));
             }
         }
-        Ok(out)
+        Ok((out, undone))
     }
 
     fn honest_trees_are_equal(&self, lacking: &BTreeSet<RelPath>) {
@@ -283,7 +286,8 @@ impl Flock {
     /// Something is wanted that no device holds any more. All that does not wait for it is done, and equal.
     pub(crate) fn all_else_is_done(&self) {
         match self.lacking() {
-            Ok(lacking) => self.honest_trees_are_equal(&lacking),
+            Ok((_, Some(undone))) => self.breaks("what can be done is done", undone),
+            Ok((lacking, None)) => self.honest_trees_are_equal(&lacking),
             Err(e) => self.breaks("the index can be read", e.to_string()),
         }
     }
