@@ -45,13 +45,17 @@ impl World {
         }
         self.note_made(device, before, &after, changes)?;
         self.note_rejected(device, before, &after, changes)?;
-        let mut deleted = Vec::new();
+        let (mut deleted, mut others) = (Vec::new(), Vec::new());
         for key in changes.iter().filter(|(k, v)| k.first() == Some(&b'l') && v.is_none()).map(|(k, _)| k) {
             let Some(at) = crate::world::position(key) else { continue };
             let Some(row) = before.local(&at)?.filter(|r| r.content != Content::Dir) else { continue };
             let lived = before.node(row.node)?.is_some_and(|r| r.state.alive());
             let young = self.machines[device].made.contains_key(&row.node);
             deleted.extend((lived && !young && is_deleted(&after, row.node)?).then_some(row.node));
+            // Another version of it is to come.
+            let lives = after.node(row.node)?.is_some_and(|row| row.state.alive());
+            let coming = lived && !young && lives && after.places_of(row.node)?.is_empty();
+            others.extend(coming.then_some((self.now, row.node)));
         }
         if !deleted.is_empty() && held_before && held_after {
             self.breaks(
@@ -61,6 +65,7 @@ impl World {
         }
         let files = after.totals()?.files;
         self.count(device, deleted, files);
+        self.machines[device].coming.extend(others);
         Ok(())
     }
 
