@@ -4,6 +4,7 @@
 mod bugs;
 mod docs;
 mod imports;
+mod programs;
 mod purity;
 mod sizes;
 mod source;

@@ -96,13 +96,15 @@ pub struct Brake {
     done: done::Done,
     replaced: replaced::Replaced,
     young: young::Young,
+    /// Since when too many are waited with, as some may have been moved to another folder.
+    elsewhere: Option<Duration>,
 }
 
 impl Brake {
     /// A brake that has seen nothing.
     pub fn new(limits: Limits) -> Brake {
-        let (done, replaced, young) = Default::default();
-        Brake { limits, done, replaced, young }
+        let (done, replaced, young, elsewhere) = Default::default();
+        Brake { limits, done, replaced, young, elsewhere }
     }
 
     /// Deletes of these files were carried out, by these changes.

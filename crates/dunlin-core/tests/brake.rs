@@ -4,7 +4,6 @@
 
 #[path = "brake/again.rs"]
 mod again;
-mod common;
 #[path = "brake/overwritten.rs"]
 mod overwritten;
 #[path = "brake/packed.rs"]
@@ -12,6 +11,7 @@ mod packed;
 #[path = "brake/young.rs"]
 mod young;
 
+use crate::common;
 use common::*;
 use dunlin_core::brake::{Brake, Held, Limits, absent_files, counts, held, pending};
 use dunlin_core::ids::{DeviceId, DotRange, ROOT};

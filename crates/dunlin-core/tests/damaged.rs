@@ -1,8 +1,7 @@
 //! Files whose bytes are not what they were although nobody wrote to them.
 #![allow(clippy::unwrap_used)]
 
-mod common;
-
+use crate::common;
 use common::{Body, Contents, Device, content_id, name};
 use dunlin_core::ids::{ContentId, ROOT};
 use dunlin_core::observe::{Observation, Seen};

@@ -1,9 +1,7 @@
 //! Directories that were deleted elsewhere and stay here for what is in them and is not synced.
 #![allow(clippy::unwrap_used)]
 
-mod common;
-
-use common::{Body, Contents, Device, name};
+use crate::common::{Body, Contents, Device, name};
 use dunlin_core::ids::ROOT;
 use dunlin_core::path::RelPath;
 use dunlin_core::plan::{Action, Outcome, Step};

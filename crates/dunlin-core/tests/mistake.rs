@@ -1,12 +1,11 @@
 //! What a plain undo takes back of one mistake: all that was done in one go, and nothing that was made in it.
 #![allow(clippy::unwrap_used)]
 
-mod common;
 #[path = "mistake/kinds.rs"]
 mod kinds;
-#[path = "common/known.rs"]
-mod known;
 
+use crate::common;
+use crate::known::{dir, file, known_at, p};
 use common::Device;
 use dunlin_core::ids::ROOT;
 use dunlin_core::journal::{Journal, Kind, Moment};
@@ -15,7 +14,6 @@ use dunlin_core::revert::{Back, Beside, Selection, last_burst, last_of_each, sel
 use dunlin_core::rows::{Position, Rows};
 use dunlin_core::state::Content;
 use dunlin_core::tree::Work;
-use known::{dir, file, known_at, p};
 use std::collections::BTreeMap;
 
 /// What each file of the root holds, by the first digits of its hash.

@@ -1,10 +1,8 @@
 //! Files that were moved and written to before anybody looked.
 #![allow(clippy::unwrap_used)]
 
-mod common;
-#[path = "common/known.rs"]
-mod known;
-
+use crate::common;
+use crate::known::{dir, file, p};
 use common::Device;
 use dunlin_core::ids::{NodeId, ROOT};
 use dunlin_core::names;
@@ -12,7 +10,6 @@ use dunlin_core::observe::{Observation, Seen, suspects};
 use dunlin_core::rows::{Position, Rows};
 use dunlin_core::state::Content;
 use dunlin_core::tree::Work;
-use known::{dir, file, p};
 
 fn at(name: &str) -> Position {
     Position::new(ROOT, common::name(name.as_bytes()))

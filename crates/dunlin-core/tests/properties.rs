@@ -3,8 +3,7 @@
 //! and nothing may be lost that nobody overwrote or deleted.
 #![allow(clippy::unwrap_used)]
 
-mod common;
-use common::*;
+use crate::common::*;
 use dunlin_core::codec::{decode_state, encode_state};
 use dunlin_core::ids::ContentId;
 use dunlin_core::kv::Tx;

@@ -4,8 +4,7 @@
 //! with the model, dot by dot.
 #![allow(clippy::unwrap_used)]
 
-mod common;
-use common::*;
+use crate::common::*;
 use dunlin_core::path::RelPath;
 use dunlin_core::plan::Outcome;
 use std::collections::BTreeMap;

@@ -1,9 +1,7 @@
 //! Versions that become files of their own: each makes one, whatever was made of the same version before.
 #![allow(clippy::unwrap_used)]
 
-mod common;
-
-use common::{Body, Contents, Device, content_id};
+use crate::common::{Body, Contents, Device, content_id};
 use dunlin_core::path::RelPath;
 use std::collections::BTreeSet;
 

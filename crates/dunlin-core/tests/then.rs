@@ -1,17 +1,13 @@
 //! What had a path at a time, whatever became of the directories above it; and what belongs to the last mass change.
 #![allow(clippy::unwrap_used)]
 
-mod common;
-#[path = "common/known.rs"]
-mod known;
-
-use common::Device;
+use crate::common::Device;
+use crate::known::{dir, file, known_at, p};
 use dunlin_core::ids::ContentId;
 use dunlin_core::journal::Kind;
 use dunlin_core::revert::{Unmet, Version, Which, choose, last_burst, number_at, select, versions};
 use dunlin_core::rows::Rows;
 use dunlin_core::state::Content;
-use known::{dir, file, known_at, p};
 
 fn text(v: &Version) -> String {
     let all = ["one", "two", "three", "x", "y", "in the new one"];

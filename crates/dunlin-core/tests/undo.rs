@@ -1,10 +1,8 @@
 //! What there was, which of it is meant, and having it again.
 #![allow(clippy::unwrap_used)]
 
-mod common;
-#[path = "common/known.rs"]
-mod known;
-
+use crate::common;
+use crate::known::{dir, file, known_at, p};
 use common::{Body, Contents, Device, name};
 use dunlin_core::ids::{ContentId, Incarnation, ROOT};
 use dunlin_core::journal::{Journal, Kept, Kind, Mark, Moment};
@@ -17,7 +15,6 @@ use dunlin_core::revert::{
 use dunlin_core::rows::{Position, Rows};
 use dunlin_core::state::Content;
 use dunlin_core::tree::Work;
-use known::{dir, file, known_at, p};
 
 fn listed(d: &Device, under: &str) -> Vec<(String, Kind, String)> {
     let mut out = Vec::new();

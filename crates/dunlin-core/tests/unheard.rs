@@ -3,9 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use dunlin_core::codec::decode_state;
 use dunlin_core::ids::ROOT;
 use dunlin_core::journal::Kind;

@@ -24,6 +24,7 @@ use crate::net::connection::Connection;
 use crate::net::lane::Listener;
 use crate::net::transport::{BindError, BindOptions, Transport};
 use crate::session::{CODE_STOPPED, Peer};
+use crate::watch::Watcher;
 use dunlin_core::ids::{DeviceId, FolderId};
 use dunlin_core::message::{ALPN, ALPN_JOIN};
 use dunlin_core::runs::Runs;
@@ -136,7 +137,7 @@ struct Unopened {
 struct Open {
     folder: Arc<Folder>,
     engine: std::thread::JoinHandle<()>,
-    watching: Arc<AtomicBool>,
+    watcher: Arc<Watcher>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
     /// Keeps other nodes out of the folder.
     _held: std::fs::File,
@@ -344,7 +345,7 @@ impl Node {
         }
         let open = std::mem::take(&mut *lock(&self.shared.folders));
         for o in open.values() {
-            o.watching.store(false, Ordering::Relaxed);
+            o.watcher.end();
             // A full queue means that the engine is at work; it sees the end of its senders instead.
             let _ = o.folder.inputs.try_send(Input::Stop);
         }

@@ -10,6 +10,7 @@ mod tests;
 use crate::disk::Disk;
 use crate::disk::posix::{PosixDisk, proc_path};
 use dunlin_core::path::{Name, RelPath};
+use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::inotify::{self, CreateFlags, Event, ReadFlags, WatchFlags};
 use rustix::io::Errno;
@@ -129,6 +130,8 @@ impl Watch for Watched {
 #[derive(Debug)]
 pub struct Watcher {
     inotify: OwnedFd,
+    /// Readable for good once the watcher has [ended](Watcher::end).
+    ended: OwnedFd,
     watches: Mutex<Watches>,
     /// Held for a whole read, so that two readers cannot split one order of events.
     buffer: Mutex<Box<[MaybeUninit<u8>]>>,
@@ -157,6 +160,7 @@ impl Watcher {
         Ok(Watcher {
             inotify: inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?,
             watches: Mutex::default(),
+            ended: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
             buffer: Mutex::new(vec![MaybeUninit::uninit(); BUFFER].into()),
         })
     }
@@ -207,8 +211,21 @@ impl Watcher {
             if !hints.is_empty() || left.is_zero() {
                 return Ok(hints);
             }
-            wait_readable(self.inotify.as_fd(), left)?;
+            if wait_readable(self.inotify.as_fd(), self.ended.as_fd(), left)? {
+                return Ok(hints);
+            }
         }
+    }
+
+    /// Has who waits in [`read`](Watcher::read) return at once, now and ever after.
+    pub fn end(&self) {
+        // It counts to 2^64, and nobody takes from it: that it was written to once is all that is asked.
+        let _ = rustix::io::write(&self.ended, &1_u64.to_ne_bytes());
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&self) -> bool {
+        wait_readable(self.ended.as_fd(), self.ended.as_fd(), Duration::ZERO).unwrap_or(true)
     }
 
     fn read_queued(&self, buffer: &mut [MaybeUninit<u8>]) -> io::Result<Vec<Hint>> {
@@ -329,19 +346,18 @@ pub fn barrier(disk: &dyn Disk, control: &RelPath) -> io::Result<Name> {
     }
 }
 
-/// Waits until `fd` is readable, at most `timeout`.
-///
-/// This is `poll`, which rustix has behind its feature `event`; until the workspace enables that, tokio's
-/// reactor does it, under its most general type that takes any pollable descriptor.
-fn wait_readable(fd: BorrowedFd<'_>, timeout: Duration) -> io::Result<()> {
+/// Waits until `fd` or `end` is readable, at most `timeout`; whether `end` is.
+fn wait_readable(fd: BorrowedFd<'_>, end: BorrowedFd<'_>, timeout: Duration) -> io::Result<bool> {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let timeout = Timespec {
         tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
         tv_nsec: timeout.subsec_nanos().into(),
     };
-    match poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&timeout)) {
+    let mut both = [PollFd::new(&fd, PollFlags::IN), PollFd::new(&end, PollFlags::IN)];
+    match poll(&mut both, Some(&timeout)) {
+        Ok(_) => Ok(!both[1].revents().is_empty()),
         // Interrupted or out of time is no error: the caller looks again, and finds nothing.
-        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Err(rustix::io::Errno::INTR) => Ok(false),
         Err(e) => Err(e.into()),
     }
 }

@@ -54,7 +54,7 @@ impl Space {
         let mut child = Command::new("ip")
             .args(["netns", "exec", &self.0])
             .arg(std::env::current_exe().unwrap())
-            .args(["--exact", "child", "--ignored", "--nocapture"])
+            .args(["--exact", "net_namespaces::child", "--ignored", "--nocapture"])
             .env(ROLE, role)
             .env(SEED, seed.to_string())
             .env(LISTEN, listen)

@@ -1,14 +1,12 @@
 //! Real nodes that gather large contents block by block, also from each other, and members that lie about blocks.
 #![allow(clippy::unwrap_used)]
 
-mod rogues;
-
+use crate::rogues::*;
 use dunlin_core::blocks::{self, BLOCK, Bits, Value};
 use dunlin_core::ids::ContentId;
 use dunlin_core::message::{BlockPage, FEATURE_BLOCKS, Header, HeldBlocks, Holds, Piece, Request};
 use dunlin_node::net::connection::SendStream;
 use dunlin_node::transfer::{read_frame, send_frame};
-use rogues::*;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -1,8 +1,7 @@
 //! Real nodes, and devices that do not mean well: strangers, and members with a key of their own.
 #![allow(clippy::unwrap_used)]
 
-mod rogues;
-
+use crate::rogues::*;
 use dunlin_core::ids::{ContentId, Dot, Incarnation, ROOT};
 use dunlin_core::message::{ALPN, ALPN_JOIN, ChunkPage, Header, Held, Message, Request, frame};
 use dunlin_core::state::COUNTER_MAX;
@@ -10,14 +9,13 @@ use dunlin_node::control::{Api, JoinRequest as Join};
 use dunlin_node::net::connection::Closed;
 use dunlin_node::net::transport::ConnectError;
 use dunlin_node::transfer::{read_frame, send_frame};
-use rogues::*;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn strangers_that_drip_keep_nobody_out_and_take_no_room() {
-    if ran_alone("strangers_that_drip_keep_nobody_out_and_take_no_room") {
+    if ran_alone("node_hostile::strangers_that_drip_keep_nobody_out_and_take_no_room") {
         return;
     }
     let temp = tempfile::tempdir().unwrap();
@@ -124,7 +122,7 @@ async fn a_member_that_talks_nonsense_is_sent_away_and_hurts_nobody() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_member_that_floods_fills_no_memory() {
-    if ran_alone("a_member_that_floods_fills_no_memory") {
+    if ran_alone("node_hostile::a_member_that_floods_fills_no_memory") {
         return;
     }
     let temp = tempfile::tempdir().unwrap();

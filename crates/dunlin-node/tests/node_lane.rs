@@ -1,15 +1,13 @@
 //! Real nodes, and members that use the TCP lane as it is not meant.
 #![allow(clippy::unwrap_used)]
 
-mod rogues;
-
+use crate::rogues::*;
 use dunlin_core::ids::{ContentId, FolderId};
 use dunlin_core::message::{Chunk, ChunkPage, Header, Message, Piece, Request, read, read_message};
 use dunlin_node::control::Tcp;
 use dunlin_node::net::connection::SendStream;
 use dunlin_node::net::lane::{LaneStream, Listener, client};
 use dunlin_node::transfer::{read_frame, send_frame};
-use rogues::*;
 use rustls::pki_types::ServerName;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -113,7 +111,7 @@ async fn over_tcp_a_device_gets_what_it_gets_over_quic_and_only_with_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_member_that_asks_and_does_not_read_takes_no_room() {
-    if ran_alone("a_member_that_asks_and_does_not_read_takes_no_room") {
+    if ran_alone("node_lane::a_member_that_asks_and_does_not_read_takes_no_room") {
         return;
     }
     let temp = tempfile::tempdir().unwrap();

@@ -1,8 +1,7 @@
 //! Real nodes, and members whose chunk lists lie.
 #![allow(clippy::unwrap_used)]
 
-mod rogues;
-
+use crate::rogues::*;
 use dunlin_core::ids::{ContentId, DeviceId};
 use dunlin_core::message::{
     Chunk, ChunkPage, FEATURE_PAGES, Header, PageList, PageRef, Request, page_id, pages,
@@ -14,7 +13,6 @@ use dunlin_node::disk::Disk;
 use dunlin_node::disk::posix::PosixDisk;
 use dunlin_node::net::connection::SendStream;
 use dunlin_node::transfer::{read_frame, send_frame};
-use rogues::*;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 

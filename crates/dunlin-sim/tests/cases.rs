@@ -1,9 +1,7 @@
 //! One case after the other: a few acts, run under many seeds of the network, of the order of events and
 //! of the clocks. What must come out of each is written down; the invariants are checked besides.
 
-mod case_kit;
-
-use case_kit::*;
+use crate::case_kit::*;
 use dunlin_sim::chance::Chance;
 use dunlin_sim::disk::Thing;
 use dunlin_sim::users::bytes;

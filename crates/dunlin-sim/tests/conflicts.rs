@@ -1,8 +1,6 @@
 //! Every row of docs/conflicts.md, under many seeds of the network, of the order of events and of the clocks.
 
-mod case_kit;
-
-use case_kit::{apart, number, together};
+use crate::case_kit::{apart, number, together};
 use dunlin_sim::disk::Thing;
 use dunlin_sim::rest;
 use dunlin_sim::script::{Script, Setup};

@@ -2,9 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod disk_common;
-
-use disk_common::{Op, Pair, UserOp, op};
+use crate::disk_common::{Op, Pair, UserOp, op};
 use dunlin_core::path::RelPath;
 use dunlin_node::disk::{FileTime, Stat};
 use dunlin_node::watch::Hint;
@@ -89,7 +87,7 @@ fn permissions_hinder_alike() {
     child.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&path);
     child
         .env("PROPTEST_CASES", "150")
-        .args(["--exact", "the_model_does_as_the_real_disk"])
+        .args(["--exact", "disk_differential::the_model_does_as_the_real_disk"])
         .current_dir("/tmp");
     match child.output() {
         Ok(ran) => {

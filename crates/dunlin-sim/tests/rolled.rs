@@ -3,9 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-mod case_kit;
-
-use case_kit::{SEEDS, cases, contents, copies, shows, sorted, words};
+use crate::case_kit::{SEEDS, cases, contents, copies, shows, sorted, words};
 use dunlin_sim::script::Script;
 use dunlin_sim::{rolled, run_caught, shrink};
 use std::sync::Mutex;

@@ -3,9 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-mod case_kit;
-
-use case_kit::{SEEDS, cases, contents, copies, sorted, words};
+use crate::case_kit::{SEEDS, cases, contents, copies, sorted, words};
 use dunlin_sim::rest::Rest;
 use dunlin_sim::{run_caught, shrink, twice};
 use std::collections::BTreeSet;

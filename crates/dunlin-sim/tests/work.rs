@@ -6,9 +6,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-mod case_kit;
-
-use case_kit::{cases, words};
+use crate::case_kit::{cases, words};
 use std::cell::Cell;
 
 /// What something costs one device.

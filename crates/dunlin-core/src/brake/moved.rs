@@ -3,7 +3,7 @@
 
 use super::held::each_need;
 use super::young::YOUNG_MAX;
-use super::{Brake, Gone};
+use super::{Brake, Gone, LONGEST, WINDOW};
 use crate::decide::{Lack, lacks_of, locals_of};
 use crate::ids::{ContentId, NodeId};
 use crate::journal::Journal;
@@ -62,5 +62,18 @@ impl Brake {
     /// These files do not count as they go.
     pub fn spare(&mut self, now: Duration, nodes: impl IntoIterator<Item = NodeId>) {
         nodes.into_iter().for_each(|node| self.made(now, node));
+    }
+
+    /// It would trip. Whether that waits, on a device with other folders: they may not have seen yet what was moved there. So
+    /// it does for [`LONGEST`], once within [`WINDOW`].
+    pub fn waits_for_other_folders(&mut self, now: Duration) -> bool {
+        let since = self.elsewhere.filter(|since| now < *since + WINDOW).unwrap_or(now);
+        self.elsewhere = Some(since);
+        now < since + LONGEST
+    }
+
+    /// It would not trip, and the next time is another one.
+    pub fn is_calm(&mut self) {
+        self.elsewhere = None;
     }
 }

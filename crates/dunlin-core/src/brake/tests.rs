@@ -128,3 +128,15 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_may_have_moved_to_another_folder_is_waited_for_once_within_a_minute() {
+    let mut brake = brake(50, 1, None);
+    for (at, waits) in
+        [(0, true), (1_999, true), (2_000, false), (59_999, false), (60_000, true), (62_000, false)]
+    {
+        assert_eq!(brake.waits_for_other_folders(MS(at)), waits, "{at} ms");
+    }
+    brake.is_calm();
+    assert!(brake.waits_for_other_folders(MS(63_000)));
+}

@@ -39,11 +39,21 @@ impl Engine {
         }
     }
 
-    /// Something is there (again).
-    pub(super) fn is_there(&mut self, at: &Position) {
+    /// Something is there (again); whether that was waited for.
+    pub(super) fn is_there(&mut self, at: &Position) -> bool {
         let was_absent = self.absent.remove(at).is_some();
         self.braking.recount |= was_absent;
         self.replan |= was_absent;
+        was_absent
+    }
+
+    /// What was gone is as it was. A directory may be another one all the same, with the same inode and, where clocks are
+    /// coarse, the same stamp: nobody watches that one, and what is in it was not listed.
+    pub(super) fn came_back(&mut self, snapshot: &Snapshot, at: &Position) -> Read<()> {
+        if let Some(row) = snapshot.local(at)?.filter(|row| row.content == Content::Dir) {
+            self.push_dir(row.node, true);
+        }
+        Ok(())
     }
 
     /// What was found empty and still is was deleted, unless that is too much at once.
@@ -143,6 +153,9 @@ impl Engine {
         let mut found = Scanned::default();
         let force = self.is_doubted(&at);
         scan::scan_entry(self.folder.disk.as_ref(), snapshot, &at, dir, force, &mut found)?;
+        if found.problems.is_empty() && found.absent.is_empty() && found.found() == 0 {
+            self.came_back(snapshot, &at)?;
+        }
         for (path, why) in std::mem::take(&mut found.problems) {
             // Gone or not, it is not known now.
             self.try_again(at.clone(), LATE_DIR);

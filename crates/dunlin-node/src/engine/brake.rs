@@ -66,8 +66,6 @@ pub(super) struct Braking {
     before_loss: Option<Vec<DotRange>>,
     /// What a person decided, to be carried out once the disk was looked at.
     asked: Vec<(bool, Decided)>,
-    /// Since when it would have tripped, and what goes was waited for in other folders of this device.
-    pub(super) elsewhere_since: Option<Duration>,
     /// Why the others could not be told of a release, and when that is tried again.
     pub(super) untold: Option<(String, Instant)>,
 }
@@ -88,7 +86,6 @@ impl Braking {
             relieved: false,
             before_loss: None,
             asked: Vec::new(),
-            elsewhere_since: None,
             untold: None,
         })
     }
@@ -158,7 +155,7 @@ impl Engine {
         for is_last in [false, true] {
             let here = absent_files(&snapshot, &self.braking.brake, absent)?;
             let Some(count) = self.braking.brake.too_many(&snapshot, totals, now, here.living)? else {
-                self.braking.elsewhere_since = None;
+                self.braking.brake.is_calm();
                 return Ok(false);
             };
             if !is_last && self.spare_what_moved_out(&snapshot, &here.gone)? {

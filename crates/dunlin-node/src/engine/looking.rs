@@ -3,6 +3,7 @@
 use super::{Engine, RESCAN, RESCAN_UNWATCHED};
 use crate::disk::is_gone;
 use crate::scan::{self, Hashed, Scanned, ToHash};
+use crate::store::Snapshot;
 use crate::watch::WatchError;
 use dunlin_core::ids::{NodeId, PARKED, ROOT};
 use dunlin_core::kv::Read;
@@ -87,11 +88,12 @@ impl Engine {
                 continue;
             }
             self.unreadable.is_readable(&path);
-            if scanned.absent.len() == absent {
-                // It may be there as it always was.
-                self.is_there(&at);
-            }
+            // It may be there as it always was.
+            let is_back = scanned.absent.len() == absent && self.is_there(&at);
             if scanned.found() == before.1 {
+                if is_back {
+                    self.came_back(&snapshot, &at)?;
+                }
                 // It is as it was.
                 confirmed.extend(self.unseen.remove(&at).map(|_| at));
             }
@@ -101,7 +103,7 @@ impl Engine {
     }
 
     /// Nothing was done there: what was heard is applied after all.
-    fn confirm(&mut self, snapshot: &crate::store::Snapshot, all: &[Position]) -> Read<()> {
+    fn confirm(&mut self, snapshot: &Snapshot, all: &[Position]) -> Read<()> {
         let mut work = Work::new(snapshot);
         for at in all {
             if let Some(row) = snapshot.local(at)? {
@@ -149,7 +151,7 @@ impl Engine {
                     if self.kept.contains(&dir) && !found.left_alone {
                         self.let_go.insert(dir);
                     }
-                    self.may_be_back(dir, &found);
+                    self.may_be_back(&snapshot, dir, &found)?;
                     bytes += found.hash.iter().map(|f| f.size).sum::<u64>();
                     out.seen.extend(found.seen);
                     out.hash.extend(found.hash);
@@ -185,32 +187,33 @@ impl Engine {
     }
 
     /// A directory was listed: what was missing in it may be there again, as it always was.
-    fn may_be_back(&mut self, dir: NodeId, found: &Scanned) {
+    fn may_be_back(&mut self, snapshot: &Snapshot, dir: NodeId, found: &Scanned) -> Read<()> {
         // No name comes before this one.
-        let Ok(first) = Name::new(&[1]) else { return };
+        let Ok(first) = Name::new(&[1]) else { return Ok(()) };
         let missing = self.absent.range(Position::new(dir, first)..).map(|(at, _)| at);
         let missing: Vec<Position> = missing.take_while(|at| at.dir == dir).cloned().collect();
         if missing.is_empty() || !found.problems.is_empty() {
-            return;
+            return Ok(());
         }
         let absent: BTreeSet<&Position> = found.absent.iter().collect();
+        let others = found.hash.iter().map(|file| &file.at).chain(&found.again);
+        let differs: BTreeSet<&Position> = found.seen.iter().map(|o| &o.at).chain(others).collect();
         for at in missing.iter().filter(|at| !absent.contains(at)) {
             // The listing looked at its metadata alone.
             if self.is_doubted(at) {
                 self.mark(at.clone(), Duration::ZERO, true);
             }
             self.is_there(at);
+            if !differs.contains(at) {
+                self.came_back(snapshot, at)?;
+            }
         }
+        Ok(())
     }
 
     /// Whether the directory at a path is the one that the index knows there: events come by
     /// directory, and a directory may have moved since the index was written.
-    pub(super) fn is_at(
-        &mut self,
-        snapshot: &crate::store::Snapshot,
-        dir: NodeId,
-        path: &RelPath,
-    ) -> Read<bool> {
+    pub(super) fn is_at(&mut self, snapshot: &Snapshot, dir: NodeId, path: &RelPath) -> Read<bool> {
         // Where directories are parked is no row of the index, and always there.
         if dir == ROOT || dir == PARKED {
             return Ok(true);
@@ -227,7 +230,7 @@ impl Engine {
     }
 
     /// A directory is not where it was: whatever happened is seen by listing the directory above it.
-    fn ask_parent(&mut self, snapshot: &crate::store::Snapshot, dir: NodeId) -> Read<()> {
+    fn ask_parent(&mut self, snapshot: &Snapshot, dir: NodeId) -> Read<()> {
         if let Some(at) = snapshot.dir_position(dir)? {
             self.mark(at, Duration::ZERO, false);
         }
@@ -279,7 +282,9 @@ impl Engine {
         }
         self.look_at_other_links(&seen)?;
         self.put_off_replacements(&self.folder.store.snapshot()?, &mut seen)?;
-        seen.iter().for_each(|o| self.is_there(&o.at));
+        for o in &seen {
+            self.is_there(&o.at);
+        }
         self.observe(seen)?;
         self.settle_doubts();
         Ok(())
@@ -384,11 +389,7 @@ impl Engine {
     }
 
     /// Looks at where things may have come from, so that a move is seen as one.
-    pub(super) fn add_suspects(
-        &mut self,
-        snapshot: &crate::store::Snapshot,
-        seen: &mut Vec<Observation>,
-    ) -> Read<()> {
+    pub(super) fn add_suspects(&mut self, snapshot: &Snapshot, seen: &mut Vec<Observation>) -> Read<()> {
         for at in suspects(snapshot, seen)? {
             let mut found = Scanned::default();
             match snapshot.disk_path(at.dir)? {

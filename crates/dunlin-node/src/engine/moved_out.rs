@@ -2,7 +2,7 @@
 
 use super::Engine;
 use crate::store::Snapshot;
-use dunlin_core::brake::{Gone, LONGEST, Patience, WINDOW, leaving};
+use dunlin_core::brake::{Gone, Patience, WINDOW, leaving};
 use dunlin_core::kv::Read;
 
 impl Engine {
@@ -20,13 +20,11 @@ impl Engine {
     /// is deleted.
     pub(super) fn may_turn_up_elsewhere(&mut self) -> bool {
         let now = self.braking.time(self.now);
-        let since = self.braking.elsewhere_since.filter(|since| now < *since + WINDOW).unwrap_or(now);
-        self.braking.elsewhere_since = Some(since);
-        if !self.host.has_other_folders() || now >= since + LONGEST {
-            return false;
+        let waits = self.host.has_other_folders() && self.braking.brake.waits_for_other_folders(now);
+        if waits {
+            self.braking.absences = Some(Patience::since(None, now));
+            self.braking.removals = Some(Patience::since(None, now));
         }
-        self.braking.absences = Some(Patience::since(None, now));
-        self.braking.removals = Some(Patience::since(None, now));
-        true
+        waits
     }
 }

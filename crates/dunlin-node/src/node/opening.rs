@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -295,8 +295,7 @@ fn start(
 ) -> std::io::Result<()> {
     // Held until it is in there: the engine may fail at once, and is to be found then.
     let mut folders = lock(&shared.folders);
-    let watching = Arc::new(AtomicBool::new(true));
-    watch_thread(folder.clone(), watcher, watching.clone())?;
+    watch_thread(folder.clone(), watcher.clone())?;
     let (handle, running, failed) =
         (tokio::runtime::Handle::current(), folder.clone(), shared.failed.clone());
     let run = move || {
@@ -310,7 +309,7 @@ fn start(
         tokio::spawn(crate::fetch::run(folder.clone(), wanted)),
         tokio::spawn(super::api::tell_states(folder.clone())),
     ];
-    folders.insert(folder.id, Open { folder: folder.clone(), engine, watching, tasks, _held: held });
+    folders.insert(folder.id, Open { folder: folder.clone(), engine, watcher, tasks, _held: held });
     lock(&shared.unopened).remove(&folder.id);
     Ok(())
 }
@@ -380,10 +379,11 @@ fn put_aside(path: &Path) -> std::io::Result<()> {
     }
 }
 
-fn watch_thread(folder: Arc<Folder>, watcher: Arc<Watcher>, on: Arc<AtomicBool>) -> std::io::Result<()> {
+/// Nothing but a hint or the end of the folder wakes it.
+fn watch_thread(folder: Arc<Folder>, watcher: Arc<Watcher>) -> std::io::Result<()> {
     let run = move || {
-        while on.load(Ordering::Relaxed) {
-            match watcher.read(Duration::from_millis(500)) {
+        while !watcher.has_ended() {
+            match watcher.read(Duration::MAX) {
                 Ok(hints) if hints.is_empty() => {}
                 Ok(hints) => {
                     if folder.inputs.blocking_send(Input::Hints(hints)).is_err() {

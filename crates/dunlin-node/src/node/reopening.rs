@@ -8,7 +8,6 @@ use crate::session::CODE_RENEWED;
 use dunlin_core::ids::FolderId;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::{JoinSet, block_in_place};
@@ -116,8 +115,8 @@ pub(super) async fn close(shared: &Shared, folder: Arc<Folder>, why: String) {
         lock(&shared.unopened).insert(folder.id, Unopened { path, why: why.clone(), members });
         open
     };
-    let Open { engine, watching, tasks, .. } = open;
-    watching.store(false, Ordering::Relaxed);
+    let Open { engine, watcher, tasks, .. } = open;
+    watcher.end();
     // Its exchanges belong to the old engine.
     folder.end_exchanges();
     for task in tasks {

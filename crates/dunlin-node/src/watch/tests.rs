@@ -27,6 +27,20 @@ fn watched() -> (TempDir, PosixDisk, Watcher) {
 }
 
 #[test]
+fn who_waits_is_woken_by_the_end() {
+    let (_dir, _disk, watcher) = watched();
+    assert!(!watcher.has_ended());
+    let waits = std::thread::scope(|scope| {
+        let waits = scope.spawn(|| watcher.read(Duration::MAX));
+        watcher.end();
+        waits.join().unwrap()
+    });
+    assert_eq!(waits.unwrap(), []);
+    assert!(watcher.has_ended());
+    assert_eq!(watcher.read(Duration::MAX).unwrap(), [], "nor does anybody wait afterwards");
+}
+
+#[test]
 fn sees_each_kind_of_change_once_per_read() {
     let (dir, _disk, watcher) = watched();
     let (a, b) = (dir.path().join("a"), dir.path().join("b"));
