@@ -51,8 +51,9 @@ impl Space {
     }
 
     fn run(&self, role: &str, seed: u8, listen: &str) -> Node {
-        let mut child = Command::new("ip")
-            .args(["netns", "exec", &self.0])
+        let [enter, ns] = dunlin_testkit::in_netns(&self.0);
+        let mut child = Command::new(enter)
+            .arg(ns)
             .arg(std::env::current_exe().unwrap())
             .args(["--exact", "net_namespaces::child", "--ignored", "--nocapture"])
             .env(ROLE, role)

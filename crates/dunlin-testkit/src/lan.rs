@@ -13,6 +13,12 @@ fn ip(args: &[&str]) {
     assert!(output.status.success(), "ip {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr));
 }
 
+/// What stands before a program so that it runs in a network namespace. `ip netns exec` would give it mounts of its own: what
+/// another test mounts and unmounts meanwhile would stay mounted there, be in use, and not be on its disk.
+pub fn in_netns(ns: &str) -> [String; 2] {
+    ["nsenter".into(), format!("--net=/var/run/netns/{ns}")]
+}
+
 impl Lan {
     /// Hosts with loopback and an `eth0` each, without any address of IPv4.
     pub fn new(hosts: &[&str]) -> Lan {
@@ -76,11 +82,16 @@ impl Lan {
         self.counted(host).iter().find(|(device, _, _)| device == "eth0").unwrap().1
     }
 
+    /// What a file of the kernel says there.
+    pub fn reads(&self, host: &str, file: &str) -> String {
+        let [enter, ns] = in_netns(&self.ns(host));
+        let output = Command::new(enter).args([&ns, "cat", file]).output();
+        String::from_utf8(output.unwrap().stdout).unwrap()
+    }
+
     /// The devices of a host but loopback, each with the bytes it has received and sent.
     pub fn counted(&self, host: &str) -> Vec<(String, u64, u64)> {
-        let output =
-            Command::new("ip").args(["netns", "exec", &self.ns(host), "cat", "/proc/net/dev"]).output();
-        let text = String::from_utf8(output.unwrap().stdout).unwrap();
+        let text = self.reads(host, "/proc/net/dev");
         let device = |line: &str| {
             let (name, counts) = line.split_once(':')?;
             let counts: Vec<u64> = counts.split_whitespace().filter_map(|n| n.parse().ok()).collect();

@@ -30,7 +30,7 @@ mod users;
 
 pub use bad_switch::BadSwitch;
 pub use dice::Dice;
-pub use lan::Lan;
+pub use lan::{Lan, in_netns};
 pub use ledger::{Found, Ledger};
 pub use mounts::{Journal, Mount, no_mounts, no_power_cuts, unmount};
 pub use node::Node;

@@ -1,6 +1,6 @@
 //! A device as a process of the program.
 
-use crate::{PATIENCE, program, told};
+use crate::{PATIENCE, in_netns, program, told};
 use serde_json::Value;
 use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, Read};
@@ -59,7 +59,7 @@ impl Node {
     pub fn command(&self, args: &[&OsStr]) -> Command {
         let mut all: Vec<OsString> = Vec::new();
         if let Some(ns) = &self.netns {
-            all.extend(["ip", "netns", "exec", ns].map(OsString::from));
+            all.extend(in_netns(ns).map(OsString::from));
         }
         all.push(program().into());
         all.extend(args.iter().map(OsString::from));
@@ -80,7 +80,7 @@ impl Node {
         assert!(self.child.is_none(), "{} runs already", self.name);
         let mut all = self.before.clone();
         if let Some(ns) = &self.netns {
-            all.extend(["ip", "netns", "exec", ns].map(OsString::from));
+            all.extend(in_netns(ns).map(OsString::from));
         }
         all.extend(self.wrapper.iter().cloned());
         all.push(program().into());

@@ -11,10 +11,6 @@ mod when;
 
 use std::process::ExitCode;
 
-/// The system's keeps an arena for each of many threads that come and go; see docs/performance.md.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os()).and_then(commands::run) {
         Ok(()) => ExitCode::SUCCESS,

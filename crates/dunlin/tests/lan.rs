@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 struct Place {
@@ -109,9 +108,7 @@ fn two_that_dial_each_other_at_once_keep_one_connection() {
 /// Packets that each host has sent so far.
 fn sent(lan: &Lan, names: &[&str]) -> u64 {
     let of = |name: &&str| {
-        let output =
-            Command::new("ip").args(["netns", "exec", &lan.ns(name), "cat", "/proc/net/dev"]).output();
-        let text = String::from_utf8(output.unwrap().stdout).unwrap();
+        let text = lan.reads(name, "/proc/net/dev");
         let line = text.lines().find_map(|l| l.trim().strip_prefix("eth0:")).unwrap().to_owned();
         line.split_whitespace().nth(9).unwrap().parse::<u64>().unwrap()
     };
@@ -158,7 +155,7 @@ fn a_whole_flock_that_starts_at_once_connects() {
 
 /// What a process has read, and what it has written to disks, in bytes.
 fn io(node: &Node) -> BTreeMap<String, u64> {
-    // Below `ip netns exec`, which becomes the node.
+    // Below `nsenter`, which becomes the node.
     let text = fs::read_to_string(format!("/proc/{}/io", node.pid())).unwrap();
     let line = |l: &str| l.split_once(": ").map(|(k, v)| (k.to_owned(), v.parse().unwrap()));
     text.lines().filter_map(line).collect()

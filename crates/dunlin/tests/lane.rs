@@ -7,7 +7,6 @@ use dunlin_testkit::*;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 const MIB: u64 = 1 << 20;
@@ -51,8 +50,7 @@ fn two(prepare: impl Fn(&mut Node)) -> Option<Two> {
 impl Two {
     /// Packets that a host has got over TCP and over UDP.
     fn packets(&self, host: &str) -> (u64, u64) {
-        let args = ["netns", "exec", &self.lan.ns(host), "cat", "/proc/net/snmp"].map(str::to_owned);
-        let (_, out, _) = told(Command::new("ip").args(args).output().unwrap());
+        let out = self.lan.reads(host, "/proc/net/snmp");
         let lines = |of: &str| -> Vec<Vec<String>> {
             let words = |l: &str| l.split_whitespace().map(str::to_owned).collect();
             out.lines().filter(|l| l.starts_with(of)).map(words).collect()
