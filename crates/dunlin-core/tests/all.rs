@@ -1,5 +1,7 @@
 //! All tests of the core, as one program: it is built and linked once.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 mod brake;
 mod common;
 mod damaged;

@@ -1,5 +1,7 @@
 //! All tests of the node over sockets, as one program: it is built and linked once.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 mod net_beacon;
 mod net_lane;
 mod net_namespaces;

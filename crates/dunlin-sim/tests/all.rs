@@ -1,5 +1,7 @@
 //! All tests of the simulator, as one program: it is built and linked once.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 mod brake;
 mod case_kit;
 mod cases;

@@ -1,5 +1,7 @@
 //! All tests of the command, as one program: it is built and linked once, and while one test waits, others run.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 mod apart;
 mod brake;
 mod campaigns;
