@@ -99,7 +99,10 @@ fn claims_of(view: &dyn View, node: NodeId, row: &NodeRow, at: &Position) -> Rea
     };
     let mut out = Vec::new();
     if is_dir {
-        let wanted = wanted(dir_dot, &Content::Dir, false);
+        let mut wanted = wanted(dir_dot, &Content::Dir, false);
+        if dir_dot.is_none() {
+            wanted.mode = searchable(wanted.mode);
+        }
         out.push(Claim { node, not_dir: false, depth: 0, tail: Tail::Dir(node).hash(), wanted });
     }
     let others = versions.iter().filter(|(_, c)| matches!(c, Content::File { .. } | Content::Link(_)));
@@ -109,6 +112,12 @@ fn claims_of(view: &dyn View, node: NodeId, row: &NodeRow, at: &Position) -> Rea
         out.push(Claim { node, not_dir: true, depth: i + usize::from(is_dir), tail: tail.hash(), wanted });
     }
     Ok(out)
+}
+
+/// What shows as a directory only for what is in it may know but the mode of the file that it was: whoever may read that may
+/// search it, or nobody could reach what is in it.
+fn searchable(mode: u16) -> u16 {
+    if mode & 0o111 == 0 { mode | (mode & 0o444) >> 2 } else { mode }
 }
 
 /// Whether a living node is settled somewhere below `node`: then it shows as a directory, whatever it

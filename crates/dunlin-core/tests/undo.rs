@@ -317,6 +317,31 @@ fn an_undo_of_edits_is_undone_by_the_device_that_made_them_at_once() {
 }
 
 #[test]
+fn a_file_that_comes_back_where_a_directory_has_to_stay_leaves_that_one_open() {
+    let mut d = Device::new("a");
+    file(&mut d, "f", "one");
+    d.disk.chmod(&p("f"), 0o640);
+    known_at(&mut d, 1);
+    let from = d.index.totals().unwrap().seq + 1;
+    d.disk.remove(&p("f"));
+    dir(&mut d, "f");
+    known_at(&mut d, 2);
+    file(&mut d, "f/in", "made since");
+    known_at(&mut d, 3);
+    let kinds = Some([Kind::Deleted, Kind::Revived].into());
+    let edits = Selection { kinds, ..Selection::since(from) };
+    let back = select(&d.index, &edits).unwrap().back;
+    assert_eq!(back.len(), 1);
+    let mut work = Work::new(&d.index);
+    assert!(work.take_back(&back[0]).unwrap());
+    let changes = work.finish().unwrap();
+    d.index.apply(changes);
+    let (_, shown) = shown_at(&d.index, &p("f")).unwrap().unwrap();
+    assert_eq!((shown.content, shown.mode), (Content::Dir, 0o750));
+    assert!(shown_at(&d.index, &p("f/in")).unwrap().is_some());
+}
+
+#[test]
 fn an_undo_of_modes_is_undone_for_what_was_made_where_there_are_none() {
     let mut d = Device::new("a");
     for i in 0..10 {

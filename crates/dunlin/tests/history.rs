@@ -224,6 +224,7 @@ fn what_cannot_be_had_is_a_clear_line_and_changes_nothing() {
     refused(&a, &["restore", "docs/f1", "--version", "0123456789"], "no such version");
     refused(&a, &["restore", "docs/f1", "--at", "2001-01-01"], "does not reach back");
     refused(&a, &["undo", "--since", "2001-01-01"], "does not reach back");
+    refused(&a, &["undo", "--since", "2001-01-01"], "hint: it begins ");
     refused(&a, &["undo", "--by", "nobody"], "no device is called");
     let taken = a.path("docs/f2");
     refused(

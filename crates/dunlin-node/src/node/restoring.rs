@@ -7,6 +7,7 @@ use crate::control::{AnyPath, ApiError, Problem, RestoreRequest, Restored};
 use crate::engine::{Again, Input, Thing};
 use crate::folder::Folder;
 use dunlin_core::ids::ContentId;
+use dunlin_core::journal::Journal;
 use dunlin_core::kv::Read;
 use dunlin_core::path::RelPath;
 use dunlin_core::revert::{Unmet, Version, Which, choose, number_at, shown_at};
@@ -136,12 +137,24 @@ pub(super) fn which(folder: &Folder, request: &RestoreRequest) -> Result<Which, 
 /// The number of the first change after a time.
 pub(super) fn number(folder: &Folder, at: i64) -> Result<u64, ApiError> {
     let snapshot = folder.site.store.snapshot().map_err(|e| unread(&e))?;
-    number_at(&snapshot, at).map_err(|e| unread(&e))?.ok_or_else(|| {
-        ApiError::failed(
-            "the history on this device does not reach back that far",
-            "dunlin history lists what is known here; other devices may know more",
-        )
-    })
+    if let Some(number) = number_at(&snapshot, at).map_err(|e| unread(&e))? {
+        return Ok(number);
+    }
+    let first = snapshot.moments().map_err(|e| unread(&e))?.first().map(|(_, moment)| moment.wall);
+    let begins = first.map_or("nothing is known of earlier".to_owned(), |first| {
+        let ago = folder.site.disk.now().secs.saturating_sub(first).max(0);
+        let (ago, unit) = match ago {
+            0..600 => (ago, "seconds"),
+            600..36_000 => (ago / 60, "minutes"),
+            36_000..864_000 => (ago / 3600, "hours"),
+            _ => (ago / 86_400, "days"),
+        };
+        format!("it begins {ago} {unit} ago, with @{first}")
+    });
+    Err(ApiError::failed(
+        "the history on this device does not reach back that far",
+        format!("{begins}; dunlin history lists what is known here; other devices may know more"),
+    ))
 }
 
 /// The versions that are meant; `to` is where else they are to be: in the folder, or outside.
