@@ -65,14 +65,9 @@ impl Planner<'_> {
     }
 
     /// Whether something should leave for a name that it cannot have here. Others are not to wait for that.
-    pub(super) fn leave_for_nothing(&self, leaving: &[(NodeId, Lack)]) -> Read<bool> {
-        for (_, lack) in leaving.iter().filter(|_| self.window.twin.is_some()) {
-            let Lack::Move(from, _, w) = lack else { continue };
-            if self.cannot_be(&w.at, Some(from))? || self.cannot_be_in(w.at.dir)? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+    pub(super) fn leaves_for_nothing(&self, from: &Position, to: &Wanted) -> Read<bool> {
+        Ok(self.window.twin.is_some()
+            && (self.cannot_be(&to.at, Some(from))? || self.cannot_be_in(to.at.dir)?))
     }
 
     /// Whether a name is taken by one that is the same to this disk, and that stays.

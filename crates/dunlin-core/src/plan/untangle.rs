@@ -36,12 +36,16 @@ impl Planner<'_> {
         let Some((at, x)) = self.there(&w.at)? else { return Ok(false) };
         let me = (node, lack);
         let (mut todo, mut met) = (self.leaving(&at)?, Vec::new());
-        if self.leave_for_nothing(&todo)? {
-            return self.step_aside(x.node, &at, &x);
-        }
         while let Some(other) = todo.pop() {
             if other == me {
                 return self.step_aside(x.node, &at, &x);
+            }
+            // Whether it is what stands there, or is in a directory that can only go without it.
+            if let (node, Lack::Move(from, row, to)) = &other
+                && self.leaves_for_nothing(from, to)?
+                && self.step_aside(*node, from, row)?
+            {
+                return Ok(true);
             }
             if !self.window.skip.contains(&other.0) && !met.contains(&other) {
                 todo.extend(self.waits_for(&other)?);
