@@ -126,6 +126,10 @@ impl Copy {
     fn build(&self, to: &Path) -> Result<(), String> {
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.current_dir(&self.root).env("CARGO_TARGET_DIR", &self.target);
+        // In many units, so that only those are built again that a patch changes.
+        for package in ["dunlin-core", "dunlin-node", "dunlin-sim"] {
+            cargo.arg("--config").arg(format!("profile.dev.package.{package}.codegen-units=64"));
+        }
         let built = cargo.args(["build", "--quiet", "--locked", "--package", "dunlin-sim"]).output();
         let built = built.map_err(|e| e.to_string())?;
         if !built.status.success() {
