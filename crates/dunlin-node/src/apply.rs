@@ -11,7 +11,7 @@ mod stamps;
 
 use crate::disk::{Disk, Entry, FileKind, Rename, Stat, explain};
 use crate::stage::{Stage, control, takes_out};
-use dirs::{Dirs, SYNC_EACH_MAX};
+use dirs::Dirs;
 use dunlin_core::ids::ContentId;
 use dunlin_core::path::{Name, RelPath};
 use dunlin_core::plan::{Action, Outcome, Step};

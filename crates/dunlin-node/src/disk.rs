@@ -187,6 +187,11 @@ pub trait Disk: Send + Sync {
     }
     /// Makes everything written so far on this file system durable (syncfs).
     fn sync_all(&self) -> io::Result<()>;
+    /// The same, for whoever does it beside others: an error of the disk is told once to each of the two ways, so that
+    /// neither takes it away from the other.
+    fn sync_beside(&self) -> io::Result<()> {
+        self.sync_all()
+    }
     /// The clock that stamps files.
     fn now(&self) -> FileTime;
     /// Free and total space.

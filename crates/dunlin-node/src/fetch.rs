@@ -15,7 +15,7 @@ use crate::disk::explain;
 use crate::engine::{Fetched, Input};
 use crate::folder::{Folder, PeerFolder, lock};
 use crate::net::lane::Answer;
-use crate::stage::{Claim, Room};
+use crate::stage::{Claim, Room, SYNC_EACH_MAX};
 use crate::transfer::{PATIENCE, StreamError, read_answer, read_exact};
 use dunlin_core::ids::{ContentId, DeviceId};
 use dunlin_core::message::{Header, Piece, Request, frame, read};
@@ -142,8 +142,22 @@ fn claim<'a>(folder: &'a Folder, fetch: &Fetch) -> Result<Claim<'a>, Fetched> {
 }
 
 async fn batch(folder: Arc<Folder>, wanted: Vec<Fetch>) {
-    let done = fetch_batch(&folder, wanted).await;
+    let mut done = fetch_batch(&folder, wanted).await;
+    // Few are made durable one by one as they are placed; many all at once, while the engine places those before.
+    if done.len() > SYNC_EACH_MAX {
+        block_in_place(|| settle(&folder, &mut done));
+    }
     folder.tell(Input::Fetched(done)).await;
+}
+
+/// Makes what was staged durable; what the disk may not hold is staged no more.
+fn settle(folder: &Folder, done: &mut [(ContentId, Fetched)]) {
+    let staged = done.iter().filter(|(_, how)| *how == Fetched::Staged).map(|(content, _)| *content);
+    let Err(e) = folder.site.stage.settle(staged) else { return };
+    for (content, how) in done.iter_mut().filter(|(_, how)| *how == Fetched::Staged) {
+        folder.site.stage.forget(content);
+        *how = Fetched::Failed(format!("cannot be made durable: {}", explain(folder.site.disk.as_ref(), &e)));
+    }
 }
 
 async fn fetch_batch(folder: &Folder, wanted: Vec<Fetch>) -> Vec<(ContentId, Fetched)> {

@@ -9,6 +9,7 @@
 //! .dunlin/reserve    room for the next start
 //! ```
 
+mod durable;
 mod history;
 mod lent;
 mod marker;
@@ -27,6 +28,8 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+pub use durable::SYNC_EACH_MAX;
+use durable::Staged;
 pub use marker::{Noted, note, noted, root_trouble, write_marker};
 pub use reserve::{give_up_reserve, hold_reserve};
 pub use room::{Claim, Lacks, Left, NoRoom, Room};
@@ -35,8 +38,10 @@ pub use stranded::{Stranded, takes_out};
 /// The control directory of one folder.
 pub struct Stage {
     disk: Arc<dyn Disk>,
-    /// Contents that are whole and verified, and the mode and time that their files have by now, if those were given.
-    whole: Mutex<BTreeMap<ContentId, Option<Looks>>>,
+    /// Contents that are whole and verified.
+    whole: Mutex<BTreeMap<ContentId, Staged>>,
+    /// How far those that were put here are durable.
+    syncs: durable::Syncs,
     /// Those of them, and of what is about to be placed, that the history lent.
     lent: Mutex<lent::Lent>,
     claims: Mutex<room::Claims>,
@@ -83,9 +88,9 @@ impl Stage {
         make(disk.as_ref(), &DIRS)?;
         let counter = AtomicU64::new(start_number(disk.as_ref()));
         let (used, strands) = (AtomicBool::new(true), AtomicBool::new(true));
-        let (whole, lent, claims, history) = Default::default();
+        let (whole, syncs, lent, claims, history) = Default::default();
         let spared = Mutex::new(0..0);
-        let stage = Stage { disk, whole, lent, claims, used, strands, counter, history, spared };
+        let stage = Stage { disk, whole, syncs, lent, claims, used, strands, counter, history, spared };
         stage.recover()?;
         stage.look_for_stranded()?;
         Ok(stage)
@@ -118,7 +123,7 @@ impl Stage {
         self.held(path).is_ok_and(|held| held.as_ref() == Some(content))
     }
 
-    fn whole(&self) -> std::sync::MutexGuard<'_, BTreeMap<ContentId, Option<Looks>>> {
+    fn whole(&self) -> std::sync::MutexGuard<'_, BTreeMap<ContentId, Staged>> {
         self.whole.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -143,16 +148,16 @@ impl Stage {
     pub fn redress(&self, content: &ContentId, looks: Looks) -> bool {
         let mut whole = self.whole();
         let Some(has) = whole.get_mut(content) else { return false };
-        if *has == Some(looks) {
+        if has.looks == Some(looks) {
             return true;
         }
         // It may be that it gets but one of them.
-        *has = None;
+        *has = Staged::default();
         false
     }
 
-    /// Stages a content that was verified by the caller, with the mode and time that it will most likely get. Its durability
-    /// is the applier's.
+    /// Stages a content that was verified by the caller, with the mode and time that it will most likely get. It is durable
+    /// once [`Stage::settle`] said so, or the applier saw to it.
     pub fn put(&self, content: ContentId, bytes: &[u8], looks: Option<Looks>) -> io::Result<()> {
         if self.has(&content) {
             return Ok(());
@@ -181,7 +186,9 @@ impl Stage {
             let _ = self.disk.unlink(&path);
             return Err(e);
         }
-        self.whole().insert(content, looks);
+        // Numbered after the last write: what is synced after that is durable.
+        let number = self.syncs.number();
+        self.whole().insert(content, Staged { looks, number });
         Ok(())
     }
 
@@ -206,7 +213,7 @@ impl Stage {
             self.disk.unlink(&to)?;
         }
         self.disk.rename(&from, &to, Rename::NoReplace)?;
-        self.whole().insert(content, None);
+        self.whole().insert(content, Staged::default());
         Ok(())
     }
 
@@ -262,7 +269,7 @@ impl Stage {
         }
         match self.disk.rename(from, &self.path(&content), Rename::NoReplace) {
             Ok(()) => {
-                self.whole().insert(content, None);
+                self.whole().insert(content, Staged::default());
                 Ok(())
             }
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => self.disk.unlink(from),

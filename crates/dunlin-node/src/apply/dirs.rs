@@ -5,12 +5,10 @@
 //! another one, or none, when it is synced; so each is known by its inode as well.
 
 use crate::disk::{Disk, is_gone};
+use crate::stage::SYNC_EACH_MAX;
 use dunlin_core::path::RelPath;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-
-/// Up to so many files (or directories) each is synced by itself; beyond, the file system as a whole.
-pub(super) const SYNC_EACH_MAX: usize = 8;
 
 /// Directories that steps changed.
 #[derive(Default)]

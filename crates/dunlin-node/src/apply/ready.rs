@@ -1,9 +1,9 @@
 //! What is to be placed, made ready: with its mode and time, and durable.
 
+use super::Applier;
 use super::expected::file_time;
-use super::{Applier, SYNC_EACH_MAX};
 use crate::disk::WriteFile;
-use crate::stage::takes_out;
+use crate::stage::{SYNC_EACH_MAX, takes_out};
 use dunlin_core::ids::ContentId;
 use dunlin_core::path::RelPath;
 use dunlin_core::plan::{Action, Step};
@@ -29,7 +29,7 @@ impl Applier<'_> {
             *uses.entry(*content).or_default() += 1;
         }
         let each = files.len() <= SYNC_EACH_MAX;
-        let mut written = Vec::new();
+        let (mut written, mut all_durable) = (Vec::new(), true);
         for (i, content, size, mode, mtime) in files {
             let left = uses.get_mut(&content).map_or(0, |n| {
                 *n -= 1;
@@ -38,8 +38,10 @@ impl Applier<'_> {
             let prepared =
                 self.source(&content, size, left > 0, &takes_out(&steps[i])).and_then(|(path, staged)| {
                     let is_dressed = staged.is_some_and(|c| self.stage.redress(&c, (mode, mtime)));
-                    let dressed =
-                        if is_dressed && !each { Ok(()) } else { self.dress(&path, mode, mtime, each) };
+                    let is_durable = is_dressed && staged.is_some_and(|c| self.stage.is_durable(&c));
+                    all_durable &= is_durable;
+                    let is_ready = is_durable || (is_dressed && !each);
+                    let dressed = if is_ready { Ok(()) } else { self.dress(&path, mode, mtime, each) };
                     match dressed.and_then(|()| self.verify_lent(i, &path, &content)) {
                         Ok(()) => Ok((path, staged)),
                         Err(e) => Err(self.without(&path, staged.is_some(), e)),
@@ -52,7 +54,7 @@ impl Applier<'_> {
                 }
             }
         }
-        let synced = if each || written.is_empty() { Ok(()) } else { self.disk.sync_all() };
+        let synced = if each || all_durable { Ok(()) } else { self.disk.sync_all() };
         for (i, ready) in written {
             match self.ready_to_place(&synced, ready, &takes_out(&steps[i])) {
                 Ok(ready) => {

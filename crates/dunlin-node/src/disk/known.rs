@@ -177,6 +177,10 @@ impl Disk for KnownDisk {
         self.disk.sync_all()
     }
 
+    fn sync_beside(&self) -> io::Result<()> {
+        self.disk.sync_beside()
+    }
+
     fn now(&self) -> FileTime {
         self.disk.now()
     }

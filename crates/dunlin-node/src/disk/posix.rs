@@ -37,6 +37,8 @@ const FILE_FLAGS: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags
 #[derive(Debug)]
 pub struct PosixDisk {
     beneath: Beneath,
+    /// The root once more: the kernel tells an error of the disk once to each open description.
+    beside: OwnedFd,
     path: PathBuf,
 }
 
@@ -47,7 +49,13 @@ impl PosixDisk {
     pub fn open(root: &Path) -> io::Result<PosixDisk> {
         // Made absolute, since the working directory may change and the path is looked up again later.
         let path = std::path::absolute(root)?;
-        Ok(PosixDisk { beneath: Beneath::open(&path)?, path })
+        PosixDisk::of(Beneath::open(&path)?, path)
+    }
+
+    fn of(beneath: Beneath, path: PathBuf) -> io::Result<PosixDisk> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let beside = retry_on_intr(|| fs::openat(beneath.root(), c".", flags, Mode::empty()))?;
+        Ok(PosixDisk { beneath, beside, path })
     }
 
     /// Opens a directory as a handle (`O_PATH`), for what the `Disk` trait does not know, such as watches.
@@ -286,6 +294,10 @@ impl Disk for PosixDisk {
 
     fn sync_all(&self) -> io::Result<()> {
         Ok(fs::syncfs(self.beneath.root())?)
+    }
+
+    fn sync_beside(&self) -> io::Result<()> {
+        Ok(fs::syncfs(&self.beside)?)
     }
 
     fn now(&self) -> FileTime {

@@ -5,6 +5,7 @@
 //! it is in the history, in `stage`, in `swap` under the name of its content, or in its place. Where a power cut brings
 //! an earlier name of it back, it has two; then that in `stage` or `swap` goes.
 
+use super::durable::Staged;
 use super::settle::content_in;
 use super::{Stage, control};
 use crate::disk::{FileKind, Rename};
@@ -64,7 +65,7 @@ impl Stage {
             self.disk.rename(&from, &to, Rename::NoReplace)?;
             self.known().remove(content, &name);
             self.lent().insert(*content, Some(name));
-            self.whole().insert(*content, None);
+            self.whole().insert(*content, Staged::default());
             // What there is of a copy only takes room; if it cannot go now, it does when nothing is wanted any more.
             let _ = self.drop_part(content);
             // The old name may not come back beside the place in the folder that it gets next. Where this fails, a
@@ -109,7 +110,7 @@ impl Stage {
         match content.filter(|_| held == content) {
             Some(content) => {
                 self.lent().insert(content, None);
-                self.whole().insert(content, None);
+                self.whole().insert(content, Staged::default());
                 Ok(())
             }
             // What was not read, or cannot be, is found there by its name, and verified by whoever wants it.

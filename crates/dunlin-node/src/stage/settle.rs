@@ -1,5 +1,6 @@
 //! What is left in `stage` and `swap`: at a start what an earlier run did not come to, at rest what nothing wants any more.
 
+use super::durable::Staged;
 use super::{Stage, control, lent, stranded};
 use crate::disk::{FileKind, Rename};
 use dunlin_core::ids::ContentId;
@@ -59,7 +60,7 @@ impl Stage {
     fn admit(&self, path: &RelPath, name: &Name) -> bool {
         let hash = std::str::from_utf8(name.as_bytes()).ok();
         let content = hash.and_then(ContentId::from_hex).filter(|content| self.is_held(path, content));
-        content.is_some_and(|content| self.whole().insert(content, None).is_none())
+        content.is_some_and(|content| self.whole().insert(content, Staged::default()).is_none())
     }
 
     /// What an exchange left in `swap` goes to the history, and what was never placed back to the stage. What is

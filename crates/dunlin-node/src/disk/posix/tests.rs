@@ -13,7 +13,7 @@ fn p(path: impl AsRef<[u8]>) -> RelPath {
 }
 
 fn walking(root: &Path) -> PosixDisk {
-    PosixDisk { beneath: Beneath::open_walking(root).unwrap(), path: root.into() }
+    PosixDisk::of(Beneath::open_walking(root).unwrap(), root.into()).unwrap()
 }
 
 /// An empty folder, and both kinds of handle on it.
