@@ -11,6 +11,9 @@ pub const BLOCK: u64 = 1 << 20;
 /// The most blocks of a content that is moved by them: what a list takes in memory is bounded.
 pub const BLOCKS_MAX: usize = 1 << 20;
 
+/// Bytes of a leaf, a part of a block; the last of a content may be shorter.
+pub const LEAF: u64 = 16 << 10;
+
 /// The hash of one block: its chaining value, or the content id where there is no other block.
 pub type Value = [u8; 32];
 
@@ -56,6 +59,19 @@ pub fn value(block: usize, size: u64, bytes: &[u8]) -> Value {
     let mut hasher = BlockHasher::new(block, size);
     hasher.update(bytes);
     hasher.value()
+}
+
+/// The hashes of the leaves of a block that is there as a whole, of a content of more than one block: further down the same
+/// tree, so that they can be told from each other wherever the same bytes stand.
+pub fn leaves(block: usize, size: u64, bytes: &[u8]) -> Vec<Value> {
+    let (mut offset, mut out) = (range(block, size).0, Vec::new());
+    for leaf in bytes.chunks(LEAF as usize) {
+        let mut hasher = Hasher::new();
+        hasher.set_input_offset(offset).update(leaf);
+        out.push(hasher.finalize_non_root());
+        offset += LEAF;
+    }
+    out
 }
 
 /// The id of the content whose blocks have these hashes; `None` for no blocks.
@@ -168,6 +184,23 @@ mod tests {
         assert_ne!(root(&right[..4]), Some(id));
         let more = [&right[..], &right[..1]].concat();
         assert_ne!(root(&more), Some(id));
+    }
+
+    #[test]
+    fn leaves_amount_to_the_hash_of_their_block() {
+        let bytes: Vec<u8> = (0..3 * BLOCK + 70_000).map(|i| ((i * i) >> 7) as u8).collect();
+        let size = bytes.len() as u64;
+        for block in 0..4 {
+            let (offset, len) = range(block, size);
+            let mut of = bytes[offset as usize..(offset + len) as usize].to_vec();
+            let right = leaves(block, size, &of);
+            assert_eq!(right.len() as u64, len.div_ceil(LEAF));
+            assert_eq!(subtree(&right), value(block, size, &of));
+            // One byte is one leaf.
+            of[20_000] ^= 1;
+            let wrong = leaves(block, size, &of);
+            assert_eq!((0..right.len()).filter(|i| right[*i] != wrong[*i]).collect::<Vec<_>>(), [1]);
+        }
     }
 
     #[test]

@@ -4,15 +4,20 @@
 
 mod blocks;
 mod chunks;
+mod request;
 
-pub use blocks::{BLOCKS_PAGE, BlockPage, FEATURE_BLOCKS, HOLDS_BYTES, HOLDS_MAX, Held, HeldBlocks, Holds};
+pub use blocks::{
+    BLOCKS_PAGE, BlockLeaves, BlockPage, FEATURE_BLOCKS, FEATURE_LEAVES, HOLDS_BYTES, HOLDS_MAX, Held,
+    HeldBlocks, Holds, LEAVES_MAX,
+};
 pub use chunks::{
     Chunk, ChunkPage, PAGE_CHUNKS_MAX, PAGE_CHUNKS_MIN, PageList, PageRef, SPANS_MAX, Span, ends_page,
     page_id, pages,
 };
+pub use request::{Header, Piece, Request};
 
 use crate::codec::Malformed;
-use crate::ids::{ContentId, DeviceId, DotRange, FolderId, Incarnation, LifeId, NodeId};
+use crate::ids::{DeviceId, DotRange, FolderId, Incarnation, LifeId, NodeId};
 use alloc::string::String;
 use alloc::vec::Vec;
 use minicbor::bytes::ByteVec;
@@ -70,7 +75,7 @@ pub enum Message {
         /// The highest protocol version spoken.
         #[n(1)]
         max: u32,
-        /// Bits of optional abilities: [`FEATURE_BLOCKS`], [`FEATURE_PAGES`].
+        /// Bits of optional abilities: [`FEATURE_BLOCKS`], [`FEATURE_PAGES`], [`FEATURE_LEAVES`].
         #[n(2)]
         features: u64,
         /// Random for each start of the program: the same device twice with two nonces is a restart.
@@ -265,115 +270,6 @@ pub struct Release {
     /// The changes whose deletes are accepted.
     #[n(1)]
     pub ranges: Vec<DotRange>,
-}
-
-/// What is asked on a stream of its own.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub enum Request {
-    /// Pieces of contents. Each is answered by a [`Header`] frame and its bytes, in order.
-    #[n(0)]
-    Pieces {
-        /// The folder.
-        #[n(0)]
-        folder: FolderId,
-        /// The pieces.
-        #[n(1)]
-        pieces: Vec<Piece>,
-    },
-    /// The chunk list of a content, answered by [`ChunkPage`] frames.
-    #[n(1)]
-    Chunks {
-        /// The folder.
-        #[n(0)]
-        folder: FolderId,
-        /// The content.
-        #[n(1)]
-        content: ContentId,
-        /// Its size, as the state says.
-        #[n(2)]
-        size: u64,
-    },
-    /// Which of some contents the device holds, answered by a [`Held`] frame.
-    #[n(2)]
-    Have {
-        /// The folder.
-        #[n(0)]
-        folder: FolderId,
-        /// The contents.
-        #[n(1)]
-        contents: Vec<ContentId>,
-    },
-    /// The hashes of a content's blocks, answered by [`BlockPage`] frames.
-    #[n(3)]
-    Blocks {
-        /// The folder.
-        #[n(0)]
-        folder: FolderId,
-        /// The content.
-        #[n(1)]
-        content: ContentId,
-        /// Its size, as the state says.
-        #[n(2)]
-        size: u64,
-    },
-    /// Which blocks of some contents the device holds, answered by a [`Holds`] frame.
-    #[n(4)]
-    Holds {
-        /// The folder.
-        #[n(0)]
-        folder: FolderId,
-        /// The contents.
-        #[n(1)]
-        contents: Vec<ContentId>,
-    },
-    /// The pages of a content's chunk list, answered by [`PageList`] frames. Only to devices with [`FEATURE_PAGES`].
-    #[n(5)]
-    PageList {
-        /// The folder.
-        #[n(0)]
-        folder: FolderId,
-        /// The content.
-        #[n(1)]
-        content: ContentId,
-    },
-    /// Some of those pages, each answered by a [`ChunkPage`] frame, in order.
-    #[n(6)]
-    Pages {
-        /// The folder.
-        #[n(0)]
-        folder: FolderId,
-        /// The content.
-        #[n(1)]
-        content: ContentId,
-        /// Where the pages are.
-        #[n(2)]
-        spans: Vec<Span>,
-    },
-}
-
-/// A range of a content.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct Piece {
-    /// The content.
-    #[n(0)]
-    pub content: ContentId,
-    /// The first byte.
-    #[n(1)]
-    pub offset: u64,
-    /// How many bytes.
-    #[n(2)]
-    pub len: u64,
-}
-
-/// What goes before the bytes of a piece.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-pub enum Header {
-    /// The bytes follow.
-    #[n(0)]
-    Here,
-    /// The device does not hold this content; no bytes follow.
-    #[n(1)]
-    NotHere,
 }
 
 /// What a device that holds an invitation asks.

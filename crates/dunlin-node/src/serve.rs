@@ -10,8 +10,8 @@ use crate::transfer::{StreamError, send_frame};
 use dunlin_core::blocks::{self, Value};
 use dunlin_core::ids::{ContentId, FolderId};
 use dunlin_core::message::{
-    BLOCKS_PAGE, BlockPage, HAVE_MAX, HOLDS_BYTES, HOLDS_MAX, Header, Held, HeldBlocks, Holds, PIECE_MAX,
-    PIECES_MAX, Piece, Request, frame, read,
+    BLOCKS_PAGE, BlockLeaves, BlockPage, HAVE_MAX, HOLDS_BYTES, HOLDS_MAX, Header, Held, HeldBlocks, Holds,
+    LEAVES_MAX, PIECE_MAX, PIECES_MAX, Piece, Request, frame, read,
 };
 use std::io;
 use std::sync::Arc;
@@ -105,6 +105,17 @@ pub(crate) async fn serve(
         Request::Blocks { folder, content, size } => {
             let folder = find(folder).ok_or(StreamError::Protocol("no such folder"))?;
             send_blocks(&folder, &mut send, content, size).await?;
+        }
+        Request::Leaves { folder, content, size, blocks } => {
+            if blocks.len() > LEAVES_MAX {
+                return Err(StreamError::Protocol("too much in one request"));
+            }
+            let folder = find(folder).ok_or(StreamError::Protocol("no such folder"))?;
+            for block in blocks {
+                let leaves = block_in_place(|| leaves(&folder, content, size, block));
+                let values = leaves.map(|values| BlockLeaves::Leaves { values: values.concat() });
+                send_frame(&mut send, &values.unwrap_or(BlockLeaves::NotHere)).await?;
+            }
         }
         Request::Holds { folder, contents } => {
             if contents.len() > HOLDS_MAX {
@@ -230,6 +241,15 @@ fn holds(folder: &Folder, contents: &[ContentId]) -> Holds {
         HeldBlocks { all: false, here: here.bytes().to_vec(), coming: coming.bytes().to_vec() }
     };
     Holds { contents: contents.iter().map(&mut holds).collect() }
+}
+
+/// The leaves of a block of a content, if it is here and has that block.
+fn leaves(folder: &Folder, content: ContentId, size: u64, block: u64) -> Option<Vec<Value>> {
+    let block = usize::try_from(block).ok()?;
+    let (offset, len) = blocks::range(block, size);
+    let piece = Piece { content, offset, len };
+    let bytes = if len > 0 { read_piece(folder, &piece, |content| folder.site.find(content)) } else { None };
+    bytes.map(|bytes| blocks::leaves(block, size, &bytes))
 }
 
 fn page(values: &[Value], last: bool) -> BlockPage {

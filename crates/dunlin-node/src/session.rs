@@ -17,7 +17,9 @@ use crate::transfer::{StreamError, read_frame, send_frame};
 use dunlin_core::ids::{DeviceId, FolderId, Incarnation};
 use dunlin_core::kv::Read;
 use dunlin_core::life::Heard;
-use dunlin_core::message::{DeviceAddress, FEATURE_BLOCKS, FEATURE_PAGES, Message, VERSION, read_message};
+use dunlin_core::message::{
+    DeviceAddress, FEATURE_BLOCKS, FEATURE_LEAVES, FEATURE_PAGES, Message, VERSION, read_message,
+};
 use dunlin_core::rows::Rows;
 use dunlin_core::session::{Link, Receipt, Speaker, Standing, old_stays, opening};
 use std::collections::BTreeMap;
@@ -141,7 +143,7 @@ async fn open(shared: &Shared, conn: &Connection) -> Result<Opened, StreamError>
     let hello = Message::Hello {
         min: VERSION,
         max: VERSION,
-        features: FEATURE_BLOCKS | FEATURE_PAGES,
+        features: FEATURE_BLOCKS | FEATURE_PAGES | FEATURE_LEAVES,
         nonce: shared.nonce,
         name: shared.name.clone(),
     };

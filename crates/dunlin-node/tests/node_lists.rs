@@ -154,7 +154,10 @@ impl Told {
                 }
                 Ok(())
             }
-            Request::Have { .. } | Request::Blocks { .. } | Request::Holds { .. } => Ok(()),
+            Request::Have { .. }
+            | Request::Blocks { .. }
+            | Request::Holds { .. }
+            | Request::Leaves { .. } => Ok(()),
         };
         let _ = send.finish();
     }
@@ -271,7 +274,10 @@ impl Meddler {
                     send.write_all(bytes).await.ok()?;
                 }
             }
-            Request::Have { .. } | Request::Blocks { .. } | Request::Holds { .. } => {}
+            Request::Have { .. }
+            | Request::Blocks { .. }
+            | Request::Holds { .. }
+            | Request::Leaves { .. } => {}
         }
         send.finish().ok()
     }

@@ -10,6 +10,7 @@ use dunlin_testkit::*;
 use std::ffi::OsString;
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 /// Two nodes on hosts of their own, whose waits for the disk are written down.
@@ -130,6 +131,14 @@ fn what_things_cost_stays_in_bounds() {
     // A chunk or two, the page that they are in, and the list of pages.
     assert!(insert.received < 190_000, "{insert:?}");
     assert!(insert.read < LARGE * 10, "{insert:?}");
+
+    let patch = pair.cost("16 bytes in two places of it", |dir| {
+        let file = fs::File::options().write(true).open(dir.join("large")).unwrap();
+        [3 << 20, 9 << 20].into_iter().for_each(|at| file.write_all_at(b"patched!", at).unwrap());
+    });
+    // Two leaves of 16 KiB, what the leaves of their blocks are, and the list of the blocks.
+    assert!(patch.received < 90_000, "{patch:?}");
+    assert!(patch.read < LARGE * 8, "{patch:?}");
 
     let moved = pair.cost("renamed and appended to", |dir| {
         fs::rename(dir.join("large"), dir.join("renamed")).unwrap();

@@ -5,6 +5,10 @@ use minicbor::{Decode, Encode};
 
 /// The bit of a device that answers [`Request::Blocks`](super::Request::Blocks) and [`Request::Holds`](super::Request::Holds).
 pub const FEATURE_BLOCKS: u64 = 1;
+/// The bit of a device that answers [`Request::Leaves`](super::Request::Leaves).
+pub const FEATURE_LEAVES: u64 = 1 << 2;
+/// The most blocks whose leaves are asked for in one request.
+pub const LEAVES_MAX: usize = 64;
 /// The most contents of which blocks are asked after in one request.
 pub const HOLDS_MAX: usize = 64;
 /// About the most bytes of an answer to that.
@@ -26,6 +30,21 @@ pub enum BlockPage {
         last: bool,
     },
     /// The device does not hold this content.
+    #[n(1)]
+    NotHere,
+}
+
+/// What the leaves of a block are: the answer to [`Request::Leaves`](super::Request::Leaves), once for each block.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum BlockLeaves {
+    /// They are.
+    #[n(0)]
+    Leaves {
+        /// Their hashes, 32 bytes each, in the order of the content.
+        #[cbor(n(0), with = "minicbor::bytes")]
+        values: Vec<u8>,
+    },
+    /// The device does not hold this block.
     #[n(1)]
     NotHere,
 }

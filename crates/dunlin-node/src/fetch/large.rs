@@ -5,11 +5,12 @@ mod blocks;
 mod chunked;
 mod old;
 mod paged;
+mod patched;
 
 use super::swarm::Swarm;
 use super::{Load, claim, said, sources};
 use crate::chunks::CHUNKED_MIN;
-use crate::disk::WriteFile;
+use crate::disk::{ReadFile, WriteFile};
 use crate::engine::{Fetched, Input};
 use crate::folder::{Folder, PeerFolder};
 use crate::stage::{Claim, Left};
@@ -45,18 +46,20 @@ async fn bring(folder: &Arc<Folder>, swarm: &Arc<Swarm>, fetch: &Fetch, claim: &
     if block_in_place(|| folder.site.copy(fetch, claim, || folder.nearby(&fetch.content))) {
         return Fetched::Staged;
     }
-    if !block_in_place(|| has_basis(folder, fetch))
-        && let Some(how) = blocks::bring(swarm, folder, fetch, claim).await
-    {
-        return how;
+    let how = match block_in_place(|| basis(folder, fetch)) {
+        Some(old) => patched::bring(swarm, folder, fetch, claim, &old).await,
+        None => blocks::bring(swarm, folder, fetch, claim).await,
+    };
+    match how {
+        Some(how) => how,
+        None => by_lists(folder, fetch, claim).await,
     }
-    by_lists(folder, fetch, claim).await
 }
 
-/// Whether much of it may be here: in the file that it replaces.
-fn has_basis(folder: &Folder, fetch: &Fetch) -> bool {
-    let old = folder.site.disk.open(&fetch.path).and_then(|file| file.stat());
-    old.is_ok_and(|old| old.size >= CHUNKED_MIN)
+/// The file that it replaces, if much of it may be there.
+fn basis(folder: &Folder, fetch: &Fetch) -> Option<Arc<dyn ReadFile>> {
+    let file = folder.site.disk.open(&fetch.path).ok()?;
+    file.stat().is_ok_and(|old| old.size >= CHUNKED_MIN).then(|| file.into())
 }
 
 /// Brings a content in by its chunk list, from whoever holds it.

@@ -4,6 +4,7 @@
 use super::super::swarm::{Swarm, able, holdings};
 use super::super::{ask, said};
 use crate::blocks::{threads, values};
+use crate::disk::ReadFile;
 use crate::engine::Fetched;
 use crate::folder::{Folder, Gathered, PeerFolder};
 use crate::stage::Claim;
@@ -33,21 +34,30 @@ pub(super) async fn bring(
 ) -> Option<Fetched> {
     let count = blocks::count(fetch.size)?;
     let (list, told) = list(folder, fetch, count).await?;
-    let gathered = match block_in_place(|| open(folder, fetch, claim, list)) {
-        Ok(gathered) => gathered,
-        Err(e) => return Some(said(folder, &e)),
-    };
-    let _under_way = swarm.begin(folder, &gathered, told);
+    match block_in_place(|| open(folder, fetch, claim, list, None)) {
+        Ok(gathered) => gather(swarm, folder, &gathered, told).await,
+        Err(e) => Some(said(folder, &e)),
+    }
+}
+
+/// Gathers what is missing from whoever has it; `told`: who has what. None if nobody has more of it.
+pub(super) async fn gather(
+    swarm: &Arc<Swarm>,
+    folder: &Arc<Folder>,
+    gathered: &Arc<Gathered>,
+    told: Vec<(DeviceId, Holding)>,
+) -> Option<Fetched> {
+    let _under_way = swarm.begin(folder, gathered, told);
     let mut hope = Instant::now() + HOPE;
     loop {
         if gathered.is_whole() {
-            let finished = block_in_place(|| finish(folder, &gathered));
+            let finished = block_in_place(|| finish(folder, gathered));
             return Some(finished.map_or_else(|e| said(folder, &e), |()| Fetched::Staged));
         }
         if let Some(e) = gathered.failure() {
             return Some(said(folder, &e));
         }
-        match swarm.is_stuck(&fetch.content) {
+        match swarm.is_stuck(&gathered.content) {
             (false, _) => hope = Instant::now() + HOPE,
             (true, may_grow) if !may_grow || Instant::now() >= hope => return None,
             _ => {}
@@ -58,7 +68,7 @@ pub(super) async fn bring(
 }
 
 /// The hashes of all blocks, from whoever has them, and who has what.
-async fn list(
+pub(super) async fn list(
     folder: &Arc<Folder>,
     fetch: &Fetch,
     count: usize,
@@ -110,12 +120,20 @@ async fn list_of(
     Ok(list)
 }
 
-/// Opens the part, and verifies what an earlier run left in it.
-fn open(folder: &Folder, fetch: &Fetch, claim: &Claim<'_>, list: Vec<Value>) -> io::Result<Arc<Gathered>> {
+/// Opens the part, and verifies what is in it: what an earlier run left there, or the bytes of an old file, where the file
+/// system can share them.
+pub(super) fn open(
+    folder: &Folder,
+    fetch: &Fetch,
+    claim: &Claim<'_>,
+    list: Vec<Value>,
+    old: Option<&dyn ReadFile>,
+) -> io::Result<Arc<Gathered>> {
     let (part, new) = folder.site.stage.open_part(&fetch.content)?;
+    let shares = new && old.is_some_and(|old| part.share(old));
     part.set_len(fetch.size)?;
     let mut here = Bits::none(list.len());
-    if !new && part.allocated()? > 0 {
+    if (!new || shares) && part.allocated()? > 0 {
         let found = values(part.as_ref(), fetch.size, 0..list.len(), threads())?;
         found.iter().zip(&list).enumerate().for_each(|(i, (is, should))| here.set(i, is == should));
     }
@@ -129,5 +147,6 @@ fn finish(folder: &Folder, gathered: &Gathered) -> io::Result<()> {
         folder.site.stage.drop_part(&gathered.content)?;
         return Err(e);
     }
+    folder.site.lists.put(gathered.content, &gathered.values);
     folder.site.stage.finish_part(gathered.content)
 }
