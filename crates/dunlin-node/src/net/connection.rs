@@ -17,9 +17,9 @@ pub struct Connection {
     silent: Arc<AtomicBool>,
 }
 
-/// Seconds in a row without a packet after which the watch closes a connection.
-const SILENT_TICKS: u32 = 7;
-const TICK: Duration = Duration::from_secs(1);
+/// Ticks in a row without a packet after which the watch closes a connection: few, for each wakes an idle processor.
+const SILENT_TICKS: u32 = 4;
+const TICK: Duration = Duration::from_secs(2);
 
 /// Why a connection is no more.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -12,8 +12,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::{JoinSet, block_in_place};
 
-/// How often a folder that could not be opened at the start is tried again; the first wait of one that failed.
+/// How often a folder that could not be opened at the start is tried again; the first wait of one that failed; and how
+/// often it is looked whether the directory of one that is halted was replaced.
 const FIRST: Duration = Duration::from_secs(1);
+/// How often it is looked whether one is halted.
+const CALMLY: Duration = Duration::from_secs(5);
 /// The longest wait of one that failed: opening it reads and writes where something is the matter.
 const LONGEST: Duration = Duration::from_secs(30);
 /// One that was open for so long begins with the first wait again.
@@ -28,6 +31,7 @@ pub(super) async fn tend(
 ) {
     let mut tries = JoinSet::new();
     let mut opened: BTreeMap<String, (Instant, Duration)> = BTreeMap::new();
+    let mut look = FIRST;
     for id in unopened {
         tries.spawn(keep_trying(shared.clone(), id, FIRST, FIRST));
     }
@@ -39,7 +43,8 @@ pub(super) async fn tend(
                     opened.insert(id, (Instant::now(), wait));
                 }
             }
-            () = tokio::time::sleep(FIRST) => {
+            () = tokio::time::sleep(look) => {
+                look = if uniting::halted(&shared).next().is_some() { FIRST } else { CALMLY };
                 // Under its own name a replaced directory is opened as at a start: that finds out what it is.
                 for folder in block_in_place(|| uniting::replaced(&shared)) {
                     folder.tell(Input::Stop).await;

@@ -96,11 +96,15 @@ async fn opened(shared: &Arc<Shared>, id: FolderId) -> Result<(), ApiError> {
 /// The open folders whose directory is another one by now, and has their marker: brought back from a copy, or on a
 /// disk that went and came again.
 pub(super) fn replaced(shared: &Shared) -> Vec<Arc<Folder>> {
-    let halted = |f: &Arc<Folder>| f.pulse.borrow().halted.is_some();
     let stands = |f: &Arc<Folder>| {
         let elsewhere = !f.site.disk.root_identity().is_ok_and(|held| held.in_place);
         let marker = crate::folder::lock(&f.config).marker();
         elsewhere && PosixDisk::open(&f.path).is_ok_and(|disk| root_trouble(&disk, &marker).is_none())
     };
-    shared.folders().into_iter().filter(halted).filter(stands).collect()
+    halted(shared).filter(stands).collect()
+}
+
+/// The open folders that are halted.
+pub(super) fn halted(shared: &Shared) -> impl Iterator<Item = Arc<Folder>> {
+    shared.folders().into_iter().filter(|f| f.pulse.borrow().halted.is_some())
 }
