@@ -6,6 +6,7 @@ extern crate alloc;
 pub mod blocks;
 pub mod brake;
 pub mod change;
+pub mod check;
 pub mod codec;
 pub mod decide;
 pub mod ids;

@@ -310,7 +310,8 @@ impl<'v> Work<'v> {
     }
 }
 
-fn add_hash(digest: &mut [u64; 4], id: NodeId, state: &State, add: bool) {
+/// Adds what a state counts for in the digest of an index, or takes it away.
+pub(crate) fn add_hash(digest: &mut [u64; 4], id: NodeId, state: &State, add: bool) {
     let hash = state_hash(id, &encode_state(state));
     for (sum, bytes) in digest.iter_mut().zip(hash.chunks(8)) {
         let word = bytes.iter().fold(0u64, |w, b| w << 8 | u64::from(*b));

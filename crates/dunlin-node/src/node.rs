@@ -2,6 +2,7 @@
 
 mod api;
 mod dialing;
+mod disagreeing;
 mod handing;
 mod history;
 mod joining;

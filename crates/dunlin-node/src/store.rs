@@ -1,6 +1,7 @@
 //! The index of one folder in a redb file. One writer; any number of snapshots beside it.
 
 mod guard;
+mod seal;
 
 use dunlin_core::ids::{DeviceId, Incarnation};
 use dunlin_core::kv::{Changes, Fault, Pair, Read, Tx, View};
@@ -10,6 +11,7 @@ use guard::guarded;
 use redb::{
     CursorError, Database, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition,
 };
+use seal::{seal, seal_all, unseal};
 use std::cell::RefCell;
 use std::ops::Bound;
 use std::path::Path;
@@ -18,8 +20,8 @@ use std::sync::{PoisonError, RwLock};
 const ROWS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("rows");
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 
-/// The number of the index's format; a newer one is refused.
-pub const SCHEMA: u64 = 1;
+/// The number of the index's format; a newer one is refused. Rows of the first had no sums.
+pub const SCHEMA: u64 = 2;
 
 /// How much of the index is kept in memory, in bytes.
 const CACHE_BYTES: usize = 32 << 20;
@@ -150,17 +152,20 @@ impl Store {
         if schema > SCHEMA { Err(OpenError::Newer(schema)) } else { Ok(store) }
     }
 
-    /// Makes the tables of a new index; returns the schema number.
+    /// Makes the tables of a new index, and brings an older one up to date; returns the schema number.
     fn prepare(db: &Database) -> Read<u64> {
         let tx = db.begin_write().map_err(fault)?;
         let schema = {
             let mut meta = tx.open_table(META).map_err(fault)?;
             let found = meta.get("schema").map_err(fault)?.map(|v| v.value());
-            if found.is_none() {
+            let mut rows = tx.open_table(ROWS).map_err(fault)?;
+            if found.is_some_and(|found| found < 2) {
+                seal_all(&mut rows)?;
+            }
+            if found.is_none_or(|found| found < SCHEMA) {
                 meta.insert("schema", SCHEMA).map_err(fault)?;
             }
-            tx.open_table(ROWS).map_err(fault)?;
-            found.unwrap_or(SCHEMA)
+            found.map_or(SCHEMA, |found| found.max(SCHEMA))
         };
         tx.commit().map_err(fault)?;
         Ok(schema)
@@ -223,7 +228,7 @@ const ALIKE: usize = 7;
 fn put_all(rows: &mut RowsTable<'_>, changes: &Changes) -> Read<()> {
     let all: Vec<Change<'_>> =
         changes.iter().map(|(key, value)| (key.as_slice(), value.as_deref())).collect();
-    let (mut at, mut known) = (0, None);
+    let (mut at, mut known, mut sealed) = (0, None, Vec::new());
     while let Some((key, value)) = all.get(at) {
         // Where one row is known already, those beside it are likely to be.
         if begins_run(&all[at..]) && known.is_none_or(|beside| !key.starts_with(beside)) {
@@ -235,7 +240,10 @@ fn put_all(rows: &mut RowsTable<'_>, changes: &Changes) -> Read<()> {
             known = key.get(..ALIKE);
         }
         match value {
-            Some(value) => rows.insert(*key, *value).map_err(fault)?,
+            Some(value) => {
+                seal(key, value, &mut sealed);
+                rows.insert(*key, sealed.as_slice()).map_err(fault)?
+            }
             None => rows.remove(*key).map_err(fault)?,
         };
         at += 1;
@@ -253,10 +261,11 @@ fn begins_run(changes: &[Change<'_>]) -> bool {
 fn insert_run(rows: &mut RowsTable<'_>, changes: &[Change<'_>]) -> Read<usize> {
     let Some((first, _)) = changes.first() else { return Ok(0) };
     let mut cursor = rows.lower_bound_mut(Bound::Included(*first)).map_err(fault)?;
-    let mut added = 0;
+    let (mut added, mut sealed) = (0, Vec::new());
     for (key, value) in changes {
         let Some(value) = value else { break };
-        match cursor.insert_before(*key, *value) {
+        seal(key, value, &mut sealed);
+        match cursor.insert_before(*key, sealed.as_slice()) {
             Ok(()) => added += 1,
             Err(CursorError::UnorderedKey) => break,
             Err(e) => return Err(fault(e)),
@@ -272,7 +281,10 @@ impl View for Table {
         if let Some(known) = self.read.borrow().gets.get(key) {
             return Ok(known.clone());
         }
-        let value = guarded(|| Ok(self.rows.get(key).map_err(fault)?.map(|v| v.value().to_vec())))?;
+        let value = guarded(|| {
+            let found = self.rows.get(key).map_err(fault)?;
+            found.map(|sealed| unseal(key, sealed.value())).transpose()
+        })?;
         let gets = &mut self.read.borrow_mut().gets;
         if gets.len() >= REMEMBERED {
             gets.clear();
@@ -293,7 +305,7 @@ impl View for Table {
             let mut out = Vec::new();
             for pair in self.rows.range::<&[u8]>(from..to).map_err(fault)?.take(limit) {
                 let (key, value) = pair.map_err(fault)?;
-                out.push((key.value().to_vec(), value.value().to_vec()));
+                out.push((key.value().to_vec(), unseal(key.value(), value.value())?));
             }
             Ok(out)
         })?;

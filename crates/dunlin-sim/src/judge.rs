@@ -229,6 +229,12 @@ impl Flock {
         if seqs(self) != before {
             self.breaks("the index equals a fresh scan", format!("{before:?}, {:?}", seqs(self)));
         }
+        for device in self.staying() {
+            let rows = self.shared.world().machines[device].index.rows();
+            if let Err(fault) = dunlin_core::check::check(rows.as_ref()) {
+                self.breaks("the index can be read", format!("{device}: {}", fault.why));
+            }
+        }
         self.same_tree(tree, "the index equals a fresh scan")
     }
 

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+use dunlin_core::kv::Tx;
+use dunlin_core::rows::Rows;
 use dunlin_node::store::{Index, Store};
 use dunlin_testkit::*;
 use std::fs;
@@ -44,4 +46,34 @@ fn a_row_that_cannot_be_read_has_the_index_rebuilt_in_the_running_node() {
         assert!(b.lives() && !b.panicked(), "{}", b.errors());
         a.stop();
     }
+}
+
+#[test]
+fn an_index_whose_rows_do_not_add_up_is_rebuilt_by_who_disagrees_with_others() {
+    let (_temp, a, mut b) = pair();
+    for i in 0..20 {
+        write(a.path(format!("theirs {i}")), format!("{i}"));
+        write(b.path(format!("mine {i}")), format!("{i}"));
+    }
+    settle("before", &[&a, &b]);
+    b.stop();
+    // Each row can be read, and is what was written; only together they are wrong.
+    let store = Store::open(&state(&b).join("index.redb")).unwrap();
+    let changes = {
+        let snapshot = store.snapshot().unwrap();
+        let mut tx = Tx::new(&snapshot);
+        let mut totals = tx.totals().unwrap();
+        totals.digest[2] ^= 1 << 40;
+        tx.put_totals(&totals);
+        tx.into_changes()
+    };
+    store.commit(changes).unwrap();
+    drop(store);
+    b.run();
+    until("it is put aside", PATIENCE, || state(&b).join("index.damaged.redb").exists());
+    until("it is rebuilt", PATIENCE, || b.connections() == 1);
+    let tree = settle("rebuilt", &[&a, &b]);
+    assert_eq!((tree.len(), conflicts(&tree)), (40, vec![]));
+    assert!(b.lives() && !b.panicked(), "{}", b.errors());
+    assert!(!state(&a).join("index.damaged.redb").exists());
 }

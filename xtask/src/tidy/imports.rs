@@ -8,7 +8,7 @@ const CORE: &[&str] = &[
     "path", "ids", "blocks", "state", "keeps",
     "codec", // what is replicated, and its bytes; what a disk keeps of it
     "message", "members", "ticket", // what devices say; they know no index
-    "kv", "rows", "names", "decide", "tree", // the index and what is derived in it
+    "kv", "rows", "names", "decide", "tree", "check", // the index and what is derived in it
     "journal", "merge", "life", "change", // what comes in
     "observe", "revert", "plan", "brake",    // what follows
     "schedule", // what is asked of whom

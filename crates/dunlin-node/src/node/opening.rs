@@ -308,6 +308,7 @@ fn start(
     let tasks = vec![
         tokio::spawn(crate::fetch::run(folder.clone(), wanted)),
         tokio::spawn(super::api::tell_states(folder.clone())),
+        tokio::spawn(super::disagreeing::watch(folder.clone(), shared.failed.clone())),
     ];
     folders.insert(folder.id, Open { folder: folder.clone(), engine, watcher, tasks, _held: held });
     lock(&shared.unopened).remove(&folder.id);
