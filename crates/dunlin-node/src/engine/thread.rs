@@ -9,10 +9,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TryRecvError};
 
 /// At most so many inputs are taken together, so that work goes on.
 const TOGETHER: usize = 256;
+/// A wait of up to so long is slept through in slices: timers count whole milliseconds, and one of 1 ms would last 2. It is how
+/// long an edit waits for quiet.
+const SHORT: Duration = Duration::from_millis(2);
+const SLICE: Duration = Duration::from_micros(100);
 
 /// Leaves a mark if the index is damaged: whoever opens the folder next puts it aside and unites.
 pub(crate) fn note_damage(dir: &Path, fault: &Fault) {
@@ -83,6 +87,9 @@ impl Driver {
         if wait.is_zero() {
             return self.inputs.try_recv().ok();
         }
+        if wait <= SHORT {
+            return self.receive_until(Instant::now() + wait);
+        }
         let inputs = &mut self.inputs;
         let got = self.handle.block_on(async { tokio::time::timeout(wait, inputs.recv()).await });
         match got {
@@ -90,6 +97,19 @@ impl Driver {
             // All senders gone: the node has ended.
             Ok(None) => Some(Input::Stop),
             Err(_) => None,
+        }
+    }
+
+    /// Soon: no timer is as fine as that.
+    fn receive_until(&mut self, until: Instant) -> Option<Input> {
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            match self.inputs.try_recv() {
+                Ok(input) => return Some(input),
+                Err(TryRecvError::Disconnected) => return Some(Input::Stop),
+                Err(TryRecvError::Empty) if left.is_zero() => return None,
+                Err(TryRecvError::Empty) => std::thread::sleep(left.min(SLICE)),
+            }
         }
     }
 }

@@ -29,6 +29,8 @@ pub(crate) struct Gathered {
     part: Arc<dyn WriteFile>,
     left: Left,
     blocks: Mutex<Blocks>,
+    /// One writes at a time: the kernel lets no two write to one file, and has who waits for that keep a processor busy.
+    writes: Mutex<()>,
     /// Whether it may be written to: held for reading by who writes.
     is_open: RwLock<bool>,
     unsynced: Arc<AtomicU64>,
@@ -63,6 +65,7 @@ impl Gathered {
             part: Arc::from(part),
             left,
             blocks: Mutex::new(blocks),
+            writes: Mutex::default(),
             is_open: RwLock::new(true),
             unsynced: Arc::default(),
             lost: Arc::default(),
@@ -91,7 +94,9 @@ impl Gathered {
         if !*is_open || lock(&self.blocks).here.get(block) {
             return Ok(());
         }
+        let writes = lock(&self.writes);
         self.part.write_at(bytes, range(block, self.size).0)?;
+        drop(writes);
         self.left.wrote(bytes.len());
         let mut blocks = lock(&self.blocks);
         if !blocks.here.get(block) {
