@@ -10,6 +10,7 @@ mod kept;
 mod ours;
 mod stale;
 mod theirs;
+mod together;
 mod verified;
 
 use crate::change::Attributes;
@@ -22,6 +23,8 @@ use crate::tree::Work;
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
+
+pub use together::{is_seen_elsewhere, leave_out};
 
 /// What was seen at a position.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use crate::known::{dir, file, p};
 use common::Device;
 use dunlin_core::ids::{NodeId, ROOT};
 use dunlin_core::names;
-use dunlin_core::observe::{Observation, Seen, suspects};
+use dunlin_core::observe::{Observation, Seen, is_seen_elsewhere, leave_out, suspects};
 use dunlin_core::rows::{Position, Rows};
 use dunlin_core::state::Content;
 use dunlin_core::tree::Work;
@@ -167,4 +167,40 @@ fn what_only_has_its_number_is_another_one() {
     file(&mut d, "y", "written to");
     assert_eq!(take_in(&mut d, &["y", "x"]), []);
     assert!(node(&d, "y") != x);
+}
+
+#[test]
+fn what_tells_of_one_move_is_left_out_together() {
+    let (mut d, _) = with_file();
+    for name in ["v", "w", "still"] {
+        file(&mut d, name, name);
+    }
+    d.scan();
+    // x goes over v, v to w, w to a new name: one chain; and something that has nothing to do with it.
+    for (from, to) in [("w", "new"), ("v", "w"), ("x", "v")] {
+        assert!(d.disk.rename(&p(from), &p(to)));
+    }
+    file(&mut d, "other", "other");
+    let names = ["new", "other", "v", "w", "x"];
+    let seen = |n: &&str| Observation { at: at(n), seen: d.disk.seen(&p(n)) };
+    let batch: Vec<Observation> = names.iter().map(seen).collect();
+    let left_out = |which: &str| {
+        let (rest, out) = leave_out(&d.index, batch.clone(), |o| o.at == at(which)).unwrap();
+        assert_eq!(rest.len() + out.len(), batch.len());
+        out.iter().map(|o| o.at.name.to_string()).collect::<std::collections::BTreeSet<_>>()
+    };
+    for which in ["new", "v", "w", "x"] {
+        assert_eq!(left_out(which), ["new", "v", "w", "x"].map(str::to_owned).into(), "{which}");
+    }
+    assert_eq!(left_out("other"), ["other".to_owned()].into());
+    // What is gone is known to be elsewhere only from what is seen there.
+    let gone = &batch[4];
+    assert_eq!(gone.seen, Seen::Absent);
+    assert!(is_seen_elsewhere(&d.index, &batch, gone).unwrap());
+    assert!(!is_seen_elsewhere(&d.index, &batch[..2], gone).unwrap());
+    assert!(!is_seen_elsewhere(&d.index, &batch, &batch[0]).unwrap());
+    // Another file that was given its name, and one that merely has as many bytes, are something else.
+    file(&mut d, "later", "as it was");
+    let later = Observation { at: at("later"), seen: d.disk.seen(&p("later")) };
+    assert!(!is_seen_elsewhere(&d.index, &[later], gone).unwrap());
 }

@@ -137,6 +137,22 @@ fn a_directory_moved_to_two_places_is_in_one_of_them() {
 }
 
 #[test]
+fn what_leaves_a_directory_that_is_removed_at_once_is_moved() {
+    let before = "0 mkdir x\n0 mkdir x/y\n0 write x/y/f 10\n0 write x/a 20";
+    let moved = "0 move x/y t\n0 move x/a a\n0 remove x";
+    let elsewhere = "1 write x/y/g 11\n1 save x/a 21";
+    apart_case(3, before, &format!("{moved}\n{elsewhere}"), |rest| {
+        let tree = &rest.trees[0];
+        assert_eq!(tree.keys().collect::<Vec<_>>(), ["a", "t", "t/f", "t/g"], "{:?}", words(tree));
+    });
+    // In its place, and in turns with what the other does.
+    apart_case(3, before, &format!("{elsewhere}\n{moved}\n0 move t x"), |rest| {
+        let tree = &rest.trees[0];
+        assert_eq!(tree.keys().collect::<Vec<_>>(), ["a", "x", "x/f", "x/g"], "{:?}", words(tree));
+    });
+}
+
+#[test]
 fn a_directory_that_is_a_link_for_a_while_loses_no_file() {
     let before = "0 mkdir d\n0 mkdir e\n0 write d/f 11\n0 write e/g 12";
     let acts = |seed| {

@@ -100,8 +100,8 @@ impl Engine {
     }
 
     /// Something else is in the place of a directory, and all that was in it is gone: that waits like other things that
-    /// vanished, if it is much or deletes are held. What is there now is taken in together with that, so that one
-    /// decision is about both.
+    /// vanished, and may be found elsewhere meanwhile. What is there now is taken in together with that, so that one decision is
+    /// about both.
     pub(super) fn put_off_replacements(
         &mut self,
         snapshot: &Snapshot,
@@ -109,9 +109,8 @@ impl Engine {
     ) -> Read<()> {
         let mut out = Vec::with_capacity(seen.len());
         for o in std::mem::take(seen) {
-            let other = replaces_dir(snapshot, &o)?;
-            let files = if other { absent_files(snapshot, &self.braking.brake, [&o.at])?.living } else { 0 };
-            if files > 0 && (self.braking.holds_deletes() || self.braking.brake.waits(files)) {
+            if replaces_dir(snapshot, &o)? && absent_files(snapshot, &self.braking.brake, [&o.at])?.living > 0
+            {
                 self.vanished(o.at);
             } else {
                 out.push(o);

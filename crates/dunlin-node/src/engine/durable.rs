@@ -6,7 +6,7 @@ use crate::disk::is_gone;
 use crate::store::Snapshot;
 use dunlin_core::ids::NodeId;
 use dunlin_core::kv::Read;
-use dunlin_core::observe::{Observation, Seen};
+use dunlin_core::observe::{Observation, Seen, is_seen_elsewhere, leave_out};
 use dunlin_core::path::RelPath;
 use dunlin_core::plan::path_of;
 use dunlin_core::rows::{Position, Rows};
@@ -23,7 +23,7 @@ const SYNC_AGAIN: Duration = Duration::from_secs(1);
 impl Engine {
     /// Makes durable what was observed: contents of files, modes of directories, and the names in their directories. (A file whose
     /// inode is the one of its row may have been renamed away and back.) What cannot be made durable is not
-    /// taken in yet.
+    /// taken in yet. Where a directory is gone, what came out of it is durable with the file system as a whole.
     pub(super) fn make_durable(&mut self, snapshot: &Snapshot, seen: &mut Vec<Observation>) -> Read<()> {
         let is_file = |o: &&Observation| matches!(o.seen, Seen::File(..));
         let files: Vec<Position> = seen.iter().filter(is_file).map(|o| o.at.clone()).collect();
@@ -69,8 +69,17 @@ impl Engine {
             match done {
                 // Users move directories at any moment: what was synced may be another one.
                 Ok(()) => moved |= !self.is_at(snapshot, dir, &path)?,
-                Err(e) => self
-                    .postpone(snapshot, seen, &e, |o| o.at.dir == dir || dressed.get(&o.at) == Some(&dir))?,
+                Err(e) => {
+                    let mut left = BTreeSet::new();
+                    for o in seen.iter().filter(|o| is_gone(&e) && o.at.dir == dir) {
+                        if is_seen_elsewhere(snapshot, seen, o)? {
+                            left.insert(o.at.clone());
+                        }
+                    }
+                    moved |= !left.is_empty();
+                    let hangs = |o: &Observation| o.at.dir == dir || dressed.get(&o.at) == Some(&dir);
+                    self.postpone(snapshot, seen, &e, |o| hangs(o) && !left.contains(&o.at))?;
+                }
             }
         }
         if moved && let Err(e) = self.folder.disk.sync_all() {
@@ -79,7 +88,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Leaves observations out until they can be made durable.
+    /// Leaves observations out until they can be made durable, and with them what tells of the same things.
     fn postpone(
         &mut self,
         snapshot: &Snapshot,
@@ -88,9 +97,8 @@ impl Engine {
         which: impl Fn(&Observation) -> bool,
     ) -> Read<()> {
         let mut paths = BTreeMap::<NodeId, RelPath>::new();
-        let (late, rest) = std::mem::take(seen).into_iter().partition(|o| which(o));
+        let (rest, late) = leave_out(snapshot, std::mem::take(seen), which)?;
         *seen = rest;
-        let late: Vec<Observation> = late;
         if is_gone(e) {
             // Whatever is there now, if anything, is looked at: it may be back by the time this is recorded.
             late.into_iter().for_each(|o| self.mark(o.at, Duration::ZERO, true));
