@@ -4,7 +4,7 @@
 use crate::ids::{Dot, NodeId};
 use crate::kv::Read;
 use crate::path::Name;
-use crate::rows::{NodeRow, Position, Rows};
+use crate::rows::{LocalRow, NodeRow, Position, Rows};
 use crate::state::{Content, DotStore, Mtime, Place, Ranked, State, Vector};
 use crate::tree::Work;
 use alloc::collections::BTreeSet;
@@ -69,10 +69,17 @@ impl Work<'_> {
         Ok((node, dot))
     }
 
-    /// Whether a node holds no other content, and is not on this disk: what it held would count as replaced.
+    /// Whether a node holds no other content, and is not on this disk: what it held would count as replaced. A directory that
+    /// is there for what lives in it is the same one.
     fn is_nothing_else(&self, id: NodeId, content: &Content) -> Read<bool> {
         let other = |row: NodeRow| row.state.versions().iter().any(|(_, held)| *held != content);
-        Ok(!self.tx.node(id)?.is_some_and(other) && self.tx.places_of(id)?.is_empty())
+        let is_it = |row: LocalRow| *content == Content::Dir && row.content == Content::Dir;
+        for at in self.tx.places_of(id)? {
+            if !self.tx.local(&at)?.is_none_or(is_it) {
+                return Ok(false);
+            }
+        }
+        Ok(!self.tx.node(id)?.is_some_and(other))
     }
 
     /// A version beside those that were heard of but never applied here. `rank` 0 yields to all of them.

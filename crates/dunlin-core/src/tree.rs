@@ -99,6 +99,11 @@ impl<'v> Work<'v> {
         self.touched.insert(node);
     }
 
+    /// How many nodes it will look at in the end: what the batch takes in memory grows with it.
+    pub fn touched(&self) -> usize {
+        self.touched.len()
+    }
+
     /// Replaces the state of a node. `from` is the number of the peer that sent exactly this state, or 0.
     pub fn put_state(&mut self, id: NodeId, state: State, from: u32) -> Read<()> {
         let mut row = self.tx.node(id)?.unwrap_or_default();

@@ -153,6 +153,24 @@ fn what_leaves_a_directory_that_is_removed_at_once_is_moved() {
 }
 
 #[test]
+fn a_directory_whose_name_is_taken_at_once_stays_itself() {
+    let before = "0 mkdir a\n0 write a/f 10\n0 mkdir b\n0 write b/g 20\n0 mkdir empty";
+    let elsewhere = "1 write a/new 11\n2 write empty/new 21";
+    let moved = "0 move a t\n0 move b a\n0 move empty e\n0 write empty 30";
+    let expected = ["a", "a/g", "e", "e/new", "empty", "t", "t/f", "t/new"];
+    apart_case(3, before, &format!("{elsewhere}\n{moved}"), |rest| {
+        let tree = &rest.trees[0];
+        assert_eq!(tree.keys().collect::<Vec<_>>(), expected, "{:?}", words(tree));
+    });
+    // And back: every name is another's by now.
+    apart_case(3, before, &format!("{elsewhere}\n{moved}\n0 move t b"), |rest| {
+        let tree = &rest.trees[0];
+        let expected = ["a", "a/g", "b", "b/f", "b/new", "e", "e/new", "empty"];
+        assert_eq!(tree.keys().collect::<Vec<_>>(), expected, "{:?}", words(tree));
+    });
+}
+
+#[test]
 fn a_directory_that_is_a_link_for_a_while_loses_no_file() {
     let before = "0 mkdir d\n0 mkdir e\n0 write d/f 11\n0 write e/g 12";
     let acts = |seed| {

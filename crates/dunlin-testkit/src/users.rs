@@ -43,6 +43,9 @@ pub struct User {
     pub longest: u64,
 }
 
+/// The kernel writes in steps of so many bytes, or of a multiple.
+const PAGE: usize = 4096;
+
 impl User {
     /// A user of the folder `root`; `scratch` is made where it is missing.
     pub fn new(name: &str, root: &Path, scratch: &Path, ledger: Arc<Ledger>, dice: Dice) -> User {
@@ -230,6 +233,8 @@ impl User {
             Err(_) => (options.create_new(true).open(path)?, None),
         };
         std::thread::sleep(pause);
+        // Who reads meanwhile may see a file that grows page by page.
+        (PAGE..bytes.len()).step_by(PAGE).for_each(|end| self.ledger.allow(&bytes[..end]));
         file.write_all(bytes)?;
         self.ledger.wrote(content, bytes.len() as u64, &self.name, &self.below_root(path));
         if let Some(before) = before {

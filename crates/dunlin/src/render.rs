@@ -87,6 +87,11 @@ fn lines<T: serde::Serialize>(told: &T, json: bool, text: impl Fn(&T, &Style) ->
     }
 }
 
+/// Prints an invitation.
+pub fn ticket(ticket: &str, json: bool) {
+    if json { print_json(&serde_json::json!({ "ticket": ticket })) } else { print(ticket) }
+}
+
 /// Prints that a folder goes on with the directory that is there.
 pub fn united(done: &United, json: bool) {
     if json {

@@ -167,7 +167,9 @@ fn a_sender_that_deletes_everything_is_held_and_accepting_releases_all() {
     assert_eq!(all.values().filter(|t| matches!(t, Thing::File { .. })).count(), 3, "{all:?}");
     for peer in [&f.b, &f.c] {
         assert!(peer.events("problem").is_empty(), "{:?}", peer.events("problem"));
-        assert_eq!(history(&peer.dir).len(), FILES);
+        // What was written meanwhile was empty for a moment, and may have been replaced as that.
+        let empty = std::collections::BTreeSet::from([*blake3::hash(b"").as_bytes()]);
+        assert_eq!(&history(&peer.dir) - &empty, contents(&f.whole));
     }
     let (code, _, err) = f.a.asks(&["resume", "--accept"]);
     assert_eq!(code, 1);

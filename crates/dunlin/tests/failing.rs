@@ -202,7 +202,10 @@ fn a_quota_is_a_full_disk() {
     let new = noise(1, 100_000);
     let staged = b.path(format!(".dunlin/stage/{}", blake3::hash(&new)));
     let Some(faults) = Faults::of(&b, Some(&staged), "pwrite64", "error=EDQUOT") else { return };
-    write(a.path("new"), new);
+    // At once: what a half of it holds, or none of it, is another file that comes there.
+    let outside = a.dir.with_file_name("outside");
+    write(&outside, new);
+    fs::rename(&outside, a.path("new")).unwrap();
     write(a.path("old"), b"other");
     until("it is named", PATIENCE, || {
         problem(&b, "new").contains("quota") || problem(&b, "new").contains("full")

@@ -284,7 +284,7 @@ fn folders_are_named_by_path_or_id_or_not_at_all() {
     assert_eq!(ticket(&["invite", &id]).1, "dunlin1for1\n");
     assert_eq!(ticket(&["invite", "1"]).1, "dunlin1for1\n");
     assert_eq!(ticket(&["invite", "0/../1/"]).1, "dunlin1for1\n");
-    assert_eq!(ticket(&["invite", "./0", "--json"]).1, "dunlin1for0\n");
+    assert_eq!(ticket(&["invite", "./0", "--json"]).1, "{\"ticket\":\"dunlin1for0\"}\n");
     std::os::unix::fs::symlink("1", node.path("link")).unwrap();
     assert_eq!(ticket(&["invite", "link"]).1, "dunlin1for1\n");
     let (code, out, err) = ticket(&["invite"]);

@@ -59,6 +59,27 @@ fn none_are_held(nodes: &[&Node]) {
     }
 }
 
+#[test]
+fn a_directory_that_lives_for_what_others_did_in_it_is_the_one_that_comes_back() {
+    let (_temp, a, mut b, c) = three();
+    b.stop();
+    fs::remove_dir_all(a.path("d")).unwrap();
+    settle("deleted", &[&a, &c]);
+    write(b.path("d/deep/new"), "made meanwhile");
+    write(b.path(file(1)), "edited meanwhile");
+    let before = tree(&b.dir);
+    b.run();
+    let left = settle("together", &[&a, &b, &c]);
+    let names: Vec<String> = left.keys().map(|k| k.escape_ascii().to_string()).collect();
+    assert_eq!(names, ["d", "d/1", "d/deep", "d/deep/new"]);
+    for node in [&a, &c] {
+        assert_eq!(node.asks(&["undo"]).0, 0, "{}", node.name);
+        assert_eq!(differences(&settle("taken back", &[&a, &b, &c]), &before), Vec::<String>::new());
+        assert_eq!(node.asks(&["undo"]).0, 0, "{}", node.name);
+        assert_eq!(differences(&settle("and again", &[&a, &b, &c]), &left), Vec::<String>::new());
+    }
+}
+
 /// Seconds since 1970.
 fn seconds() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()

@@ -1,7 +1,7 @@
 //! The engine's way from the disk into the index.
 
 use super::{Engine, RESCAN, RESCAN_UNWATCHED};
-use crate::disk::is_gone;
+use crate::disk::{Stat, is_gone};
 use crate::scan::{self, Hashed, Scanned, ToHash};
 use crate::store::Snapshot;
 use crate::watch::WatchError;
@@ -9,7 +9,7 @@ use dunlin_core::ids::{NodeId, PARKED, ROOT};
 use dunlin_core::kv::Read;
 use dunlin_core::observe::{Observation, Seen, suspects};
 use dunlin_core::path::{Name, RelPath};
-use dunlin_core::rows::{Position, Rows};
+use dunlin_core::rows::{LocalRow, Position, Rows};
 use dunlin_core::state::Content;
 use dunlin_core::tree::Work;
 use std::collections::BTreeSet;
@@ -388,25 +388,43 @@ impl Engine {
         Ok(())
     }
 
-    /// Looks at where things may have come from, so that a move is seen as one.
+    /// Looks at where things may have come from, so that a move is seen as one. What took a place there may have come from
+    /// elsewhere in turn.
     pub(super) fn add_suspects(&mut self, snapshot: &Snapshot, seen: &mut Vec<Observation>) -> Read<()> {
-        for at in suspects(snapshot, seen)? {
-            let mut found = Scanned::default();
-            match snapshot.disk_path(at.dir)? {
-                Some(names) => {
-                    let dir = RelPath::from(names);
-                    scan::scan_entry(self.folder.disk.as_ref(), snapshot, &at, &dir, false, &mut found)?;
-                }
-                None => found.absent.push(at),
+        let mut looked = BTreeSet::new();
+        loop {
+            let mut more = suspects(snapshot, seen)?;
+            more.retain(|at| looked.insert(at.clone()));
+            if more.is_empty() {
+                return Ok(());
             }
+            more.into_iter().try_for_each(|at| self.look_at_suspect(snapshot, at, seen))?;
+        }
+    }
+
+    fn look_at_suspect(
+        &mut self,
+        snapshot: &Snapshot,
+        at: Position,
+        seen: &mut Vec<Observation>,
+    ) -> Read<()> {
+        let (before, mut found) = (seen.len(), Scanned::default());
+        let mut is_gone = true;
+        if let Some(names) = snapshot.disk_path(at.dir)? {
+            let (disk, dir) = (self.folder.disk.clone(), RelPath::from(names));
+            scan::scan_entry(disk.as_ref(), snapshot, &at, &dir, false, &mut found)?;
             seen.extend(found.seen);
-            for at in found.absent {
-                self.is_there(&at);
-                seen.push(Observation { at, seen: Seen::Absent });
-            }
-            for hashed in scan::hash_all(self.folder.disk.as_ref(), &self.folder.lists, &found.hash) {
-                self.hashed(hashed, seen);
-            }
+            let hashed = scan::hash_all(disk.as_ref(), &self.folder.lists, &found.hash);
+            hashed.into_iter().for_each(|hashed| self.hashed(hashed, seen));
+            // Of a file that cannot be read, or changes just now, it is known all the same that it is another one.
+            let unread = !found.hash.is_empty() && !seen[before..].iter().any(|o| o.at == at);
+            is_gone = !found.absent.is_empty()
+                || unread
+                    && snapshot.local(&at)?.zip(disk.stat(&dir.join(&at.name)).ok()).is_some_and(is_other);
+        }
+        if is_gone {
+            self.is_there(&at);
+            seen.push(Observation { at, seen: Seen::Absent });
         }
         Ok(())
     }
@@ -444,4 +462,9 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// Whether nothing of what was at a position is there.
+fn is_other((row, now): (LocalRow, Option<Stat>)) -> bool {
+    !now.is_some_and(|now| now.stamp().is_same_inode(&row.stamp))
 }

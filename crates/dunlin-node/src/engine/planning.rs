@@ -27,6 +27,10 @@ const FETCHES_FEW: usize = 1024;
 /// At most so many bytes are placed (and made durable) in one go.
 const BATCH_BYTES: u64 = 64 << 20;
 
+/// Steps are recorded together until they touch so many nodes. A step that makes a directory touches all that waits for it,
+/// and a batch takes about 1 KB of memory a node.
+const TOUCHED_MAX: usize = 4096;
+
 /// When a node that failed is planned again.
 pub(super) struct Backoff {
     pub(super) until: Instant,
@@ -193,16 +197,14 @@ impl Engine {
         self.note_number();
         let disk = self.folder.disk.as_ref();
         let applied = apply(disk, &self.folder.stage, &steps);
-        let snapshot = self.folder.store.snapshot()?;
-        let mut work = Work::new(&snapshot);
         let (mut done, mut removed, mut changes) = (false, Gone::default(), Vec::new());
-        for (step, applied) in steps.iter().zip(applied) {
-            match applied {
-                Applied::Ended(outcome) => {
+        let mut rest = steps.iter().zip(applied).peekable();
+        while rest.peek().is_some() {
+            let snapshot = self.folder.store.snapshot()?;
+            let mut work = Work::new(&snapshot);
+            for (step, applied) in rest.by_ref() {
+                if let Some(outcome) = self.ended(step, applied) {
                     work.conclude(step, &outcome)?;
-                    self.flow.staged.remove(&step.node);
-                    self.backoff.remove(&step.node);
-                    self.troubles.remove(&step.node);
                     if matches!(outcome, Outcome::Done(..)) {
                         let deleted = deleted_by(&snapshot, &self.braking.brake, step)?;
                         removed.extend((!deleted.is_empty()).then_some(step.node));
@@ -214,32 +216,49 @@ impl Engine {
                         self.doubt(&step.at, stamp);
                     }
                     done = true;
-                    if outcome == Outcome::Kept {
-                        self.kept.insert(step.node);
-                    }
                 }
-                Applied::InTheWay => {
-                    self.trouble(step.node, step.path.clone(), IN_THE_WAY.into());
-                    self.back_off(step.node, false);
-                    self.in_the_way.insert(step.at.clone(), step.node);
-                }
-                Applied::Changed => {
-                    self.look_again(step);
-                    self.back_off(step.node, false);
-                }
-                Applied::Failed(why) => {
-                    self.trouble(step.node, step.path.clone(), why);
-                    self.back_off(step.node, false);
+                // All that waits for a directory hangs on its being there.
+                if work.touched() >= TOUCHED_MAX {
+                    break;
                 }
             }
+            self.commit(work)?;
         }
-        self.commit(work)?;
         self.removed(&removed, changes);
         let snapshot = self.folder.store.snapshot()?;
         for step in &steps {
             self.watch_new(&snapshot, step)?;
         }
         Ok(done)
+    }
+
+    /// What follows for the next rounds from how a step ended; its outcome, if it did.
+    fn ended(&mut self, step: &Step, applied: Applied) -> Option<Outcome> {
+        match applied {
+            Applied::Ended(outcome) => {
+                self.flow.staged.remove(&step.node);
+                self.backoff.remove(&step.node);
+                self.troubles.remove(&step.node);
+                if outcome == Outcome::Kept {
+                    self.kept.insert(step.node);
+                }
+                return Some(outcome);
+            }
+            Applied::InTheWay => {
+                self.trouble(step.node, step.path.clone(), IN_THE_WAY.into());
+                self.back_off(step.node, false);
+                self.in_the_way.insert(step.at.clone(), step.node);
+            }
+            Applied::Changed => {
+                self.look_again(step);
+                self.back_off(step.node, false);
+            }
+            Applied::Failed(why) => {
+                self.trouble(step.node, step.path.clone(), why);
+                self.back_off(step.node, false);
+            }
+        }
+        None
     }
 
     /// Something stands in the way of one node. If the disk is full, what is only kept for later yields.

@@ -149,7 +149,7 @@ pub(super) fn number(folder: &Folder, at: i64) -> Result<u64, ApiError> {
             36_000..864_000 => (ago / 3600, "hours"),
             _ => (ago / 86_400, "days"),
         };
-        format!("it begins {ago} {unit} ago, with @{first}")
+        format!("it begins {ago} {unit} ago; the earliest time to give is @{first}")
     });
     Err(ApiError::failed(
         "the history on this device does not reach back that far",

@@ -25,6 +25,7 @@ pub(super) async fn unite(shared: &Arc<Shared>, id: FolderId, path: &Path) -> Re
     let open = shared.folder(&id);
     if let Some(folder) = &open
         && folder.pulse.borrow().halted.is_none()
+        && block_in_place(|| stands(folder))
     {
         let what = format!("{} is in its place: there is nothing to unite", opening::shown(path));
         return Err(ApiError::failed(what, "dunlin status shows how the folder is"));
@@ -49,6 +50,12 @@ pub(super) async fn unite(shared: &Arc<Shared>, id: FolderId, path: &Path) -> Re
         return Err(cannot(&format!("write into {}", opening::shown(path)), e));
     }
     opened(shared, id).await
+}
+
+/// Whether the root is what it was, by a look now: a folder that is not halted was looked at some seconds ago.
+fn stands(folder: &Folder) -> bool {
+    let marker = crate::folder::lock(&folder.config).marker();
+    root_trouble(folder.site.disk.as_ref(), &marker).is_none()
 }
 
 /// Whether what is at the path can be the folder.

@@ -13,11 +13,11 @@ pub struct Invite {
 }
 
 impl Invite {
-    /// Invites. The ticket stands alone on standard output, with --json too.
+    /// Invites. The ticket stands alone on standard output; with --json it is the `ticket` of an object.
     pub async fn run(self, globals: &Globals) -> Result<(), Failure> {
         let folder = host::folder_spec(self.folder.as_deref())?;
         let ticket = host::running(globals).await?.invite(folder).await?;
-        render::print(&ticket);
+        render::ticket(&ticket, globals.json);
         Ok(())
     }
 }

@@ -25,7 +25,8 @@ use std::path::{Path, PathBuf};
 pub struct Restore {
     /// File or directory; it need not be there any more
     path: PathBuf,
-    /// As it was then: 18:30, "2026-05-01 18:30", or how long ago: 10m, 2h, 3d
+    /// As it was then: 18:30, "2026-05-01 18:30", how long ago: 10m, 2h, 3d,
+    /// or seconds since 1970: @1800000000
     #[arg(long, value_name = "TIME", value_parser = when::parse, allow_hyphen_values = true)]
     at: Option<i64>,
     /// This version, as dunlin history lists it

@@ -18,7 +18,8 @@ use std::path::PathBuf;
 pub struct Undo {
     /// Path or id of the folder; not needed where there is only one
     folder: Option<PathBuf>,
-    /// Take back everything since then: 18:30, "2026-05-01 18:30", or how long ago: 10m, 2h, 3d
+    /// Take back everything since then: 18:30, "2026-05-01 18:30", how long ago: 10m, 2h, 3d,
+    /// or seconds since 1970: @1800000000
     #[arg(long, value_name = "TIME", value_parser = when::parse, allow_hyphen_values = true)]
     since: Option<i64>,
     /// With --since: nothing that was done after then
