@@ -3,7 +3,7 @@
 mod guard;
 mod seal;
 
-use dunlin_core::ids::{DeviceId, Incarnation};
+use dunlin_core::ids::{DeviceId, FolderId, Incarnation};
 use dunlin_core::kv::{Changes, Fault, Pair, Read, Tx, View};
 use dunlin_core::rows::Rows;
 use foldhash::HashMap;
@@ -19,6 +19,8 @@ use std::sync::{PoisonError, RwLock};
 
 const ROWS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("rows");
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+/// Whose the index is.
+const OF: TableDefinition<&str, &[u8]> = TableDefinition::new("of");
 
 /// The number of the index's format; a newer one is refused. Rows of the first had no sums.
 pub const SCHEMA: u64 = 2;
@@ -152,6 +154,23 @@ impl Store {
         if schema > SCHEMA { Err(OpenError::Newer(schema)) } else { Ok(store) }
     }
 
+    /// Notes whose index it is. One that is another folder's, as when files of a backup were mixed up, is as good as damaged:
+    /// it must not tell in this one what is in that one.
+    pub fn belongs_to(&self, folder: FolderId) -> Read<()> {
+        self.with(|db| {
+            let of = db.begin_read().map_err(fault)?.open_table(OF).map_err(fault)?;
+            match of.get("folder").map_err(fault)? {
+                Some(found) if found.value() == folder.0 => Ok(()),
+                Some(_) => Err(Fault::damage("it is another folder's")),
+                None => {
+                    let tx = db.begin_write().map_err(fault)?;
+                    tx.open_table(OF).map_err(fault)?.insert("folder", &folder.0[..]).map_err(fault)?;
+                    tx.commit().map_err(fault)
+                }
+            }
+        })
+    }
+
     /// Makes the tables of a new index, and brings an older one up to date; returns the schema number.
     fn prepare(db: &Database) -> Read<u64> {
         let tx = db.begin_write().map_err(fault)?;
@@ -165,6 +184,7 @@ impl Store {
             if found.is_none_or(|found| found < SCHEMA) {
                 meta.insert("schema", SCHEMA).map_err(fault)?;
             }
+            tx.open_table(OF).map_err(fault)?;
             found.map_or(SCHEMA, |found| found.max(SCHEMA))
         };
         tx.commit().map_err(fault)?;

@@ -67,6 +67,13 @@ fn problem(node: &Node, path: &str) -> String {
     problems.iter().find(of).map_or(String::new(), |p| p["why"].as_str().unwrap().to_owned())
 }
 
+/// Puts a file in place whole: one that is written there is empty for a moment, and that is a content which can be read.
+fn put(node: &Node, name: &str, bytes: &[u8]) {
+    let outside = node.dir.with_file_name("outside");
+    write(&outside, bytes);
+    fs::rename(&outside, node.path(name)).unwrap();
+}
+
 #[test]
 fn a_file_that_cannot_be_read_is_named_and_not_deleted() {
     let (_temp, a, b) = pair();
@@ -75,8 +82,8 @@ fn a_file_that_cannot_be_read_is_named_and_not_deleted() {
     let Some(faults) = Faults::of(&a, Some(&a.path("bad")), "read,pread64,openat2", "error=EIO") else {
         return;
     };
-    write(a.path("bad"), b"not readable any more");
-    write(a.path("good"), b"good");
+    put(&a, "bad", b"not readable any more");
+    put(&a, "good", b"good");
     until("it is named", PATIENCE, || !problem(&a, "bad").is_empty());
     until("the others go on", PATIENCE, || b.path("good").exists());
     fs::remove_file(b.path("good")).unwrap();
@@ -202,10 +209,7 @@ fn a_quota_is_a_full_disk() {
     let new = noise(1, 100_000);
     let staged = b.path(format!(".dunlin/stage/{}", blake3::hash(&new)));
     let Some(faults) = Faults::of(&b, Some(&staged), "pwrite64", "error=EDQUOT") else { return };
-    // At once: what a half of it holds, or none of it, is another file that comes there.
-    let outside = a.dir.with_file_name("outside");
-    write(&outside, new);
-    fs::rename(&outside, a.path("new")).unwrap();
+    put(&a, "new", &new);
     write(a.path("old"), b"other");
     until("it is named", PATIENCE, || {
         problem(&b, "new").contains("quota") || problem(&b, "new").contains("full")

@@ -77,3 +77,27 @@ fn an_index_whose_rows_do_not_add_up_is_rebuilt_by_who_disagrees_with_others() {
     assert!(b.lives() && !b.panicked(), "{}", b.errors());
     assert!(!state(&a).join("index.damaged.redb").exists());
 }
+
+#[test]
+fn an_index_of_another_folder_is_put_aside() {
+    let (_temp, a, mut b) = pair();
+    let (_other, c, mut d) = pair();
+    write(a.path("ours"), "ours");
+    write(c.path("theirs"), "theirs");
+    settle("before", &[&a, &b]);
+    settle("the others", &[&c, &d]);
+    b.stop();
+    d.stop();
+    fs::copy(state(&d).join("index.redb"), state(&b).join("index.redb")).unwrap();
+    write(b.path("meanwhile"), "written meanwhile");
+    b.run();
+    let aside = state(&b).join("index.damaged.redb");
+    until("it is put aside", PATIENCE, || aside.exists());
+    let all = settle("rebuilt", &[&a, &b]);
+    let names: Vec<String> = all.keys().map(|k| k.escape_ascii().to_string()).collect();
+    assert_eq!(names, ["meanwhile", "ours"]);
+    // Nothing of it was ever told.
+    let applied: Vec<String> = a.events("applied").iter().map(ToString::to_string).collect();
+    assert!(applied.iter().any(|e| e.contains("meanwhile")), "{applied:?}");
+    assert!(!applied.iter().any(|e| e.contains("theirs")), "{applied:?}");
+}

@@ -230,7 +230,7 @@ fn open(shared: &Arc<Shared>, config: Config, dir: PathBuf) -> Result<Arc<Folder
     // What it drops must never be taken for a change: nothing begins before that is known.
     let found = probe(disk.as_ref(), &control(&[])).map_err(|e| cannot(&what, e))?;
     let disk = Arc::new(KnownDisk::new(disk, &found));
-    let store = open_index(shared, &dir).map_err(|e| {
+    let store = open_index(shared, config.id, &dir).map_err(|e| {
         ApiError::failed(format!("cannot {what}: {e}"), "see docs/on-disk.md on rebuilding an index")
     })?;
     let watcher = Arc::new(Watcher::new().map_err(|e| cannot("watch for changes", e))?);
@@ -335,7 +335,7 @@ fn engine(folder: &Arc<Folder>, watched: Watched, fresh: (DeviceId, [u8; 16])) -
 }
 
 /// Opens the index; a damaged one is put aside, and a new one unites.
-fn open_index(shared: &Shared, dir: &Path) -> Result<Store, OpenError> {
+fn open_index(shared: &Shared, id: FolderId, dir: &Path) -> Result<Store, OpenError> {
     let (path, mark) = (dir.join("index.redb"), dir.join("index.damaged"));
     let unite = dir.join(uniting::MARK);
     if mark.exists() {
@@ -346,6 +346,7 @@ fn open_index(shared: &Shared, dir: &Path) -> Result<Store, OpenError> {
     let index = std::array::from_fn(|i| random[i]);
     let open = || {
         let store = Store::open(&path)?;
+        store.belongs_to(id)?;
         begin(&store, shared.device, index)?;
         if unite.exists() {
             let snapshot = store.snapshot()?;
