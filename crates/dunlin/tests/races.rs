@@ -162,14 +162,20 @@ fn a_file_with_two_names_changes_under_both() {
 /// It is listed under its new name a moment after its old one is seen to be something else, or before.
 #[test]
 fn a_directory_whose_name_is_taken_at_once_stays_itself() {
-    let (_temp, a, b) = pair();
+    let (_temp, mut a, b) = pair();
+    for round in 0..12 {
+        for (dir, file) in [("a", "of a"), ("b", "of b")] {
+            fs::create_dir_all(a.path(format!("{round}/{dir}"))).unwrap();
+            write(a.path(format!("{round}/{dir}/{file}")), file);
+        }
+    }
+    settle("made", &[&a, &b]);
+    // What is there at a start is not young.
+    a.stop();
+    a.run();
+    settle("started anew", &[&a, &b]);
     for round in 0..12 {
         let (one, other) = (a.path(format!("{round}")), b.path(format!("{round}")));
-        fs::create_dir_all(one.join("a")).unwrap();
-        fs::create_dir_all(one.join("b")).unwrap();
-        write(one.join("a/of a"), "of a");
-        write(one.join("b/of b"), "of b");
-        settle("made", &[&a, &b]);
         write(other.join("a/new"), "made meanwhile");
         fs::rename(one.join("a"), one.join("t")).unwrap();
         let by_a_file = round % 3 == 0;

@@ -99,7 +99,7 @@ impl Engine {
         if gone.is_empty() { Ok(()) } else { self.commit_deletes(gone, |_, _| Ok(())).map(drop) }
     }
 
-    /// Something else is in the place of a directory, which is gone with all that was in it: that waits like other things that
+    /// Something else is in the place of a directory that held files which count at the brake: that waits like other things that
     /// vanished, and is often found elsewhere meanwhile. What is there now is taken in together with that, so that one decision is
     /// about both.
     pub(super) fn put_off_replacements(
@@ -109,7 +109,8 @@ impl Engine {
     ) -> Read<()> {
         let mut out = Vec::with_capacity(seen.len());
         for o in std::mem::take(seen) {
-            if replaces_dir(snapshot, &o)? {
+            if replaces_dir(snapshot, &o)? && absent_files(snapshot, &self.braking.brake, [&o.at])?.living > 0
+            {
                 self.vanished(o.at);
             } else {
                 out.push(o);
