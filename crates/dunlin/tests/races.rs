@@ -158,39 +158,3 @@ fn a_file_with_two_names_changes_under_both() {
     settle("after", &[&a, &b]);
     assert_eq!(fs::read_to_string(b.path("g")).unwrap(), "one and two");
 }
-
-/// It is listed under its new name a moment after its old one is seen to be something else, or before.
-#[test]
-fn a_directory_whose_name_is_taken_at_once_stays_itself() {
-    let (_temp, mut a, b) = pair();
-    for round in 0..12 {
-        for (dir, file) in [("a", "of a"), ("b", "of b")] {
-            fs::create_dir_all(a.path(format!("{round}/{dir}"))).unwrap();
-            write(a.path(format!("{round}/{dir}/{file}")), file);
-        }
-    }
-    settle("made", &[&a, &b]);
-    // What is there at a start is not young.
-    a.stop();
-    a.run();
-    settle("started anew", &[&a, &b]);
-    for round in 0..12 {
-        let (one, other) = (a.path(format!("{round}")), b.path(format!("{round}")));
-        write(other.join("a/new"), "made meanwhile");
-        fs::rename(one.join("a"), one.join("t")).unwrap();
-        let by_a_file = round % 3 == 0;
-        if by_a_file {
-            write(one.join("a"), "a file now");
-        } else {
-            fs::rename(one.join("b"), one.join("a")).unwrap();
-        }
-        settle("moved", &[&a, &b]);
-        let names: Vec<String> = tree(&one).keys().map(|k| k.escape_ascii().to_string()).collect();
-        let expected: &[&str] = if by_a_file {
-            &["a", "b", "b/of b", "t", "t/new", "t/of a"]
-        } else {
-            &["a", "a/of b", "t", "t/new", "t/of a"]
-        };
-        assert_eq!(names, expected, "round {round}");
-    }
-}
